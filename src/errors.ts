@@ -1,0 +1,225 @@
+// Every refusal and failure that leaves the house, in one table with two faces: what the client may hear, and
+// what the operator should do. A front end turns `code` into its protocol's words (`sqlstate`, `http`) and
+// shows `client` with the reference; the log and the audit show `operator` and the detail under the same
+// reference.
+import { randomBytes } from 'node:crypto'
+
+interface Entry {
+  /** May be shown to anybody: names no target account, rule or address. */
+  client: string
+  /** The next thing for the operator to look at. */
+  operator: string
+  sqlstate: string
+  http: number
+}
+
+const table = {
+  // who and what
+  'auth-failed': {
+    client: 'authentication failed',
+    operator: 'wrong password or unknown user; the audit names the user and the address',
+    sqlstate: '28P01', http: 401
+  },
+  'auth-required': {
+    client: 'log in first',
+    operator: 'the request carried no valid token',
+    sqlstate: '28000', http: 401
+  },
+  'auth-throttled': {
+    client: 'too many attempts, try again later',
+    operator: 'the source made too many failed logins; it is let in again by itself',
+    sqlstate: '28000', http: 429
+  },
+  'auth-timeout': {
+    client: 'login took too long',
+    operator: 'the client did not finish its login within the grace time',
+    sqlstate: '08006', http: 408
+  },
+  'not-allowed': {
+    client: 'access denied',
+    operator: 'no grant covers this user and credential: see `sallyport explain`',
+    sqlstate: '28000', http: 403
+  },
+  'login-unclear': {
+    client: 'the login name does not say which credential; try user+credential',
+    operator: 'none or several credentials match: see `sallyport explain`',
+    sqlstate: '28000', http: 400
+  },
+  'tls-required': {
+    client: 'this server accepts only TLS connections',
+    operator: 'the listener is set to TLS only',
+    sqlstate: '28000', http: 426
+  },
+  // protocol
+  'protocol-violation': {
+    client: 'protocol violation',
+    operator: 'the peer sent bytes that the protocol does not allow here',
+    sqlstate: '08P01', http: 400
+  },
+  'option-refused': {
+    client: 'a connection option is not allowed',
+    operator: 'a startup option outside the allow-list was asked for',
+    sqlstate: '08P01', http: 400
+  },
+  'replication-refused': {
+    client: 'replication connections are not allowed',
+    operator: 'set `replication: true` on the grant to allow them',
+    sqlstate: '42501', http: 403
+  },
+  'too-many-connections': {
+    client: 'too many connections',
+    operator: 'a connection limit was reached: see `limits` in the configuration',
+    sqlstate: '53300', http: 503
+  },
+  // account hooks
+  'hook-failed': {
+    client: 'the account could not be prepared on the target',
+    operator: 'the creation or enable hook was refused by the target: see the session and `sallyport leases`',
+    sqlstate: '58000', http: 502
+  },
+  'hook-timeout': {
+    client: 'the target did not answer in time',
+    operator: 'the hook reached its time limit; its outcome is being looked up on the target',
+    sqlstate: '58000', http: 504
+  },
+  'account-conflict': {
+    client: 'the account could not be prepared on the target',
+    operator: 'an account of that name exists on the target and is not ours; it was not touched',
+    sqlstate: '58000', http: 409
+  },
+  'target-unreachable': {
+    client: 'the target cannot be reached',
+    operator: 'connecting to the target failed or timed out',
+    sqlstate: '08001', http: 502
+  },
+  'target-refused': {
+    client: 'the target refused the login',
+    operator: 'the target did not accept the injected account',
+    sqlstate: '08004', http: 502
+  },
+  'target-untrusted': {
+    client: 'the target could not be verified',
+    operator: 'certificate, host key or login proof of the target is wrong; no credential was sent',
+    sqlstate: '08004', http: 502
+  },
+  'target-violation': {
+    client: 'the target broke the protocol',
+    operator: 'the target sent bytes that the protocol does not allow; the session was cut',
+    sqlstate: '08P01', http: 502
+  },
+  'target-closed': {
+    client: 'the target closed the connection',
+    operator: 'the target ended the connection',
+    sqlstate: '08006', http: 502
+  },
+  // sessions
+  'session-expired': {
+    client: 'the session reached its time limit',
+    operator: 'the maximum session time of the credential or the grant was reached',
+    sqlstate: '57P05', http: 403
+  },
+  'session-killed': {
+    client: 'the session was ended by an administrator',
+    operator: 'ended by `sessions kill`; the audit names by whom',
+    sqlstate: '57P01', http: 403
+  },
+  'lease-lost': {
+    client: 'the account of this session was withdrawn',
+    operator: 'the lease was revoked or fenced while the session ran',
+    sqlstate: '57P01', http: 403
+  },
+  'shutting-down': {
+    client: 'the proxy is shutting down',
+    operator: 'the node is stopping; sessions were drained or cut',
+    sqlstate: '57P01', http: 503
+  },
+  // evidence and store
+  'recorder-failed': {
+    client: 'the session could not be recorded',
+    operator: 'the recorder failed (disk full or an I/O error): strict mode ended the session',
+    sqlstate: '58030', http: 503
+  },
+  'disk-reserve': {
+    client: 'the session could not be recorded',
+    operator: 'free space on the recordings disk is below the reserve',
+    sqlstate: '53100', http: 503
+  },
+  'store-unavailable': {
+    client: 'the store is unavailable',
+    operator: 'the store refused or did not answer; nothing starts until it does',
+    sqlstate: '57P03', http: 503
+  },
+  'seal-broken': {
+    client: 'the secret store refused',
+    operator: 'a sealed value could not be opened: wrong master key or damaged store',
+    sqlstate: '58000', http: 500
+  },
+  // administration
+  'invalid': {
+    client: 'the request is not valid',
+    operator: 'see the listed problems',
+    sqlstate: '22023', http: 400
+  },
+  'not-found': {
+    client: 'not found',
+    operator: 'no such object',
+    sqlstate: '42704', http: 404
+  },
+  'in-use': {
+    client: 'still in use',
+    operator: 'other objects refer to it: they are listed',
+    sqlstate: '55006', http: 409
+  },
+  'conflict': {
+    client: 'it was changed meanwhile',
+    operator: 'read it again and repeat',
+    sqlstate: '40001', http: 409
+  },
+  'internal': {
+    client: 'internal error',
+    operator: 'a defect: see the log under this reference',
+    sqlstate: 'XX000', http: 500
+  }
+} as const satisfies Record<string, Entry>
+
+export type ErrorCode = keyof typeof table
+
+/** The table, for documentation, `doctor` and the test that every code is explained. */
+export const errorTable: Readonly<Record<ErrorCode, Entry>> = table
+
+export interface ErrorDetail {
+  /** For operators: what exactly happened. Never a secret. */
+  detail?: string | undefined
+  /** For the caller of an administrative command: one line for each problem, with its path. */
+  problems?: readonly string[] | undefined
+  cause?: unknown
+}
+
+export class SallyportError extends Error {
+  readonly code: ErrorCode
+  /** Six hex digits that tie what the client heard to what the log says. */
+  readonly reference: string
+  readonly detail: string | undefined
+  readonly problems: readonly string[]
+
+  constructor(code: ErrorCode, { detail, problems = [], cause }: ErrorDetail = {}) {
+    super(detail === undefined ? code : `${code}: ${detail}`, cause === undefined ? undefined : { cause })
+    this.name = 'SallyportError'
+    this.code = code
+    this.reference = randomBytes(3).toString('hex')
+    this.detail = detail
+    this.problems = problems
+  }
+
+  /** What the client may hear: the sentence, the code and the reference. */
+  get clientMessage(): string {
+    return `${table[this.code].client} [${this.code} ${this.reference}]`
+  }
+}
+
+/** Turns whatever was thrown into an error of the table; what the house does not know is `internal`. */
+export function asSallyportError(thrown: unknown, fallback: ErrorCode = 'internal'): SallyportError {
+  if (thrown instanceof SallyportError) return thrown
+  const detail = thrown instanceof Error ? thrown.message : String(thrown)
+  return new SallyportError(fallback, { detail, cause: thrown })
+}

@@ -1,0 +1,136 @@
+// The plugin contract, version 1: what a target family must be able to do so that accounts can live and die
+// there. A plugin never invents a name (the engine mints it and has it on record before the plugin runs),
+// never decides whether something worked (verify looks), and never touches an account that is not ours.
+import type { Secret } from '../secret.ts'
+import type { Template } from './template.ts'
+
+export type Action = 'create' | 'delete' | 'enable' | 'disable'
+
+/** Where a hook goes and as whom: from the target's and the credential's records, never from a template. */
+export interface Access {
+  target: TargetAddress
+  username: string
+  /** A stored password, or keys that were minted by `mint` (enable-disable with `useOwnCredential`). */
+  secret: Injectable
+}
+
+export interface TargetAddress {
+  name: string
+  protocol: string
+  host: string
+  port: number
+  /** PostgreSQL: the database where hooks connect. */
+  database?: string | undefined
+  tls: TlsPolicy
+}
+
+export interface TlsPolicy {
+  mode: 'disable' | 'require' | 'verify-ca' | 'verify-full'
+  /** PEM of the authorities to trust; the system's when absent. */
+  ca?: string | undefined
+  serverName?: string | undefined
+}
+
+/** What the proxy presents to the target. Leaves jit only towards connect. */
+export type Injectable =
+  | { kind: 'password', password: Secret<string> }
+  /** Random SCRAM keys (32 bytes each): no password exists. RFC 5802 section 3. */
+  | { kind: 'scram-keys', clientKey: Secret<Uint8Array>, serverKey: Secret<Uint8Array> }
+
+/**
+ * A fresh secret for one account: what is injected, and the variables that the template sends to the target.
+ */
+export interface Minted {
+  inject: Injectable
+  /** E.g. `verifier` for PostgreSQL. Masked in plans and logs. */
+  variables: Record<string, Secret<string>>
+}
+
+/** The account as it stands in the ledger. */
+export interface AccountRef {
+  name: string
+  /** Ledger id of the account: the ownership marker on the target carries it. */
+  accountId: string
+  /** Fencing: raised at each claim; targets that can fence refuse an older one. */
+  epoch: number
+  kind: 'create' | 'enable'
+}
+
+/** Values for a template's variables; lists become one quoted item for each element. */
+export type Variables = Record<string, string | number | readonly string[] | Secret<string> | undefined>
+
+export interface HookContext {
+  signal: AbortSignal
+  /** Limits in milliseconds. */
+  connectTimeoutMs: number
+  statementTimeoutMs: number
+  /** One line for the operator's log; secrets are redacted before it is kept. */
+  log(line: string): void
+}
+
+export interface Residue {
+  /** E.g. `function`, `large-object`, `prepared-transaction`, `role`. */
+  kind: string
+  /** Where and what, e.g. `database app: public.f()`. */
+  name: string
+  /** What became of it. */
+  fate: 'removed' | 'reassigned' | 'left'
+}
+
+export type Outcome =
+  | { state: 'done', changed: boolean, residue: readonly Residue[] }
+  /** Exists and is not ours: never touched. */
+  | { state: 'conflict', reason: string }
+  /** A definite refusal by the target at one step: undo or retry. */
+  | { state: 'refused', failedStep: string, error: string, retryable: boolean, residue: readonly Residue[] }
+  /** The answer was lost: verify before anything else. */
+  | { state: 'unknown', failedStep: string, error: string }
+
+export interface Verified {
+  exists: boolean
+  /** Can log in now (or could, with the right secret). */
+  enabled: boolean
+  /** Carries our marker. */
+  ours: boolean
+  /** Live sessions or processes of the account. */
+  sessions: number
+  residue: readonly Residue[]
+}
+
+export interface Probe {
+  version: string
+  /** Rights that the hook's credential lacks: one sentence each, with the statement that grants it. */
+  missingRights: readonly string[]
+  warnings: readonly string[]
+}
+
+export interface PlannedStep {
+  name: string
+  /** What would be sent, secrets masked. */
+  text: string
+}
+
+export interface Owned {
+  name: string
+  accountId?: string | undefined
+}
+
+export interface Plugin {
+  readonly id: string
+  readonly apiVersion: 1
+  readonly actions: ReadonlySet<Action>
+  /** `useOwnCredential` with enable-disable is refused unless true (J7). */
+  readonly canEnableItself: boolean
+  /** Variables that the engine supplies to every template of this plugin, with a sentence for each. */
+  readonly variables: Readonly<Record<string, string>>
+  /** Problems of a template, found at save time; empty when it may be used. */
+  lint(template: Template): readonly string[]
+  /** Dry run: what would be sent, without any network. */
+  plan(template: Template, variables: Variables): readonly PlannedStep[]
+  mint(): Minted
+  probe(access: Access, context: HookContext): Promise<Probe>
+  run(access: Access, template: Template, account: AccountRef, variables: Variables, context: HookContext): Promise<Outcome>
+  /** Built in, read only, over a fresh connection; never a template. */
+  verify(access: Access, account: AccountRef, context: HookContext): Promise<Verified>
+  listOwned(access: Access, context: HookContext): Promise<readonly Owned[]>
+}

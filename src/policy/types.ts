@@ -1,0 +1,85 @@
+// What admins declare, as the rooms see it once it has been checked: targets, credentials, users and grants.
+// The shapes are those of the stored documents (`resource.spec`); secrets appear only as references to sealed
+// values.
+import type { Action, TlsPolicy } from '../jit/plugin.ts'
+
+/** Names of resources: also what people type in login names, so no character of a login grammar. */
+export const resourceNamePattern = /^[a-z0-9][a-z0-9_.-]{0,62}$/
+
+/** Id of a sealed value in the store. */
+export interface SecretReference {
+  secret: string
+}
+
+export interface Target {
+  name: string
+  protocol: 'postgres' | 'ssh' | 'tcp'
+  host: string
+  port: number
+  /** PostgreSQL: where hooks connect, and where a client lands that names none. */
+  database: string
+  tls: TlsPolicy
+}
+
+export type JitType = 'creation-deletion' | 'enable-disable'
+
+export interface ActionChoice {
+  plugin: string
+  template: string
+}
+
+export interface JitSetting {
+  enabled: boolean
+  type: JitType
+  useOwnCredential: boolean
+  /** Name of the credential that authenticates the hooks; absent when useOwnCredential. */
+  authenticationCredential?: string | undefined
+  /** Exactly the two actions of the type (J2). */
+  actions: Partial<Record<Action, ActionChoice>>
+  /** Values for the templates' own variables, e.g. `roles`. */
+  variables: Record<string, string | number | readonly string[]>
+  /** J13; seconds. */
+  maxSessionSeconds: number
+  /** Prefix of minted names (creation-deletion). */
+  namePrefix: string
+}
+
+export interface Credential {
+  name: string
+  target: string
+  /** Standing account; absent for creation-deletion without own credential. */
+  username?: string | undefined
+  password?: SecretReference | undefined
+  jit?: JitSetting | undefined
+}
+
+export type Role = 'user' | 'auditor' | 'admin'
+
+export interface User {
+  name: string
+  roles: readonly Role[]
+  /** Sealed SCRAM-SHA-256 verifier; absent when the user has no password. */
+  verifier?: SecretReference | undefined
+  publicKeys: readonly string[]
+  disabled: boolean
+}
+
+export interface GrantRule {
+  name: string
+  users: readonly string[]
+  credentials: readonly string[]
+  /** ISO 8601 instants. */
+  notBefore?: string | undefined
+  notAfter?: string | undefined
+  maxSessionSeconds?: number | undefined
+  replication: boolean
+  /** PostgreSQL databases that may be opened; all when absent. */
+  databases?: readonly string[] | undefined
+}
+
+export interface Declared {
+  targets: ReadonlyMap<string, Target>
+  credentials: ReadonlyMap<string, Credential>
+  users: ReadonlyMap<string, User>
+  grants: readonly GrantRule[]
+}

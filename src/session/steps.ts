@@ -1,0 +1,198 @@
+// What each step of the order does, over ports: this file knows who is asked and what is written down when,
+// the rooms behind the ports know how. Whatever a step writes is written before the thing it speaks of
+// happens.
+import type { Clock } from '../clock.ts'
+import { SallyportError, asSallyportError } from '../errors.ts'
+import type { Injectable } from '../jit/plugin.ts'
+import type { Grant, Wish } from '../policy/authorise.ts'
+import type { Credential, Declared, SecretReference, User } from '../policy/types.ts'
+import type { Ending, Recording, RecordingHead } from '../recording/recording.ts'
+import type { Secret } from '../secret.ts'
+import type { Claim } from './front.ts'
+import { mintSessionId } from './id.ts'
+import type { LiveSession, Registry } from './registry.ts'
+import type { OpenSession, SessionLease, Steps } from './session.ts'
+
+/** An account that the ledger has switched on for this session. */
+export interface IssuedAccount {
+  accountId: string
+  accountName: string
+  inject: Injectable
+  /** Aborts when the account is withdrawn: revoked, fenced, expired. */
+  signal: AbortSignal
+  /** Gives the account back; the removal and its proof follow, now or by the janitor. Never throws. */
+  release(reason: string): Promise<void>
+}
+
+export interface StepPorts {
+  clock: Clock
+  node: string
+  registry: Registry
+  declared(): Promise<Declared>
+  authorise(declared: Declared, user: User, wish: Wish, now: Date): Grant
+  /** The user part of a login name; undefined when no grammar matches. */
+  userOf(login: string, database: string | undefined): string | undefined
+  /** Opens a sealed value. */
+  openSecret(reference: SecretReference): Promise<Secret<string>>
+  /**
+   * A verifier for names that do not exist: the same one for the same name, so that nothing can be told
+   * apart.
+   */
+  mockVerifier(name: string): string
+  sessions: SessionBook
+  audit(kind: string, actor: string, subject: string, detail: Record<string, unknown>): Promise<void>
+  createRecording(head: RecordingHead): Promise<Recording>
+  issue(session: LiveSession, tell: (line: string) => void): Promise<IssuedAccount>
+}
+
+/** The rows of sessions, as the steps write them. */
+export interface SessionBook {
+  open(session: LiveSession): Promise<void>
+  live(id: string, account: { accountId: string, accountName: string } | undefined): Promise<void>
+  recorded(id: string, sealed: { headHash: string, bytes: number, path: string }): Promise<void>
+  ended(id: string, ending: Ending): Promise<void>
+}
+
+export function createSteps(ports: StepPorts): Steps {
+  return {
+    async authenticate(claim, prove) {
+      const name = ports.userOf(claim.login, claim.database)
+      const user = name === undefined ? undefined : (await ports.declared()).users.get(name)
+      const verifier = user?.verifier === undefined
+        ? ports.mockVerifier(name ?? '')
+        : (await ports.openSecret(user.verifier)).expose()
+      const proved = await prove({ kind: 'scram', verifier })
+      if (!proved || user?.verifier === undefined) {
+        const known = proved ? 'the user has no password' : 'wrong password'
+        const why = user === undefined ? 'unknown user' : known
+        await ports.audit('login.refused', name ?? '?', claim.address, { protocol: claim.protocol, why })
+        throw new SallyportError('auth-failed', { detail: `${name ?? 'unreadable login name'}: ${why}` })
+      }
+      return user
+    },
+
+    async authorise(user, claim) {
+      try {
+        return ports.authorise(await ports.declared(), user, claim, ports.clock.now())
+      } catch (thrown) {
+        const error = asSallyportError(thrown)
+        const { code, reference, detail: why } = error
+        const refusal = { login: claim.login, code, reference, why }
+        await ports.audit('session.refused', user.name, claim.address, refusal)
+        throw error
+      }
+    },
+
+    open: (grant, claim, tell) => openSession(ports, grant, claim, tell),
+    record: session => record(ports, session),
+    lease: (session, tell) => lease(ports, session, tell)
+  }
+}
+
+async function openSession(
+  ports: StepPorts, grant: Grant, claim: Claim, tell: (line: string) => void
+): Promise<OpenSession> {
+  const id = mintSessionId(ports.clock)
+  const session = ports.registry.enter(id, grant, claim, {
+    tell,
+    ended: ending => closeBook(ports, id, grant, ending)
+  })
+  try {
+    await ports.sessions.open(liveOf(ports, session.id))
+    await ports.audit('session.opened', grant.user.name, id, {
+      credential: grant.credential.name, target: grant.target.name, grant: grant.rule.name,
+      protocol: claim.protocol, address: claim.address, tls: claim.tls
+    })
+    return session
+  } catch (thrown) {
+    const error = asSallyportError(thrown, 'store-unavailable')
+    session.end({ how: 'cut', reason: error.code, reference: error.reference })
+    await session[Symbol.asyncDispose]()
+    throw error
+  }
+}
+
+// The store may be away at the end of a session; the account is the ledger's to remember, the row is caught
+// up at the next start (sessions of older boots are closed as interrupted), so a failure here must not mask
+// the ending.
+async function closeBook(ports: StepPorts, id: string, grant: Grant, ending: Ending): Promise<void> {
+  await Promise.allSettled([
+    ports.sessions.ended(id, ending),
+    ports.audit('session.ended', grant.user.name, id, { ...ending })
+  ])
+}
+
+async function record(ports: StepPorts, session: OpenSession): Promise<Recording & AsyncDisposable> {
+  const { grant } = session
+  const live = liveOf(ports, session.id)
+  const recording = await ports.createRecording({
+    session: session.id, user: grant.user.name, credential: grant.credential.name, target: grant.target.name,
+    protocol: grant.target.protocol, address: live.claim.address, startedAt: live.startedAt.toISOString(),
+    node: ports.node
+  })
+  const lost = (): void => {
+    ports.registry.cut(session.id, asSallyportError(recording.failed.reason, 'recorder-failed'))
+  }
+  recording.failed.addEventListener('abort', lost, { once: true })
+  return Object.assign(recording, {
+    [Symbol.asyncDispose]: async (): Promise<void> => {
+      const sealed = await recording.seal(session.ending)
+      if (sealed === undefined) return
+      await Promise.allSettled([
+        ports.sessions.recorded(session.id, sealed),
+        ports.audit('recording.sealed', 'system', session.id, { ...sealed })
+      ])
+    }
+  })
+}
+
+async function lease(
+  ports: StepPorts, session: OpenSession, tell: (line: string) => void
+): Promise<SessionLease> {
+  const { grant } = session
+  const { credential, target, database, replication } = grant
+  if (credential.jit?.enabled !== true) {
+    const account = await standing(ports, credential)
+    const upstreaming = { target, database, allowReplication: replication, ...account }
+    await ports.sessions.live(session.id, undefined)
+    return { upstreaming, [Symbol.asyncDispose]: async () => undefined }
+  }
+  const account = await ports.issue(liveOf(ports, session.id), tell)
+  const withdrawn = (): void => {
+    ports.registry.cut(session.id, asSallyportError(account.signal.reason, 'lease-lost'))
+  }
+  account.signal.addEventListener('abort', withdrawn, { once: true })
+  try {
+    await ports.sessions.live(session.id, account)
+  } catch (thrown) {
+    await account.release('store-unavailable')
+    throw asSallyportError(thrown, 'store-unavailable')
+  }
+  return {
+    upstreaming: {
+      target, database, username: account.accountName, secret: account.inject, allowReplication: replication
+    },
+    [Symbol.asyncDispose]: async () => {
+      account.signal.removeEventListener('abort', withdrawn)
+      await account.release('session ended')
+    }
+  }
+}
+
+/** J1: JIT disabled, the stored secret is injected and no hook runs. */
+async function standing(
+  ports: StepPorts, credential: Credential
+): Promise<{ username: string, secret: Injectable }> {
+  if (credential.username === undefined || credential.password === undefined) {
+    const detail = `credential ${credential.name} has no user name or password`
+    throw new SallyportError('not-allowed', { detail })
+  }
+  const password = await ports.openSecret(credential.password)
+  return { username: credential.username, secret: { kind: 'password', password } }
+}
+
+function liveOf(ports: StepPorts, id: string): LiveSession {
+  const live = ports.registry.get(id)
+  if (live === undefined) throw new SallyportError('internal', { detail: `session ${id} is not on the list` })
+  return live
+}

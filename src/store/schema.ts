@@ -1,0 +1,210 @@
+// Everything that Sallyport remembers, in one schema that runs on the embedded PGlite and on PostgreSQL 15
+// and later. Three families: what admins declare (resource, template), what the ledger owes the targets
+// (account, hold, receipt), and what happened (session, audit). Secrets stand only in `secret_value`, sealed;
+// other tables name them. Times are the store's own clock (`now()`), never a node's.
+import {
+  bigint, boolean, index, integer, jsonb, pgTable, primaryKey, text, timestamp, uniqueIndex
+} from 'drizzle-orm/pg-core'
+import { sql } from 'drizzle-orm'
+
+const instant = (name: string) => timestamp(name, { withTimezone: true, precision: 3 })
+const created = () => instant('created_at').notNull().default(sql`now()`)
+
+/** Small facts about this store: instance id, canary of the master key, boot counter. */
+export const setting = pgTable('setting', {
+  key: text('key').primaryKey(),
+  value: jsonb('value').notNull()
+})
+
+/** Nodes of the cluster. Declaring a node dead changes its boot in the same transaction (fencing). */
+export const node = pgTable('node', {
+  id: text('id').primaryKey(),
+  boot: text('boot').notNull(),
+  beatAt: instant('beat_at').notNull().default(sql`now()`)
+})
+
+/**
+ * Targets, credentials, users, grants …: declared documents, secrets replaced by references to secret_value.
+ */
+export const resource = pgTable('resource', {
+  kind: text('kind').notNull(),
+  name: text('name').notNull(),
+  spec: jsonb('spec').notNull(),
+  version: integer('version').notNull().default(1),
+  createdAt: created(),
+  updatedAt: instant('updated_at').notNull().default(sql`now()`),
+  updatedBy: text('updated_by').notNull()
+}, table => [primaryKey({ columns: [table.kind, table.name] })])
+
+/**
+ * One sealed value each: `v1|key id|wrapped data key|nonce|ciphertext|tag`; the key id finds what a rotation
+ * must re-wrap.
+ */
+export const secretValue = pgTable('secret_value', {
+  id: text('id').primaryKey(),
+  kind: text('kind').notNull(),
+  keyId: text('key_id').notNull(),
+  sealed: text('sealed').notNull(),
+  createdAt: created()
+}, table => [index('secret_value_key').on(table.keyId)])
+
+/** Every save of a template is a new version; sessions pin the one that they opened with. */
+export const template = pgTable('template', {
+  id: text('id').notNull(),
+  version: integer('version').notNull(),
+  plugin: text('plugin').notNull(),
+  action: text('action').notNull(),
+  body: text('body').notNull(),
+  sha256: text('sha256').notNull(),
+  shipped: boolean('shipped').notNull().default(false),
+  active: boolean('active').notNull().default(true),
+  author: text('author').notNull(),
+  createdAt: created()
+}, table => [primaryKey({ columns: [table.id, table.version] })])
+
+/**
+ * An account that we made, or switched on, on a target: the saga. `state` is what we believe, the wanted
+ * state is derived from live holds. `next_at` puts it on the worklist; `spec` pins all that removal needs.
+ */
+export const account = pgTable('account', {
+  id: text('id').primaryKey(),
+  target: text('target').notNull(),
+  name: text('name').notNull(),
+  /** create: one account for each hold, deleted; enable: shared, switched off. */
+  kind: text('kind', { enum: ['create', 'enable'] }).notNull(),
+  credential: text('credential').notNull(),
+  state: text('state', {
+    enum: [
+      'intended', 'creating', 'active', 'closing', 'removing', 'proved-gone', 'stuck', 'quarantined', 'unreachable'
+    ]
+  }).notNull(),
+  /** Raised at every claim; an outcome counts only for the epoch that it was claimed with. */
+  epoch: integer('epoch').notNull().default(0),
+  claimedBy: text('claimed_by'),
+  nextAt: instant('next_at'),
+  verifyLeft: integer('verify_left').notNull().default(0),
+  attempts: integer('attempts').notNull().default(0),
+  lastError: text('last_error'),
+  /** Plugin, pinned templates, variables, authentication credential: JSON without secrets. */
+  spec: jsonb('spec').notNull(),
+  /** secret_value id of the injected secret; only shared (enable) accounts need one. */
+  secret: text('secret'),
+  createdAt: created(),
+  activeAt: instant('active_at'),
+  endedAt: instant('ended_at')
+}, table => [
+  uniqueIndex('account_target_name').on(table.target, table.name),
+  index('account_due').on(table.nextAt).where(sql`next_at is not null`),
+  index('account_state').on(table.state)
+])
+
+/** A lease: one owner's bounded right to an account. */
+export const hold = pgTable('hold', {
+  id: text('id').primaryKey(),
+  account: text('account').notNull().references(() => account.id),
+  name: text('name').notNull(),
+  ownerKind: text('owner_kind', { enum: ['session', 'user', 'application'] }).notNull(),
+  owner: text('owner').notNull(),
+  node: text('node').notNull(),
+  boot: text('boot').notNull(),
+  state: text('state', {
+    enum: ['pending', 'active', 'released', 'expired', 'revoked', 'failed']
+  }).notNull(),
+  issuedAt: instant('issued_at').notNull().default(sql`now()`),
+  expiresAt: instant('expires_at').notNull(),
+  maxAt: instant('max_at').notNull(),
+  renewals: integer('renewals').notNull().default(0),
+  endedAt: instant('ended_at')
+}, table => [
+  index('hold_account').on(table.account),
+  index('hold_live_expiry').on(table.expiresAt).where(sql`state in ('pending', 'active')`),
+  index('hold_node').on(table.node, table.boot).where(sql`state in ('pending', 'active')`),
+  index('hold_owner').on(table.ownerKind, table.owner)
+])
+
+/** The complete ordered history of a lease (S4). */
+export const leaseEvent = pgTable('lease_event', {
+  id: bigint('id', { mode: 'number' }).primaryKey().generatedAlwaysAsIdentity(),
+  account: text('account').notNull(),
+  hold: text('hold'),
+  at: instant('at').notNull().default(sql`now()`),
+  kind: text('kind').notNull(),
+  actor: text('actor').notNull(),
+  detail: jsonb('detail').notNull().default({})
+}, table => [index('lease_event_account').on(table.account), index('lease_event_hold').on(table.hold)])
+
+/** Proof of removal: the signed body; its hash is also an audit event, which chains it. */
+export const receipt = pgTable('receipt', {
+  id: text('id').primaryKey(),
+  account: text('account').notNull(),
+  session: text('session'),
+  body: jsonb('body').notNull(),
+  keyId: text('key_id').notNull(),
+  signature: text('signature').notNull(),
+  createdAt: created()
+}, table => [index('receipt_account').on(table.account), index('receipt_session').on(table.session)])
+
+/** One proxied connection. */
+export const session = pgTable('session', {
+  id: text('id').primaryKey(),
+  user: text('user_name').notNull(),
+  credential: text('credential').notNull(),
+  target: text('target').notNull(),
+  protocol: text('protocol').notNull(),
+  grant: text('grant_name').notNull(),
+  address: text('address').notNull(),
+  database: text('database'),
+  node: text('node').notNull(),
+  boot: text('boot').notNull(),
+  status: text('status', { enum: ['opening', 'live', 'ended', 'refused', 'interrupted'] }).notNull(),
+  /** Ledger id and name of the account it used; null when JIT is disabled. */
+  account: text('account'),
+  accountName: text('account_name'),
+  startedAt: instant('started_at').notNull().default(sql`now()`),
+  expiresAt: instant('expires_at'),
+  endedAt: instant('ended_at'),
+  /** `ended`, `cut` …: code of the ending, and its reference. */
+  reason: text('reason'),
+  recording: text('recording'),
+  recordingHead: text('recording_head'),
+  recordingBytes: bigint('recording_bytes', { mode: 'number' })
+}, table => [
+  index('session_started').on(table.startedAt),
+  index('session_live').on(table.node, table.boot).where(sql`status in ('opening', 'live')`)
+])
+
+/** Hash chain, one for each node boot: `hash = SHA-256(prev || canonical JSON)`. */
+export const auditEvent = pgTable('audit_event', {
+  chain: text('chain').notNull(),
+  seq: bigint('seq', { mode: 'number' }).notNull(),
+  at: text('at').notNull(),
+  kind: text('kind').notNull(),
+  actor: text('actor').notNull(),
+  subject: text('subject').notNull(),
+  detail: jsonb('detail').notNull(),
+  prev: text('prev').notNull(),
+  hash: text('hash').notNull()
+}, table => [
+  primaryKey({ columns: [table.chain, table.seq] }),
+  index('audit_event_at').on(table.at),
+  index('audit_event_subject').on(table.subject)
+])
+
+/** Signed heads of all chains; exported copies detect truncation and roll-back. */
+export const auditCheckpoint = pgTable('audit_checkpoint', {
+  seq: bigint('seq', { mode: 'number' }).primaryKey(),
+  body: jsonb('body').notNull(),
+  keyId: text('key_id').notNull(),
+  signature: text('signature').notNull(),
+  createdAt: created()
+})
+
+/** Bearer tokens of people and of the first start, hashed. */
+export const apiToken = pgTable('api_token', {
+  hash: text('hash').primaryKey(),
+  user: text('user_name').notNull(),
+  roles: jsonb('roles').notNull(),
+  createdAt: created(),
+  expiresAt: instant('expires_at').notNull(),
+  oneTime: boolean('one_time').notNull().default(false)
+})
