@@ -112,6 +112,11 @@ const table = {
     operator: 'the target ended the connection',
     sqlstate: '08006', http: 502
   },
+  'client-closed': {
+    client: 'the connection is closed',
+    operator: 'the client closed the connection before the session began',
+    sqlstate: '08006', http: 499
+  },
   // sessions
   'session-expired': {
     client: 'the session reached its time limit',

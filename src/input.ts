@@ -1,7 +1,7 @@
 // What people type, read in one way everywhere: durations (`30s 15m 8h 7d`), sizes (`500MiB`), addresses
-// (`host:port`), and the list of problems that a document of theirs has. Every problem is one line that starts with
-// the path of the wrong thing, so that a file with ten mistakes is mended in one go and not in ten.
-// Used by the configuration and by the API; the command line tool leaves the reading to them.
+// (`host:port`), and the list of problems that a document of theirs has. Every problem is one line that
+// starts with the path of the wrong thing, so that a file with ten mistakes is mended in one go and not in
+// ten. Used by the configuration and by the API; the command line tool leaves the reading to them.
 import { z } from 'zod'
 
 const secondsOf: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600, d: 86_400 }
@@ -13,7 +13,7 @@ const durationSecondsMax = 10 * 366 * 86_400
 export function readDuration(text: string): number | undefined {
   if (!/^(\d{1,9}[smhd])+$/.test(text)) return undefined
   let seconds = 0
-  for (const [, count, unit] of text.matchAll(/(\d+)([smhd])/g)) seconds += Number(count) * (secondsOf[unit!] ?? 0)
+  for (const [, count, unit] of text.matchAll(/(\d+)([smhd])/g)) seconds += Number(count) * secondsOf[unit!]!
   return seconds > 0 && seconds <= durationSecondsMax ? seconds : undefined
 }
 
@@ -34,7 +34,9 @@ export const duration = z.string().transform((text, context) => {
   return z.NEVER
 })
 
-const bytesOf: Readonly<Record<string, number>> = { B: 1, KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3, TiB: 1024 ** 4 }
+const bytesOf: Readonly<Record<string, number>> = {
+  B: 1, KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3, TiB: 1024 ** 4
+}
 
 /** Schema of a size such as `64KiB` or `500MiB`; its value is in bytes. */
 export const size = z.string().transform((text, context) => {
@@ -49,9 +51,11 @@ export interface Address {
   port: number
 }
 
-/** Reads `host:port`, `[::1]:port` or, with a default port, `host` alone; undefined when it is none of them. */
+/**
+ * Reads `host:port`, `[::1]:port` or, with a default port, `host` alone; undefined when it is none of them.
+ */
 export function readAddress(text: string, defaultPort?: number): Address | undefined {
-  const match = /^(?:\[([0-9a-fA-F:.]{2,45})\]|([A-Za-z0-9](?:[A-Za-z0-9._-]{0,252})))(?::(\d{1,5}))?$/.exec(text)
+  const match = /^(?:\[([0-9a-fA-F:.]{2,45})\]|([A-Za-z0-9][A-Za-z0-9._-]{0,252}))(?::(\d{1,5}))?$/.exec(text)
   const host = match?.[1] ?? match?.[2]
   const port = match?.[3] === undefined ? defaultPort : Number(match[3])
   if (host === undefined || port === undefined || port > 65_535) return undefined
@@ -63,7 +67,10 @@ export function printAddress({ host, port }: Address): string {
   return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
 }
 
-/** One line for each problem, each beginning with its path; `root` names the document where the path is empty. */
+/**
+ * One line for each problem, each beginning with its path; `root` names the document where the path is
+ * empty.
+ */
 export function problemsOf(error: z.ZodError, root = ''): string[] {
   return error.issues.flatMap(issue => linesOf(issue, [])).map(([path, message]) => {
     const place = [root, path].filter(part => part !== '').join(': ')
@@ -76,18 +83,15 @@ type Path = readonly PropertyKey[]
 
 function linesOf(issue: Issue, above: Path): [path: string, message: string][] {
   const path = [...above, ...issue.path]
-  if (issue.code === 'unrecognized_keys') return issue.keys.map(key => [printPath([...path, key]), 'unknown key'])
-  if (issue.code === 'invalid_union') {
-    // Where the alternatives are mappings, the one with the fewest complaints is the one that was meant.
-    const [nearest] = issue.errors.toSorted((one, other) => one.length - other.length)
-    if (nearest !== undefined && nearest.length > 0) return nearest.flatMap(inner => linesOf(inner, path))
+  if (issue.code === 'unrecognized_keys') {
+    return issue.keys.map(key => [printPath([...path, key]), 'unknown key'])
   }
   return [[printPath(path), wordsOf(issue)]]
 }
 
 function wordsOf(issue: Issue): string {
   if (issue.code === 'invalid_type') {
-    return issue.message.endsWith('received undefined') ? 'is missing' : `${lower(issue.message)}`
+    return issue.message.endsWith('received undefined') ? 'is missing' : lower(issue.message)
   }
   return lower(issue.message)
 }

@@ -46,6 +46,9 @@ export interface Minted {
   variables: Record<string, Secret<string>>
 }
 
+/** Accounts of `templates prove` have ids that begin so: the marker that one leaves on a shared account binds nobody. */
+export const proofAccountPrefix = 'proof-'
+
 /** The account as it stands in the ledger. */
 export interface AccountRef {
   name: string
@@ -56,6 +59,12 @@ export interface AccountRef {
   kind: 'create' | 'enable'
 }
 
+/** What a hook ran with, so that `verify` knows what "on" means (privileges only, J12). */
+export interface Pinned {
+  template: Template
+  variables: Variables
+}
+
 /** Values for a template's variables; lists become one quoted item for each element. */
 export type Variables = Record<string, string | number | readonly string[] | Secret<string> | undefined>
 
@@ -64,6 +73,13 @@ export interface HookContext {
   /** Limits in milliseconds. */
   connectTimeoutMs: number
   statementTimeoutMs: number
+  /**
+   * Milliseconds until our claim on the account lapses: nothing that we send may take effect later, since
+   * another node may have taken over by then. Plugins that fence hand it to the target as a deadline.
+   */
+  remainingMs(): number
+  /** For plugins that do not fence: what `verify` saw just before. An account that exists and is ours gets the new secret. */
+  before?: Verified | undefined
   /** One line for the operator's log; secrets are redacted before it is kept. */
   log(line: string): void
 }
@@ -78,7 +94,8 @@ export interface Residue {
 }
 
 export type Outcome =
-  | { state: 'done', changed: boolean, residue: readonly Residue[] }
+  /** `seen`: how the account stands after the commit, where the plugin has looked already. */
+  | { state: 'done', changed: boolean, residue: readonly Residue[], seen?: Verified | undefined }
   /** Exists and is not ours: never touched. */
   | { state: 'conflict', reason: string }
   /** A definite refusal by the target at one step: undo or retry. */
@@ -92,6 +109,8 @@ export interface Verified {
   enabled: boolean
   /** Carries our marker. */
   ours: boolean
+  /** The epoch in the marker, where there is one. */
+  epoch?: number | undefined
   /** Live sessions or processes of the account. */
   sessions: number
   residue: readonly Residue[]
@@ -115,22 +134,41 @@ export interface Owned {
   accountId?: string | undefined
 }
 
+/**
+ * A plugin throws SallyportError('target-unreachable' | 'target-untrusted' | 'target-refused') when it could not log
+ * in, and only then: nothing was sent. Everything later is an Outcome.
+ */
 export interface Plugin {
   readonly id: string
   readonly apiVersion: 1
   readonly actions: ReadonlySet<Action>
   /** `useOwnCredential` with enable-disable is refused unless true (J7). */
   readonly canEnableItself: boolean
+  /**
+   * True when `run` itself checks ownership, epoch and deadline on the target, together with its effect; otherwise
+   * the runner looks before it runs.
+   */
+  readonly fences: boolean
   /** Variables that the engine supplies to every template of this plugin, with a sentence for each. */
   readonly variables: Readonly<Record<string, string>>
   /** Problems of a template, found at save time; empty when it may be used. */
   lint(template: Template): readonly string[]
+  /** What is allowed but deserves a second look: shown at save and by `templates lint`. */
+  advise?(template: Template): readonly string[]
   /** Dry run: what would be sent, without any network. */
   plan(template: Template, variables: Variables): readonly PlannedStep[]
   mint(): Minted
-  probe(access: Access, context: HookContext): Promise<Probe>
-  run(access: Access, template: Template, account: AccountRef, variables: Variables, context: HookContext): Promise<Outcome>
+  /** `variables`: of one credential, to check its roles as well; `username` is an account to switch on and off. */
+  /**
+   * True when something accepts connections at the target's address; nothing is said to it. Lets those who wait for
+   * a target that was away begin again.
+   */
+  knock(target: TargetAddress, limitMs: number): Promise<boolean>
+  probe(access: Access, context: HookContext, variables?: Variables): Promise<Probe>
+  run(
+    access: Access, template: Template, account: AccountRef, variables: Variables, context: HookContext
+  ): Promise<Outcome>
   /** Built in, read only, over a fresh connection; never a template. */
-  verify(access: Access, account: AccountRef, context: HookContext): Promise<Verified>
+  verify(access: Access, account: AccountRef, context: HookContext, pinned?: Pinned): Promise<Verified>
   listOwned(access: Access, context: HookContext): Promise<readonly Owned[]>
 }

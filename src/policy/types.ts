@@ -19,6 +19,8 @@ export interface Target {
   /** PostgreSQL: where hooks connect, and where a client lands that names none. */
   database: string
   tls: TlsPolicy
+  /** SSH: the only host keys that are believed. */
+  hostKeys?: readonly string[] | undefined
 }
 
 export type JitType = 'creation-deletion' | 'enable-disable'
@@ -50,6 +52,8 @@ export interface Credential {
   /** Standing account; absent for creation-deletion without own credential. */
   username?: string | undefined
   password?: SecretReference | undefined
+  /** SSH: a private key instead of a password. */
+  privateKey?: SecretReference | undefined
   jit?: JitSetting | undefined
 }
 

@@ -3,9 +3,8 @@
 // (account, hold, receipt), and what happened (session, audit). Secrets stand only in `secret_value`, sealed;
 // other tables name them. Times are the store's own clock (`now()`), never a node's.
 import {
-  bigint, boolean, index, integer, jsonb, pgTable, primaryKey, text, timestamp, uniqueIndex
-} from 'drizzle-orm/pg-core'
-import { sql } from 'drizzle-orm'
+  bigint, boolean, index, integer, jsonb, pgTable, primaryKey, sql, text, timestamp, uniqueIndex
+} from './drizzle.ts'
 
 const instant = (name: string) => timestamp(name, { withTimezone: true, precision: 3 })
 const created = () => instant('created_at').notNull().default(sql`now()`)
@@ -169,7 +168,9 @@ export const session = pgTable('session', {
   recordingHead: text('recording_head'),
   recordingBytes: bigint('recording_bytes', { mode: 'number' })
 }, table => [
-  index('session_started').on(table.startedAt),
+  index('session_started').on(table.startedAt, table.id),
+  index('session_user').on(table.user, table.startedAt),
+  index('session_target').on(table.target, table.startedAt),
   index('session_live').on(table.node, table.boot).where(sql`status in ('opening', 'live')`)
 ])
 
@@ -189,6 +190,15 @@ export const auditEvent = pgTable('audit_event', {
   index('audit_event_at').on(table.at),
   index('audit_event_subject').on(table.subject)
 ])
+
+/** Where each chain stands, kept in step with its rows, so that a checkpoint needs no scan of the events. */
+export const auditChain = pgTable('audit_chain', {
+  chain: text('chain').primaryKey(),
+  seq: bigint('seq', { mode: 'number' }).notNull(),
+  hash: text('hash').notNull(),
+  /** The `seq` that the newest checkpoint signed; 0 before the first. */
+  signedSeq: bigint('signed_seq', { mode: 'number' }).notNull().default(0)
+})
 
 /** Signed heads of all chains; exported copies detect truncation and roll-back. */
 export const auditCheckpoint = pgTable('audit_checkpoint', {

@@ -1,0 +1,312 @@
+// The plugin's connection to a target: opened with the hook's limits, every statement with a time limit, and
+// transactions that are fenced. A fenced transaction takes an advisory lock on the account's name, so that two nodes
+// never act on one account at once, and then looks at the account: whose it is, which epoch acted last, and whether
+// the target's own clock is past the claim's deadline. A node that slept through its claim finds out here (F22, F23).
+import { connect } from 'node:net'
+import { SallyportError } from '../../src/errors.ts'
+import { quoteIdentifier, quoteLiteral } from '../../src/jit/sql-text.ts'
+import { proofAccountPrefix } from '../../src/jit/plugin.ts'
+import type { Access, AccountRef, HookContext, Injectable, TargetAddress } from '../../src/jit/plugin.ts'
+import { UpstreamError } from '../../src/wire/error.ts'
+import { connectClient, ServerError } from '../../src/wire/postgres/query.ts'
+import type { Client } from '../../src/wire/postgres/query.ts'
+
+export type Row = readonly (string | null)[]
+
+/** Membership in it tells pg_hba.conf and people which roles are ours; it has no rights. */
+export const markerRole = 'sallyport_jit'
+/** Owns what removed accounts leave behind; it has no rights and cannot log in. */
+export const graveyardRole = 'sallyport_graveyard'
+
+/** The server gives up a little before we do: its refusal is definite, our time-out is not. */
+const statementMarginMs = 500
+/** Waiting for a lock: long enough for a busy catalogue, short against the action's limit. */
+const lockTimeoutMs = 5000
+/** The first wait of a removal: whoever blocks it is usually the account itself, and is ended then. */
+const shortLockTimeoutMs = 1000
+/** A node that stalls within a transaction loses it: locks are not kept for sleepers. */
+const idleInTransactionMs = 10_000
+
+const markerForm = /(?:^|\n)sallyport account=(\S{1,100}) epoch=(\d{1,15})$/
+
+/** How the account stands, seen under the lock. */
+export interface Look {
+  oid: string | undefined
+  canLogin: boolean
+  hasReplication: boolean
+  comment: string
+  accountId: string | undefined
+  epoch: number | undefined
+  /** The target's own clock. */
+  clock: string
+  /** Milliseconds of that clock left until the deadline; Infinity where none was given. */
+  leftMs: number
+  markerExists: boolean
+  graveyardExists: boolean
+}
+
+/** Why a fenced transaction did not begin: it was rolled back, nothing happened. */
+export class Fenced extends Error {
+  readonly kind: 'late' | 'stale' | 'foreign'
+
+  constructor(kind: 'late' | 'stale' | 'foreign', message: string) {
+    super(message)
+    this.kind = kind
+  }
+}
+
+export const sqlstate = {
+  duplicateObject: '42710',
+  undefinedObject: '42704',
+  uniqueViolation: '23505',
+  insufficientPrivilege: '42501',
+  dependentObjects: '2BP01',
+  lockNotAvailable: '55P03'
+} as const
+
+export function isServerError(thrown: unknown, ...states: readonly string[]): thrown is ServerError {
+  return thrown instanceof ServerError && (states.length === 0 || states.includes(thrown.sqlstate))
+}
+
+/** Two of us touched one catalogue row: the loser only has to do it again. */
+export function isRace(thrown: unknown): boolean {
+  if (isServerError(thrown, '40001', '40P01')) return true
+  return isServerError(thrown, 'XX000') && thrown.serverMessage.includes('concurrently')
+}
+
+/** The epoch and the account in a role's comment. */
+export function readMarker(comment: string): { accountId: string, epoch: number } | undefined {
+  const [, accountId, epoch] = markerForm.exec(comment) ?? []
+  return accountId === undefined ? undefined : { accountId, epoch: Number(epoch) }
+}
+
+/** The comment with our marker as its last line; what people wrote before stays. */
+export function withMarker(comment: string, { accountId, epoch }: AccountRef): string {
+  const before = comment.replace(markerForm, '')
+  return `${before === '' ? '' : `${before}\n`}sallyport account=${accountId} epoch=${epoch}`
+}
+
+export class Link {
+  readonly database: string
+  readonly majorVersion: number
+  /** Whether our login is one. */
+  readonly superuser: boolean
+  readonly #client: Client
+  readonly #context: HookContext
+  #deadline: string | undefined
+
+  constructor(client: Client, context: HookContext, database: string) {
+    this.#client = client
+    this.#context = context
+    this.database = database
+    this.majorVersion = Number.parseInt(client.parameters.get('server_version') ?? '', 10)
+    this.superuser = client.parameters.get('is_superuser') === 'on'
+  }
+
+  /** One statement. @throws ServerError, ConnectionLost, or the signal's reason before anything is sent */
+  async query(sql: string, values: readonly (string | null)[] = []): Promise<readonly Row[]> {
+    this.#context.signal.throwIfAborted()
+    const { rows } = await this.#client.query(sql, { timeoutMs: this.#context.statementTimeoutMs, values })
+    return rows
+  }
+
+  /** Everything that `act` sends takes effect together or not at all. */
+  async transaction<T>(act: () => Promise<T>, { keep = true, readOnly = false } = {}): Promise<T> {
+    await this.query(readOnly ? 'BEGIN READ ONLY' : 'BEGIN')
+    try {
+      const result = await act()
+      await this.query(keep ? 'COMMIT' : 'ROLLBACK')
+      return result
+    } catch (error) {
+      if (this.#client.transactionStatus !== 'I') await this.#rollBack()
+      throw error
+    }
+  }
+
+  /**
+   * A transaction under the account's lock. `act` gets the account as it stands.
+   * @throws Fenced when the claim has lapsed, a newer epoch has acted, or the account is somebody else's
+   */
+  async fenced<T>(account: AccountRef, act: (look: Look) => Promise<T>, { keep = true } = {}): Promise<T> {
+    return await this.transaction(async () => {
+      await this.lock(account.name)
+      const look = await this.look(account.name)
+      if (this.#deadline === undefined) {
+        // From here on the target's clock decides, even if ours stands still.
+        this.#deadline = new Date(Date.parse(look.clock) + this.#context.remainingMs()).toISOString()
+      }
+      if (look.leftMs <= 0 || this.#context.remainingMs() <= 0) throw new Fenced('late', 'the claim on the account has lapsed')
+      if (look.accountId === account.accountId && (look.epoch ?? 0) > account.epoch) {
+        throw new Fenced('stale', `epoch ${look.epoch} has acted on the account, this is ${account.epoch}`)
+      }
+      const foreign = look.oid !== undefined && look.accountId !== account.accountId
+      const claimed = look.accountId !== undefined && !look.accountId.startsWith(proofAccountPrefix)
+      if (foreign && (account.kind === 'create' || claimed)) {
+        const owner = look.accountId === undefined ? 'is not ours' : `belongs to account ${look.accountId}`
+        throw new Fenced('foreign', `the role ${account.name} exists and ${owner}`)
+      }
+      return await act(look)
+    }, { keep })
+  }
+
+  /** Waits until nobody else acts on the account; `shared` for a look. */
+  async lock(name: string, mode: 'exclusive' | 'shared' = 'exclusive'): Promise<void> {
+    const call = mode === 'shared' ? 'pg_advisory_xact_lock_shared' : 'pg_advisory_xact_lock'
+    await this.query(`SELECT ${call}(hashtextextended('sallyport:' || $1, 0))`, [name])
+  }
+
+  async look(name: string): Promise<Look> {
+    const [row] = await this.query(lookSql, [name, this.#deadline ?? null, markerRole, graveyardRole])
+    const [oid, canLogin, replication, comment, clock, leftMs, marker, graveyard] = row ?? []
+    const read = readMarker(comment ?? '')
+    return {
+      oid: oid ?? undefined, canLogin: canLogin === 't', hasReplication: replication === 't', comment: comment ?? '',
+      accountId: read?.accountId, epoch: read?.epoch, clock: clock ?? '',
+      leftMs: leftMs === null || leftMs === undefined ? Infinity : Number(leftMs),
+      markerExists: marker === 't', graveyardExists: graveyard === 't'
+    }
+  }
+
+  /** Sessions of a role, with its background workers. */
+  async sessions(oid: string): Promise<number> {
+    const rows = await this.query('SELECT FROM pg_stat_get_activity(NULL) WHERE usesysid = $1::oid', [oid])
+    return rows.length
+  }
+
+  /** Prepared transactions of a role: name and database. */
+  async prepared(oid: string): Promise<readonly Row[]> {
+    return await this.query(`
+      SELECT p.gid, d.datname FROM pg_prepared_xact() p JOIN pg_database d ON d.oid = p.dbid
+      WHERE p.ownerid = $1::oid`, [oid])
+  }
+
+  /**
+   * Ends whoever holds the account's lock and is not a hook of the same login: anybody may take an advisory lock,
+   * and with it hold up their own removal. True when somebody was told to end.
+   */
+  async endStrangers(name: string): Promise<boolean> {
+    const rows = await this.query(strangersSql, [name])
+    return rows.length > 0
+  }
+
+  async patientLocks(): Promise<void> {
+    await this.query("SELECT set_config('lock_timeout', $1, false)", [String(lockTimeoutMs)])
+  }
+
+  async close(): Promise<void> {
+    await this.#client.close()
+  }
+
+  async #rollBack(): Promise<void> {
+    try {
+      await this.#client.query('ROLLBACK', { timeoutMs: this.#context.statementTimeoutMs })
+    } catch {
+      // The connection is lost, and with it the transaction.
+    }
+  }
+}
+
+// Runs in every transaction, so it avoids the costly views; quote_ident because to_regrole reads an identifier.
+const lookSql = `
+  SELECT r.oid, r.rolcanlogin, r.rolreplication, shobj_description(r.oid, 'pg_authid'),
+    to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
+    ceil(extract(epoch FROM $2::timestamptz - clock_timestamp()) * 1000),
+    to_regrole($3) IS NOT NULL, to_regrole($4) IS NOT NULL
+  FROM (SELECT to_regrole(quote_ident($1)) AS oid) named LEFT JOIN pg_roles r ON r.oid = named.oid`
+
+const strangersSql = `
+  WITH k AS (SELECT hashtextextended('sallyport:' || $1, 0) AS key)
+  SELECT pg_terminate_backend(l.pid)
+  FROM k, pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+  WHERE l.locktype = 'advisory' AND l.objsubid = 1
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND l.classid = ((k.key >> 32) & 4294967295)::oid AND l.objid = (k.key & 4294967295)::oid
+    AND a.usesysid <> (SELECT oid FROM pg_roles WHERE rolname = current_user)`
+
+export interface LinkOptions {
+  database?: string | undefined
+  /** Removals: wait briefly for a lock at first. */
+  impatient?: boolean | undefined
+}
+
+/**
+ * Logs in as the hook's credential.
+ * @throws SallyportError('target-unreachable' | 'target-untrusted' | 'target-refused' | 'target-violation')
+ */
+export async function openLink(access: Access, context: HookContext, options: LinkOptions = {}): Promise<Link> {
+  const { target, username, secret } = access
+  const database = options.database ?? target.database ?? 'postgres'
+  const limitMs = context.connectTimeoutMs
+  const limit = AbortSignal.timeout(limitMs)
+  try {
+    const client = await connectClient({
+      host: target.host, port: target.port, tls: target.tls, user: username, database,
+      timeouts: { connectMs: limitMs, tlsMs: limitMs, loginMs: limitMs },
+      signal: AbortSignal.any([context.signal, limit]),
+      secret: () => exposed(secret),
+      parameters: Object.entries({
+        application_name: 'sallyport-hook',
+        client_min_messages: 'error',
+        default_transaction_isolation: 'read committed',
+        default_transaction_read_only: 'off',
+        statement_timeout: String(Math.max(1, context.statementTimeoutMs - statementMarginMs)),
+        lock_timeout: String(options.impatient === true ? shortLockTimeoutMs : lockTimeoutMs),
+        idle_in_transaction_session_timeout: String(idleInTransactionMs)
+      })
+    })
+    return new Link(client, context, database)
+  } catch (error) {
+    throw unreached(error, target, context.signal)
+  }
+}
+
+type ScramSecret = { kind: 'password', password: string } | { kind: 'scram-keys', clientKey: Uint8Array, serverKey: Uint8Array }
+
+function exposed(secret: Injectable): ScramSecret {
+  if (secret.kind === 'password') return { kind: 'password', password: secret.password.expose() }
+  return { kind: 'scram-keys', clientKey: secret.clientKey.expose(), serverKey: secret.serverKey.expose() }
+}
+
+// Too many connections, starting up, shutting down: there is a server, but not for us and not now.
+const notNow = ['53300', '57P01', '57P02', '57P03']
+
+function unreached(error: unknown, target: TargetAddress, signal: AbortSignal): unknown {
+  if (!(error instanceof UpstreamError)) return error
+  if (error.kind === 'aborted' && signal.aborted) return new SallyportError('hook-timeout', { detail: 'given up while connecting' })
+  const said = error.serverMessage === undefined ? '' : ` (${error.serverMessage})`
+  const detail = `${target.name}: ${error.kind === 'aborted' ? 'connecting took too long' : error.message}${said}`
+  if (error.kind === 'untrusted') return new SallyportError('target-untrusted', { detail, cause: error })
+  if (error.kind === 'violation') return new SallyportError('target-violation', { detail, cause: error })
+  const refused = error.kind === 'refused' && !notNow.includes(error.sqlstate ?? '')
+  return new SallyportError(refused ? 'target-refused' : 'target-unreachable', { detail, cause: error })
+}
+
+/** True when something accepts connections there; says nothing. */
+export function knockAt({ host, port }: TargetAddress, limitMs: number): Promise<boolean> {
+  return new Promise(resolve => {
+    const socket = connect({ host, port })
+    const end = (answered: boolean): void => {
+      socket.destroy()
+      resolve(answered)
+    }
+    socket.setTimeout(limitMs, () => end(false))
+    socket.once('connect', () => end(true))
+    socket.once('error', () => end(false))
+    socket.unref()
+  })
+}
+
+/** Puts our marker into the role's comment. */
+export async function mark(link: Link, account: AccountRef, comment: string): Promise<void> {
+  const marked = quoteLiteral(withMarker(comment, account))
+  await link.query(`COMMENT ON ROLE ${quoteIdentifier(account.name)} IS ${marked}`)
+}
+
+/** Makes a role of our own without any rights, unless it is there. */
+export async function ensureRole(link: Link, name: string): Promise<void> {
+  try {
+    await link.query(`CREATE ROLE ${quoteIdentifier(name)} NOLOGIN`)
+  } catch (error) {
+    if (!isServerError(error, sqlstate.duplicateObject, sqlstate.uniqueViolation) && !isRace(error)) throw error
+  }
+}

@@ -1,0 +1,137 @@
+// Who calls. A person logs in with a password and gets a bearer token for a working day; the first admin of
+// a new installation redeems the one-time token that the first start printed; and whoever can read the
+// owner-only files of the data folder, on the machine that serves, is the local admin, because that person
+// could change the store as well. Tokens are stored as hashes; a user who is disabled or removed is out at
+// once, whatever token is left.
+import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
+import { SallyportError } from '../errors.ts'
+import type { User } from '../policy/types.ts'
+import { Secret } from '../secret.ts'
+import type { ApiPorts, TokenRow } from './ports.ts'
+import type { Caller } from './route.ts'
+
+/** Name of the account that the one-time token of the first start opens; users cannot be called so. */
+export const firstAdminName = 'first-admin'
+export const localAdminName = 'local'
+
+/** The first start's token: long enough for a lunch, too short for a forgotten terminal scrollback. */
+export const oneTimeTokenSeconds = 24 * 3600
+// A person who sets a system up the first time makes real users next.
+const firstAdminTokenSeconds = 3600
+// 256 bits, in front of them a mark by which secret scanners know it.
+const tokenMark = 'sally_'
+const tokenPattern = /^sally_[A-Za-z0-9_-]{43}$/
+// A password that is longer is no password of a person, and hashing it is work for a stranger.
+export const passwordCharactersMax = 1024
+
+type Needs = Pick<ApiPorts, 'clock' | 'tokens' | 'passwords' | 'policy' | 'audit'>
+
+export function mintToken(): string {
+  return tokenMark + randomBytes(32).toString('base64url')
+}
+
+export function hashToken(token: string): string {
+  return createHash('sha256').update(token).digest('hex')
+}
+
+export interface Issued {
+  token: string
+  name: string
+  roles: readonly string[]
+  expiresAt: Date
+}
+
+/**
+ * Logs a user in. Throws `auth-throttled`, or `auth-failed` in the same words and time for a wrong
+ * password, an unknown user, and one without a password or disabled.
+ */
+export async function logIn(
+  ports: Needs, name: string, password: Secret<string>, address: string, ttlSeconds: number
+): Promise<Issued> {
+  ports.passwords.admit(address)
+  const user = (await ports.policy.declared()).users.get(name)
+  const verifier = user?.verifier === undefined
+    ? ports.passwords.mockVerifier(name)
+    : (await ports.passwords.open(user.verifier)).expose()
+  const proved = await ports.passwords.matches(verifier, password)
+  const why = user === undefined
+    ? 'unknown user'
+    : user.verifier === undefined
+      ? 'the user has no password'
+      : !proved ? 'wrong password' : user.disabled ? 'the user is disabled' : undefined
+  ports.passwords.tried(address, why === undefined)
+  if (why !== undefined || user === undefined) {
+    await ports.audit.append('login.refused', name, address, { protocol: 'https', why })
+    throw new SallyportError('auth-failed', { detail: `${name}: ${why}` })
+  }
+  return issue(ports, user.name, user.roles, ttlSeconds, address)
+}
+
+/** Exchanges a one-time token for one of an hour; throws `auth-failed`, also at the second attempt. */
+export async function redeem(ports: Needs, token: string, address: string): Promise<Issued> {
+  ports.passwords.admit(address)
+  const row = tokenPattern.test(token) ? await ports.tokens.redeem(hashToken(token)) : undefined
+  ports.passwords.tried(address, row !== undefined)
+  if (row === undefined) {
+    const detail = { protocol: 'https', why: 'one-time token' }
+    await ports.audit.append('login.refused', firstAdminName, address, detail)
+    throw new SallyportError('auth-failed', { detail: 'the one-time token is unknown, used or expired' })
+  }
+  return issue(ports, row.user, row.roles, firstAdminTokenSeconds, address)
+}
+
+async function issue(
+  ports: Needs, user: string, roles: TokenRow['roles'], ttlSeconds: number, address: string
+): Promise<Issued> {
+  const token = mintToken()
+  const expiresAt = new Date(ports.clock.now().getTime() + ttlSeconds * 1000)
+  await ports.audit.append('login', user, address, { protocol: 'https', expiresAt: expiresAt.toISOString() })
+  await ports.tokens.add(hashToken(token), { user, roles, expiresAt, oneTime: false })
+  return { token, name: user, roles, expiresAt }
+}
+
+/**
+ * The token that the first start prints, or undefined when an admin exists or an unused one is still valid.
+ * Whoever redeems it is `first-admin` for an hour.
+ */
+export async function createFirstAdminToken(
+  ports: Pick<ApiPorts, 'clock' | 'tokens' | 'policy'>
+): Promise<string | undefined> {
+  const { users } = await ports.policy.declared()
+  if ([...users.values()].some(user => user.roles.includes('admin') && !user.disabled)) return undefined
+  if (await ports.tokens.hasOneTime()) return undefined
+  const token = mintToken()
+  const expiresAt = new Date(ports.clock.now().getTime() + oneTimeTokenSeconds * 1000)
+  const row: TokenRow = { user: firstAdminName, roles: ['admin'], expiresAt, oneTime: true }
+  await ports.tokens.add(hashToken(token), row)
+  return token
+}
+
+/**
+ * Makes the function that tells who a bearer token stands for; `localToken` is this start's, see
+ * local-admin.ts.
+ */
+export function createIdentify(
+  ports: Pick<ApiPorts, 'tokens' | 'policy'>, localToken: Secret<string> | undefined
+): (token: string | undefined, address: string) => Promise<Caller> {
+  const localHash = localToken === undefined ? undefined : Buffer.from(hashToken(localToken.expose()), 'hex')
+  return async (token, address) => {
+    if (token === undefined) throw new SallyportError('auth-required')
+    const hash = hashToken(token)
+    // The file proves that the caller is on this machine; a copy of it elsewhere proves nothing.
+    if (localHash !== undefined && timingSafeEqual(localHash, Buffer.from(hash, 'hex'))) {
+      if (isLoopback(address)) return { name: localAdminName, roles: ['admin'], how: 'local' }
+      throw new SallyportError('auth-required', { detail: `local token from ${address}` })
+    }
+    const row = tokenPattern.test(token) ? await ports.tokens.find(hash) : undefined
+    if (row === undefined || row.oneTime) throw new SallyportError('auth-required')
+    if (row.user === firstAdminName) return { name: row.user, roles: row.roles, how: 'token' }
+    const user: User | undefined = (await ports.policy.declared()).users.get(row.user)
+    if (user !== undefined && !user.disabled) return { name: user.name, roles: user.roles, how: 'token' }
+    throw new SallyportError('auth-required', { detail: `user ${row.user} is gone or disabled` })
+  }
+}
+
+function isLoopback(address: string): boolean {
+  return /^(::ffff:)?127\.\d+\.\d+\.\d+$/.test(address) || address === '::1'
+}

@@ -1,0 +1,25 @@
+// The types of the API's answers, for programs in TypeScript that speak to it (the command line tool, the
+// console): taken from the schemas of shapes.ts, so that they cannot differ. Types only: importing this
+// loads nothing.
+import type { z } from 'zod'
+import type * as shapes from './shapes.ts'
+
+export type AppliedJson = z.output<typeof shapes.appliedShape>
+export type AuditJson = z.output<typeof shapes.auditShape>
+export type AuditVerifiedJson = z.output<typeof shapes.auditVerifiedShape>
+export type CallerJson = z.output<typeof shapes.callerShape>
+export type CheckJson = z.output<typeof shapes.checkShape>
+export type ExplainedJson = z.output<typeof shapes.explainedShape>
+export type HitJson = z.output<typeof shapes.hitShape>
+export type IssuedJson = z.output<typeof shapes.issuedShape>
+export type LeaseEventJson = z.output<typeof shapes.leaseEventShape>
+export type LeaseJson = z.output<typeof shapes.leaseShape>
+export type OrphansJson = z.output<typeof shapes.orphansShape>
+export type PlanJson = z.output<typeof shapes.planShape>
+export type ProofJson = z.output<typeof shapes.proofShape>
+export type ReceiptJson = z.output<typeof shapes.receiptShape>
+export type ResourceJson = z.output<typeof shapes.resourceShape>
+export type SessionJson = z.output<typeof shapes.sessionShape>
+export type TemplateBodyJson = z.output<typeof shapes.templateBodyShape>
+export type TemplateJson = z.output<typeof shapes.templateShape>
+export type VerifiedJson = z.output<typeof shapes.verifiedShape>

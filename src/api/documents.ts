@@ -1,0 +1,310 @@
+// The YAML documents that admins write, one schema for each kind: strict, so that a mistyped key is a
+// problem with its path and not a setting that silently does nothing. What comes out has the shape that is
+// stored (policy/types), with the secrets set aside; `documentOf` is the way back, for `get`, with
+// `<secret>` where a secret stands. References to other resources are not looked at here: they need the
+// store (resources.ts).
+import { z } from 'zod'
+import { duration, printAddress, printDuration, quote, readAddress } from '../input.ts'
+import { resourceNamePattern } from '../policy/types.ts'
+import type { Credential, GrantRule, JitSetting, JitType, Target, User } from '../policy/types.ts'
+import type { Action } from '../jit/plugin.ts'
+
+export const resourceKinds = ['target', 'credential', 'user', 'grant'] as const
+export type ResourceKind = typeof resourceKinds[number]
+
+export interface Specs {
+  target: Target
+  credential: Credential
+  user: User
+  grant: GrantRule
+}
+
+/** How a secret shows in `get`; the same text in a document means "as it is". */
+export const shownSecret = '<secret>'
+
+/** A secret as a document says it: its value, or the one that is stored already. */
+export type SecretInput = { value: string } | { keep: true }
+
+/**
+ * A document that has been read: what is to be stored, and the secrets that belong to it, by field of the
+ * document.
+ */
+export interface Wanted<K extends ResourceKind = ResourceKind> {
+  kind: K
+  name: string
+  spec: Specs[K]
+  secrets: Partial<Record<SecretField, SecretInput>>
+  /** What was left out, and why that is right: shown, never a reason to refuse. */
+  notes: readonly string[]
+}
+
+export type SecretField = 'password' | 'privateKey'
+
+/** Where the reference to a sealed secret stands in the stored spec. */
+export const secretPlaces: Readonly<Record<ResourceKind, Partial<Record<SecretField, string>>>> = {
+  target: {},
+  credential: { password: 'password', privateKey: 'privateKey' },
+  user: { password: 'verifier' },
+  grant: {}
+}
+
+/** The two actions of each type, and the keys under which a document names them (J2). */
+export const actionsOf: Readonly<Record<JitType, readonly [Action, Action]>> = {
+  'creation-deletion': ['create', 'delete'],
+  'enable-disable': ['enable', 'disable']
+}
+
+// A JIT session without a limit of its own ends after a working day (J13).
+export const defaultJitSessionSeconds = 28_800
+/** Prefix of minted account names, in front of seven digits (J5). */
+export const defaultNamePrefix = 'sally_'
+// Names that the audit uses for ourselves.
+const reservedUserNames = ['local', 'system', 'first-admin']
+// Longer texts are no names, addresses or passwords of people.
+const textCharactersMax = 16_384
+const listItemsMax = 10_000
+
+const defaultPorts: Readonly<Record<Target['protocol'], number | undefined>> = {
+  postgres: 5432, ssh: 22, tcp: undefined
+}
+
+const resourceName = z.string().regex(resourceNamePattern,
+  'expected a name of a-z, 0-9, "_", "." and "-", at most 63 long, which begins with a letter or a digit')
+const templateName = z.string().regex(/^[a-z0-9][a-z0-9_-]{0,62}\/[a-z0-9][a-z0-9_.-]{0,62}$/,
+  'expected the name of a template, such as postgres/create-role')
+const text = z.string().min(1).max(textCharactersMax)
+const names = z.array(resourceName).max(listItemsMax).transform(list => [...new Set(list)])
+const instantPattern = /^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,3})?)?(Z|[+-]\d\d:\d\d))?$/
+const instant = z.string().transform((value, context) => {
+  if (instantPattern.test(value) && !isNaN(Date.parse(value))) return new Date(value).toISOString()
+  context.addIssue(`expected an instant such as 2026-01-31T08:00:00Z, not ${quote(value)}`)
+  return z.NEVER
+})
+// `{env}` and `{file}` are read where `apply` runs, not here: this machine's files are not the caller's to
+// read.
+const secret = z.preprocess(
+  value => value === shownSecret ? { keep: true } : value,
+  z.strictObject({ value: text.optional(), keep: z.literal(true).optional() })
+    .refine(read => (read.value === undefined) !== (read.keep === undefined), 'expected {value: …}')
+).transform((read): SecretInput => read.value === undefined ? { keep: true } : { value: read.value })
+const publicKey = z.string().regex(/^(ssh-|ecdsa-|sk-)[a-z0-9@.-]+ [A-Za-z0-9+/]+=*( .*)?$/,
+  'expected a public key such as "ssh-ed25519 AAAA…"').max(textCharactersMax)
+
+const target = z.strictObject({
+  kind: z.literal('target'),
+  name: resourceName,
+  protocol: z.enum(['postgres', 'ssh', 'tcp']),
+  address: text,
+  database: z.string().min(1).max(63).optional(),
+  tls: z.strictObject({
+    mode: z.enum(['disable', 'require', 'verify-ca', 'verify-full']).default('verify-full'),
+    ca: text.optional(),
+    serverName: text.optional()
+  }).optional(),
+  hostKeys: z.array(publicKey).max(listItemsMax).optional()
+}).transform((read, context): Wanted<'target'> => {
+  const { name, protocol } = read
+  const address = readAddress(read.address, defaultPorts[protocol])
+  if (address === undefined || address.port === 0) {
+    const message = 'expected host:port, for example 10.0.0.5:5432'
+    context.addIssue({ code: 'custom', path: ['address'], message })
+    return z.NEVER
+  }
+  for (const field of protocol === 'postgres' ? ['hostKeys'] as const : ['database', 'tls'] as const) {
+    if (read[field] === undefined) continue
+    context.addIssue({ code: 'custom', path: [field], message: `does not belong to a ${protocol} target` })
+  }
+  const spec: Target = {
+    name, protocol, ...address,
+    database: protocol === 'postgres' ? read.database ?? 'postgres' : '',
+    tls: defined(read.tls ?? { mode: protocol === 'postgres' ? 'verify-full' as const : 'disable' as const }),
+    ...(read.hostKeys === undefined ? {} : { hostKeys: read.hostKeys })
+  }
+  return { kind: 'target', name, spec, secrets: {}, notes: [] }
+})
+
+const choice = z.strictObject({ plugin: resourceName, template: templateName })
+const words = z.string().max(textCharactersMax)
+const scalar = z.union([words, z.number(), z.array(words)], 'expected a text, a number or a list of texts')
+
+// P6: roles are split, trimmed, without duplicates; whether each is a name is checked after that.
+const rolePattern = /^[A-Za-z_][A-Za-z0-9_.$@-]{0,62}$/
+const variables = z.record(z.string().regex(/^[a-z][A-Za-z0-9_]{0,62}$/, 'expected a variable name'), scalar)
+  .transform((read, context) => {
+    if (read['roles'] === undefined) return read
+    const given = Array.isArray(read['roles']) ? read['roles'] : String(read['roles']).split(',')
+    const roles = [...new Set(given.map(role => role.trim()).filter(role => role !== ''))]
+    for (const role of roles) {
+      if (!rolePattern.test(role)) {
+        context.addIssue({ code: 'custom', path: ['roles'], message: `${quote(role)} is no role name` })
+      }
+    }
+    return { ...read, roles }
+  })
+
+const jit = z.strictObject({
+  enabled: z.boolean(),
+  type: z.enum(['creation-deletion', 'enable-disable']).optional(),
+  useOwnCredential: z.boolean().default(false),
+  authenticationCredential: resourceName.optional(),
+  // Which pair is looked at depends on the type (J2), so what is in them is read below.
+  create: z.unknown().optional(),
+  delete: z.unknown().optional(),
+  enable: z.unknown().optional(),
+  disable: z.unknown().optional(),
+  variables: variables.default({}),
+  maxSession: duration.default(defaultJitSessionSeconds),
+  namePrefix: z.string().regex(/^[a-z_][a-z0-9_]{0,15}$/, 'expected at most 16 of a-z, 0-9 and "_"')
+    .default(defaultNamePrefix)
+}).transform((read, context): { setting: JitSetting | undefined, notes: string[] } => {
+  const { enabled, type, useOwnCredential, authenticationCredential } = read
+  const problem = (path: PropertyKey[], message: string): void =>
+    context.addIssue({ code: 'custom', path, message })
+  if (type === undefined) {
+    if (enabled) problem(['type'], 'is missing: creation-deletion or enable-disable')
+    return { setting: undefined, notes: enabled ? [] : ['jit is not enabled and has no type: not stored'] }
+  }
+  const actions: Partial<Record<Action, z.output<typeof choice>>> = {}
+  for (const action of actionsOf[type]) {
+    if (read[action] === undefined) {
+      if (enabled) problem([action], 'is missing: {plugin: …, template: …}')
+      continue
+    }
+    const picked = choice.safeParse(read[action])
+    if (picked.success) {
+      actions[action] = picked.data
+      continue
+    }
+    for (const issue of picked.error.issues) {
+      context.addIssue({ ...issue, path: [action, ...issue.path] } as never)
+    }
+  }
+  if (useOwnCredential && authenticationCredential !== undefined) {
+    problem(['authenticationCredential'], 'does not go together with useOwnCredential')
+  }
+  if (enabled && !useOwnCredential && authenticationCredential === undefined) {
+    problem(['authenticationCredential'], 'is missing: needed unless useOwnCredential is true')
+  }
+  const others = (['create', 'delete', 'enable', 'disable'] as const)
+    .filter(action => !actionsOf[type].includes(action) && read[action] !== undefined)
+  const setting: JitSetting = {
+    enabled, type, useOwnCredential, ...defined({ authenticationCredential }), actions,
+    variables: read.variables, maxSessionSeconds: read.maxSession, namePrefix: read.namePrefix
+  }
+  return { setting, notes: others.map(action => `jit.${action} does not belong to ${type}: not stored`) }
+})
+
+const credential = z.strictObject({
+  kind: z.literal('credential'),
+  name: resourceName,
+  target: resourceName,
+  // The account's own name on the target: control characters and NUL are nobody's name.
+  username: z.string().regex(/^[^\p{Cc}\p{Cf}]{1,128}$/u, 'expected an account name').optional(),
+  password: secret.optional(),
+  privateKey: secret.optional(),
+  jit: jit.optional()
+}).transform((read, context): Wanted<'credential'> => {
+  const { name, username, password, privateKey } = read
+  const setting = read.jit?.setting
+  const need = (field: 'username' | 'password', why: string): void => {
+    if (read[field] !== undefined || (field === 'password' && privateKey !== undefined)) return
+    context.addIssue({ code: 'custom', path: [field], message: `is missing: needed ${why}` })
+  }
+  if (setting?.enabled !== true) {
+    need('username', 'where jit is not enabled')
+    need('password', 'where jit is not enabled')
+  } else if (setting.useOwnCredential) {
+    need('username', 'with jit.useOwnCredential')
+    need('password', 'with jit.useOwnCredential')
+  } else if (setting.type === 'enable-disable') {
+    need('username', 'as the account that is switched on and off')
+  }
+  return {
+    kind: 'credential', name,
+    spec: { name, target: read.target, ...defined({ username, jit: setting }) },
+    secrets: defined({ password, privateKey }),
+    notes: read.jit?.notes ?? []
+  }
+})
+
+const user = z.strictObject({
+  kind: z.literal('user'),
+  name: resourceName.refine(name => !reservedUserNames.includes(name), 'is a reserved name'),
+  roles: z.array(z.enum(['user', 'auditor', 'admin'])).min(1).default(['user']),
+  password: secret.optional(),
+  publicKeys: z.array(publicKey).max(listItemsMax).default([]),
+  disabled: z.boolean().default(false)
+}).transform((read): Wanted<'user'> => ({
+  kind: 'user', name: read.name,
+  spec: {
+    name: read.name, roles: [...new Set(read.roles)], publicKeys: read.publicKeys, disabled: read.disabled
+  },
+  secrets: defined({ password: read.password }),
+  notes: []
+}))
+
+const grant = z.strictObject({
+  kind: z.literal('grant'),
+  name: resourceName,
+  users: names,
+  credentials: names,
+  notBefore: instant.optional(),
+  notAfter: instant.optional(),
+  maxSession: duration.optional(),
+  replication: z.boolean().default(false),
+  databases: z.array(z.string().min(1).max(63)).max(listItemsMax).optional()
+}).transform((read, context): Wanted<'grant'> => {
+  const { name, users, credentials, notBefore, notAfter, maxSession, replication, databases } = read
+  if (notBefore !== undefined && notAfter !== undefined && notAfter <= notBefore) {
+    context.addIssue({ code: 'custom', path: ['notAfter'], message: 'is not after notBefore' })
+  }
+  const spec = {
+    name, users, credentials, replication,
+    ...defined({ notBefore, notAfter, maxSessionSeconds: maxSession, databases })
+  }
+  return { kind: 'grant', name, spec, secrets: {}, notes: [] }
+})
+
+/** One schema for each kind; each gives a `Wanted`. */
+export const documentSchemas = { target, credential, user, grant } as const
+
+/** The object without its undefined members: stored JSON has none, and neither has a comparison with it. */
+export function defined<T extends object>(value: T): { [K in keyof T]: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(value).filter(([, member]) => member !== undefined)) as never
+}
+
+/** The document of a stored spec, as `get` shows it; applying it again changes nothing. */
+export function documentOf<K extends ResourceKind>(kind: K, spec: Specs[K]): Record<string, unknown> {
+  return defined({ kind, ...writers[kind](spec) })
+}
+
+const writers: { [K in ResourceKind]: (spec: Specs[K]) => Record<string, unknown> } = {
+  target: ({ name, protocol, host, port, database, tls, hostKeys }) => ({
+    name, protocol, address: printAddress({ host, port }),
+    database: protocol === 'postgres' ? database : undefined,
+    tls: protocol === 'postgres' ? tls : undefined,
+    hostKeys
+  }),
+  credential: ({ name, target: of, username, password, privateKey, jit: setting }) => ({
+    name, target: of, username,
+    password: password === undefined ? undefined : shownSecret,
+    privateKey: privateKey === undefined ? undefined : shownSecret,
+    jit: setting === undefined ? undefined : documentOfJit(setting)
+  }),
+  user: ({ name, roles, verifier, publicKeys, disabled }) => ({
+    name, roles, password: verifier === undefined ? undefined : shownSecret, publicKeys, disabled
+  }),
+  grant: ({ maxSessionSeconds, ...rest }) => ({
+    ...rest, maxSession: maxSessionSeconds === undefined ? undefined : printDuration(maxSessionSeconds)
+  })
+}
+
+function documentOfJit(setting: JitSetting): Record<string, unknown> {
+  const { enabled, type, useOwnCredential, authenticationCredential, actions, variables: given } = setting
+  return defined({
+    enabled, type, useOwnCredential, authenticationCredential, ...actions,
+    variables: given,
+    maxSession: printDuration(setting.maxSessionSeconds),
+    namePrefix: setting.namePrefix
+  })
+}

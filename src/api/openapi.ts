@@ -1,0 +1,97 @@
+// The OpenAPI 3.1 description of the API, made from the route table: what the server checks is what the
+// document says, because both read the same schemas. Served at /openapi.json; clients of other languages
+// are made from it.
+import { z } from 'zod'
+import { errorTable } from '../errors.ts'
+import type { Route } from './route.ts'
+
+export const apiPrefix = '/api/v1'
+
+/** The JSON that every refusal and failure has. */
+export const errorShape = z.object({
+  error: z.object({
+    code: z.enum(Object.keys(errorTable) as [keyof typeof errorTable]),
+    message: z.string(),
+    /** Six hex digits that the log carries too. */
+    reference: z.string(),
+    /** One line for each thing that is wrong, beginning with its path. */
+    problems: z.array(z.string()),
+    /** What happened exactly, and what to look at next: for auditors and admins only. */
+    detail: z.string().optional(),
+    hint: z.string().optional()
+  })
+})
+
+/** Makes the document; `version` is that of the program. */
+export function openApiOf(routes: readonly Route[], version: string): Record<string, unknown> {
+  const paths: Record<string, Record<string, unknown>> = {}
+  for (const route of routes) {
+    const path = apiPrefix + route.path
+    paths[path] ??= {}
+    paths[path][route.method] = operationOf(route)
+  }
+  return {
+    openapi: '3.1.0',
+    info: {
+      title: 'Sallyport', version,
+      description: 'Sessions, accounts that live only as long as they do, and the proof that they are gone.'
+    },
+    paths,
+    components: {
+      schemas: { Error: jsonSchema(errorShape, 'output') },
+      securitySchemes: { token: { type: 'http', scheme: 'bearer' } }
+    }
+  }
+}
+
+function operationOf(route: Route): Record<string, unknown> {
+  const { roles } = route
+  return {
+    operationId: operationId(route),
+    summary: route.summary,
+    security: roles === 'anyone' ? [] : [{ token: [] }],
+    'x-roles': roles === 'anyone' ? ['anyone'] : roles,
+    parameters: [...parametersOf(route.params, 'path'), ...parametersOf(route.query, 'query')],
+    ...(route.body === undefined ? {} : {
+      requestBody: {
+        required: true, content: { 'application/json': { schema: jsonSchema(route.body, 'input') } }
+      }
+    }),
+    responses: {
+      200: { description: 'Done.', content: contentOf(route) },
+      default: {
+        description: 'Refused or failed.',
+        content: { 'application/json': { schema: { $ref: '#/components/schemas/Error' } } }
+      }
+    }
+  }
+}
+
+// `get /sessions/{id}/kill` → `getSessionsIdKill`
+function operationId({ method, path }: Route): string {
+  return `${method}${path}`.replace(/[^a-z]+(.?)/gi, (_, next: string) => next.toUpperCase())
+}
+
+function contentOf({ response }: Route): Record<string, unknown> {
+  if (response instanceof z.ZodType) return { 'application/json': { schema: jsonSchema(response, 'output') } }
+  return Object.fromEntries(response.stream.map(type => [type, {}]))
+}
+
+function parametersOf(schema: z.ZodType | undefined, place: 'path' | 'query'): unknown[] {
+  if (schema === undefined) return []
+  const { properties = {}, required = [] } = jsonSchema(schema, 'input')
+  return Object.entries(properties).map(([name, property]) => ({
+    name, in: place, required: place === 'path' || required.includes(name), schema: property
+  }))
+}
+
+interface ObjectSchema {
+  properties?: Record<string, unknown>
+  required?: string[]
+}
+
+function jsonSchema(schema: z.ZodType, io: 'input' | 'output'): ObjectSchema {
+  const options = { target: 'draft-2020-12', io, unrepresentable: 'any' } as const
+  const { $schema: _, ...rest } = z.toJSONSchema(schema, options)
+  return rest as ObjectSchema
+}

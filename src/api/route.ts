@@ -1,0 +1,100 @@
+// What a route of the API is: one entry of one table, from which come the server (api.ts), the OpenAPI
+// document (openapi.ts) and the test that every route refuses every role that it does not name. A route
+// that is not in the table does not exist, and one without `roles` does not compile: nothing is open by
+// being forgotten.
+import type { z } from 'zod'
+import type { Role } from '../policy/types.ts'
+
+/** Who calls: a user with a token, or the local admin of the machine that serves. */
+export interface Caller {
+  name: string
+  roles: readonly Role[]
+  /** `local`: by the owner-only file of the data folder. */
+  how: 'token' | 'local'
+}
+
+/** Whoever holds a valid token. */
+export const everyone: readonly Role[] = ['user', 'auditor', 'admin']
+/** Who looks after sessions, records and audit. */
+export const watchers: readonly Role[] = ['auditor', 'admin']
+export const admins: readonly Role[] = ['admin']
+
+/** What a handler gets: everything has been checked against the schemas of its route. */
+export interface Call<Params, Query, Body> {
+  params: Params
+  query: Query
+  body: Body
+  /** `nobody` with no roles where the route is open to anyone. */
+  caller: Caller
+  /** Of the client's socket. */
+  address: string
+  /** Aborts when the client has gone. */
+  signal: AbortSignal
+}
+
+/** An answer that is sent piece by piece: a recording, an export, a live tail. */
+export interface Stream {
+  contentType: string
+  /** Suggested name of the file, where a browser would save it. */
+  fileName?: string | undefined
+  chunks: AsyncIterable<Uint8Array | string>
+  /** Nothing may ever come: answer before the first piece is there. */
+  live?: boolean | undefined
+}
+
+export type Method = 'get' | 'post' | 'put' | 'delete'
+
+export interface Route {
+  method: Method
+  /** In OpenAPI's form, below `/api/v1`: `/sessions/{id}`. */
+  path: string
+  /** `anyone`: without a token. */
+  roles: readonly Role[] | 'anyone'
+  /** One sentence for the OpenAPI document. */
+  summary: string
+  params: z.ZodType | undefined
+  query: z.ZodType | undefined
+  body: z.ZodType | undefined
+  /** Largest body, where it is not `requestBytesMax` of api.ts. */
+  bodyBytesMax?: number | undefined
+  /**
+   * Schema of the JSON answer, or the content types of a `Stream`. What the schema does not name is not
+   * sent.
+   */
+  response: z.ZodType | { stream: readonly string[] }
+  run(call: Call<unknown, unknown, unknown>): Promise<unknown>
+}
+
+interface RouteSpec<P extends z.ZodType, Q extends z.ZodType, B extends z.ZodType, R extends z.ZodType> {
+  method: Method
+  path: string
+  roles: readonly Role[] | 'anyone'
+  summary: string
+  params?: P
+  query?: Q
+  body?: B
+  bodyBytesMax?: number
+  response: R
+  run(call: Call<z.output<P>, z.output<Q>, z.output<B>>): Promise<z.input<R>>
+}
+
+type StreamSpec<P extends z.ZodType, Q extends z.ZodType> =
+  Omit<RouteSpec<P, Q, z.ZodUndefined, z.ZodType>, 'response' | 'run' | 'body'> & {
+    response: { stream: readonly string[] }
+    run(call: Call<z.output<P>, z.output<Q>, undefined>): Promise<Stream>
+  }
+
+/** An entry of the table that answers with JSON; the types of the handler come from its schemas. */
+export function route<
+  R extends z.ZodType, P extends z.ZodType = z.ZodUndefined, Q extends z.ZodType = z.ZodUndefined,
+  B extends z.ZodType = z.ZodUndefined
+>(spec: RouteSpec<P, Q, B, R>): Route {
+  return { params: undefined, query: undefined, body: undefined, ...spec } as unknown as Route
+}
+
+/** An entry of the table that answers with a stream. */
+export function streamRoute<P extends z.ZodType = z.ZodUndefined, Q extends z.ZodType = z.ZodUndefined>(
+  spec: StreamSpec<P, Q>
+): Route {
+  return { params: undefined, query: undefined, body: undefined, ...spec } as unknown as Route
+}

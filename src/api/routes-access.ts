@@ -1,0 +1,65 @@
+// Routes of coming and going: log in, redeem the first token, who am I, log out, and what a stranger may know
+// (whether this node is ready, and the public key that evidence is checked with).
+import { z } from 'zod'
+import { SallyportError } from '../errors.ts'
+import { Secret } from '../secret.ts'
+import { hashToken, logIn, passwordCharactersMax, redeem } from './access.ts'
+import type { Issued } from './access.ts'
+import type { ApiPorts } from './ports.ts'
+import { everyone, route } from './route.ts'
+import type { Route } from './route.ts'
+import { callerShape, done, issuedShape } from './shapes.ts'
+
+export function accessRoutes(ports: ApiPorts, loginTokenSeconds: number): Route[] {
+  return [
+    route({
+      method: 'post', path: '/login', roles: 'anyone', summary: 'Exchanges a password for a token.',
+      body: z.strictObject({ user: z.string().max(256), password: z.string().max(passwordCharactersMax) }),
+      response: issuedShape,
+      run: async ({ body, address }) =>
+        issuedJson(await logIn(ports, body.user, new Secret(body.password), address, loginTokenSeconds))
+    }),
+    route({
+      method: 'post', path: '/redeem', roles: 'anyone',
+      summary: 'Exchanges the one-time token of the first start for a token of an hour.',
+      body: z.strictObject({ token: z.string().max(256) }),
+      response: issuedShape,
+      run: async ({ body, address }) => issuedJson(await redeem(ports, body.token, address))
+    }),
+    route({
+      method: 'get', path: '/whoami', roles: everyone, summary: 'Who the token stands for.',
+      response: callerShape,
+      run: async ({ caller }) => ({ ...caller, roles: [...caller.roles] })
+    }),
+    route({
+      method: 'post', path: '/logout', roles: everyone, summary: 'Ends the token that is given.',
+      body: z.strictObject({ token: z.string().max(256) }),
+      response: done,
+      run: async ({ body, caller, address }) => {
+        const row = await ports.tokens.find(hashToken(body.token))
+        if (row === undefined || row.user !== caller.name) throw new SallyportError('not-found')
+        await ports.tokens.remove(hashToken(body.token))
+        await ports.audit.append('logout', caller.name, address, {})
+        return { done: true }
+      }
+    }),
+    route({
+      method: 'get', path: '/health', roles: 'anyone', summary: 'Whether this node takes sessions.',
+      response: z.object({ status: z.enum(['ready', 'not-ready']), version: z.string() }),
+      run: async () => {
+        const status = await ports.health.ready() ? 'ready' as const : 'not-ready' as const
+        return { status, version: ports.version }
+      }
+    }),
+    route({
+      method: 'get', path: '/public-key', roles: 'anyone',
+      summary: 'The key (PEM) that recordings, receipts and audit checkpoints are verified with.',
+      response: z.object({ publicKey: z.string() }),
+      run: async () => ({ publicKey: ports.recordings.publicKey() })
+    })
+  ]
+}
+
+function issuedJson({ token, name, roles, expiresAt }: Issued): z.output<typeof issuedShape> {
+  return { token, name, roles: [...roles], expiresAt: expiresAt.toISOString() }
+}

@@ -1,0 +1,92 @@
+// Routes over what admins declare: apply a batch, look at it, delete one, and explain what a login name
+// would open.
+import { z } from 'zod'
+import { SallyportError } from '../errors.ts'
+import { quote } from '../input.ts'
+import { documentOf, resourceKinds } from './documents.ts'
+import type { ResourceKind, Specs } from './documents.ts'
+import { explain } from './explain.ts'
+import type { ApiPorts, ResourceRow } from './ports.ts'
+import { apply, deleteResource, documentsMax } from './resources.ts'
+import type { Applied } from './resources.ts'
+import { admins, everyone, route, watchers } from './route.ts'
+import type { Route } from './route.ts'
+import { appliedShape, done, explainedShape, resourceShape } from './shapes.ts'
+
+// A batch of some thousand documents, with keys and certificates in them.
+const applyBytesMax = 16 * 1024 ** 2
+
+const kind = z.enum(resourceKinds)
+
+export function resourceRoutes(ports: ApiPorts): Route[] {
+  return [
+    route({
+      method: 'post', path: '/apply', roles: admins, bodyBytesMax: applyBytesMax,
+      summary: 'Makes what is declared equal to the documents, all or nothing; `dryRun`: only says how.',
+      body: z.strictObject({
+        documents: z.array(z.unknown()).max(documentsMax),
+        dryRun: z.boolean().default(false),
+        /** Deletes what is not in the batch, of the kinds that are. */
+        prune: z.boolean().default(false)
+      }),
+      response: appliedShape,
+      run: async ({ body, caller }) => {
+        const results = await apply(ports, body, caller.name)
+        return { dryRun: body.dryRun, results: results.map(resultJson), summary: summaryOf(results) }
+      }
+    }),
+    route({
+      method: 'get', path: '/resources/{kind}', roles: watchers, summary: 'All resources of a kind, by name.',
+      params: z.object({ kind }),
+      response: z.object({ resources: z.array(resourceShape) }),
+      run: async ({ params }) => ({ resources: (await ports.resources.list(params.kind)).map(resourceJson) })
+    }),
+    route({
+      method: 'get', path: '/resources/{kind}/{name}', roles: watchers, summary: 'One resource.',
+      params: z.object({ kind, name: z.string() }),
+      response: resourceShape,
+      run: async ({ params }) => {
+        const row = await ports.resources.get(params.kind, params.name)
+        if (row !== undefined) return resourceJson(row)
+        throw new SallyportError('not-found', { detail: `no ${params.kind} ${quote(params.name)}` })
+      }
+    }),
+    route({
+      method: 'delete', path: '/resources/{kind}/{name}', roles: admins,
+      summary: 'Deletes a resource that nothing refers to; the refusal names who does.',
+      params: z.object({ kind, name: z.string() }),
+      response: done,
+      run: async ({ params, caller }) => {
+        await deleteResource(ports, params.kind, params.name, caller.name)
+        return { done: true }
+      }
+    }),
+    route({
+      method: 'get', path: '/explain', roles: everyone,
+      summary: 'How a login name is read and what it would open.',
+      query: z.strictObject({ login: z.string().max(1024), database: z.string().max(1024).optional() }),
+      response: explainedShape,
+      run: ({ query, caller }) => explain(ports, query.login, query.database, caller)
+    })
+  ]
+}
+
+function resourceJson(row: ResourceRow): z.output<typeof resourceShape> {
+  return {
+    kind: row.kind, name: row.name, version: row.version, createdAt: row.createdAt.toISOString(),
+    updatedAt: row.updatedAt.toISOString(), updatedBy: row.updatedBy,
+    document: documentOf(row.kind as ResourceKind, row.spec as Specs[ResourceKind])
+  }
+}
+
+function resultJson(
+  { kind: of, name, action, changes, notes }: Applied
+): z.input<typeof appliedShape>['results'][0] {
+  return { kind: of, name, action, changes, notes: [...notes] }
+}
+
+function summaryOf(results: readonly Applied[]): z.output<typeof appliedShape>['summary'] {
+  const summary = { created: 0, updated: 0, unchanged: 0, deleted: 0 }
+  for (const { action } of results) summary[action]++
+  return summary
+}

@@ -1,0 +1,195 @@
+// Routes over sessions and their records (D4): list, look, end, replay, watch, export, search, verify,
+// receipt. Whoever is neither auditor nor admin sees the list of their own sessions and nothing of what was
+// recorded. Looking into a recording is itself audited, because a recording may hold what the person typed.
+import { z } from 'zod'
+import { SallyportError } from '../errors.ts'
+import { exportFormats } from '../recording/export.ts'
+import type { ExportFormat } from '../recording/export.ts'
+import { inertLine } from '../recording/inert.ts'
+import { recordingSuffix } from '../recording/paths.ts'
+import type { Scene } from '../recording/screenplay.ts'
+import type { ApiPorts, SessionRow } from './ports.ts'
+import { admins, everyone, route, streamRoute, watchers } from './route.ts'
+import type { Call, Caller, Route } from './route.ts'
+import type { SessionJson } from './shapes.ts'
+import {
+  done, hitShape, receiptJson, receiptShape, sessionJson, sessionShape, verifiedJson,
+  verifiedShape
+} from './shapes.ts'
+
+/** Sessions in one answer; the next ones are asked for with `before`. */
+export const sessionsPerAnswerMax = 1_000
+const hitsPerAnswerMax = 1_000
+export const eventLines = 'application/x-ndjson'
+
+/** Content type and ending of each format of `export`. */
+const exportTypes: Readonly<Record<ExportFormat, { contentType: string, extension: string }>> = {
+  'asciicast-v2': { contentType: 'application/x-asciicast', extension: 'cast' },
+  'asciicast-v3': { contentType: 'application/x-asciicast', extension: 'cast' },
+  'sql': { contentType: 'application/sql', extension: 'sql' },
+  'jsonl': { contentType: 'application/x-ndjson', extension: 'jsonl' }
+}
+
+/** What session ids look like (session/id.ts); anything else is not even looked up. */
+const id = z.string().regex(/^[0-9a-z]{8,40}$/, 'expected a session id')
+const params = z.object({ id })
+const instant = z.iso.datetime({ offset: true }).transform(text => new Date(text))
+
+type ById = Call<{ id: string }, unknown, unknown>
+
+export function sessionRoutes(ports: ApiPorts): Route[] {
+  return [
+    route({
+      method: 'get', path: '/sessions', roles: everyone,
+      summary: 'Sessions, newest first; whoever is only a user sees their own.',
+      query: z.strictObject({
+        user: z.string().optional(), credential: z.string().optional(), target: z.string().optional(),
+        status: z.enum(['opening', 'live', 'ended', 'refused', 'interrupted']).optional(),
+        since: instant.optional(), until: instant.optional(), before: id.optional(),
+        limit: z.coerce.number().int().min(1).max(sessionsPerAnswerMax).default(100)
+      }),
+      response: z.object({ sessions: z.array(sessionShape) }),
+      run: async ({ query, caller }) => {
+        const own = isWatcher(caller) ? query.user : caller.name
+        return { sessions: await sessionsJson(ports, await ports.sessions.list({ ...query, user: own })) }
+      }
+    }),
+    route({
+      method: 'get', path: '/sessions/{id}', roles: everyone, summary: 'One session.', params,
+      response: sessionShape,
+      run: async call => {
+        const [session] = await sessionsJson(ports, [await sessionOf(ports, call.params.id, call.caller)])
+        return session!
+      }
+    }),
+    route({
+      method: 'post', path: '/sessions/{id}/kill', roles: admins, summary: 'Ends a live session at once.',
+      params,
+      response: done,
+      run: async ({ params: { id: session }, caller }) => {
+        await sessionOf(ports, session, caller)
+        const killed = await ports.sessions.kill(session, caller.name)
+        if (killed) await ports.audit.append('session.killed', caller.name, session, {})
+        return { done: killed }
+      }
+    }),
+    route({
+      method: 'get', path: '/sessions/{id}/verify', roles: watchers,
+      summary: 'Checks the hash chain and the seal of a recording.', params,
+      response: verifiedShape,
+      run: async call => {
+        const row = await sessionOf(ports, call.params.id, call.caller)
+        const { id: session, recordingHead, recordingBytes } = row
+        const expected = { headHash: recordingHead ?? undefined, bytes: recordingBytes ?? undefined }
+        return verifiedJson(await ports.recordings.verify(session, expected))
+      }
+    }),
+    route({
+      method: 'get', path: '/sessions/{id}/receipt', roles: watchers,
+      summary: 'The signed proof of what became of the account of a session.', params,
+      response: receiptShape,
+      run: async call => {
+        await sessionOf(ports, call.params.id, call.caller)
+        const receipt = (await ports.sessions.receipts([call.params.id])).get(call.params.id)
+        if (receipt !== undefined) return receiptJson(receipt)
+        throw new SallyportError('not-found', { detail: `session ${call.params.id} has no receipt (yet)` })
+      }
+    }),
+    route({
+      method: 'get', path: '/search', roles: watchers,
+      summary: 'Full-text search over statements and output of recordings.',
+      query: z.strictObject({
+        query: z.string().min(1).max(1024), session: id.optional(),
+        limit: z.coerce.number().int().min(1).max(hitsPerAnswerMax).default(100)
+      }),
+      response: z.object({ hits: z.array(hitShape) }),
+      run: async ({ query: { query, session, limit }, caller, signal }) => {
+        await ports.audit.append('recordings.searched', caller.name, session ?? '*', { query })
+        const hits: z.output<typeof hitShape>[] = []
+        for await (const hit of ports.recordings.search({ query, limit, session, signal })) {
+          const { user, credential, target } = hit.head
+          const who = { user: inertLine(user), credential: inertLine(credential), target: inertLine(target) }
+          hits.push({ ...hit, ...who })
+        }
+        return { hits }
+      }
+    }),
+    ...streamRoutes(ports)
+  ]
+}
+
+function streamRoutes(ports: ApiPorts): Route[] {
+  return [
+    streamRoute({
+      method: 'get', path: '/sessions/{id}/events', roles: watchers,
+      summary: 'What was recorded, one JSON object a line, with its time since the start.', params,
+      response: { stream: [eventLines] },
+      run: async call => {
+        await looked(ports, call, 'session.replayed')
+        return { contentType: eventLines, chunks: lines(ports.recordings.scenes(call.params.id)) }
+      }
+    }),
+    streamRoute({
+      method: 'get', path: '/sessions/{id}/watch', roles: watchers,
+      summary: 'The same of a live session, as it happens; ends with the session.', params,
+      response: { stream: [eventLines] },
+      run: async call => {
+        await looked(ports, call, 'session.watched')
+        const scenes = ports.recordings.follow(call.params.id, call.signal)
+        return { contentType: eventLines, live: true, chunks: lines(scenes) }
+      }
+    }),
+    streamRoute({
+      method: 'get', path: '/sessions/{id}/export', roles: watchers,
+      summary: 'A recording in another format.', params,
+      query: z.strictObject({ format: z.enum(exportFormats) }),
+      response: { stream: [...new Set(Object.values(exportTypes).map(({ contentType }) => contentType))] },
+      run: async call => {
+        await looked(ports, call, 'session.exported', { format: call.query.format })
+        const { contentType, extension } = exportTypes[call.query.format]
+        const chunks = ports.recordings.export(call.params.id, call.query.format)
+        return { contentType, fileName: `${call.params.id}.${extension}`, chunks }
+      }
+    }),
+    streamRoute({
+      method: 'get', path: '/sessions/{id}/recording', roles: watchers,
+      summary: 'The recording as it is on the disk, for `sessions verify FILE`.', params,
+      response: { stream: ['application/octet-stream'] },
+      run: async call => {
+        await looked(ports, call, 'session.exported', { format: 'recording' })
+        const chunks = ports.recordings.raw(call.params.id)
+        return { contentType: 'application/octet-stream', fileName: call.params.id + recordingSuffix, chunks }
+      }
+    })
+  ]
+}
+
+function isWatcher(caller: Caller): boolean {
+  return caller.roles.some(role => watchers.includes(role))
+}
+
+/** The row, for whoever may see it; throws `not-found`, also for somebody else's. */
+async function sessionOf(ports: ApiPorts, session: string, caller: Caller): Promise<SessionRow> {
+  const row = await ports.sessions.get(session)
+  if (row !== undefined && (isWatcher(caller) || row.user === caller.name)) return row
+  throw new SallyportError('not-found', { detail: `no session ${session}` })
+}
+
+async function sessionsJson(ports: ApiPorts, rows: readonly SessionRow[]): Promise<SessionJson[]> {
+  const accounts = rows.map(row => row.account).filter(account => account !== null)
+  const [receipts, states] = await Promise.all([
+    ports.sessions.receipts(rows.map(row => row.id)), ports.sessions.accountStates([...new Set(accounts)])
+  ])
+  return rows.map(row => sessionJson(row, receipts.get(row.id), states.get(row.account ?? '')))
+}
+
+async function looked(
+  ports: ApiPorts, call: ById, kind: string, detail: Record<string, unknown> = {}
+): Promise<void> {
+  await sessionOf(ports, call.params.id, call.caller)
+  await ports.audit.append(kind, call.caller.name, call.params.id, detail)
+}
+
+async function* lines(scenes: AsyncIterable<Scene>): AsyncGenerator<string> {
+  for await (const scene of scenes) yield `${JSON.stringify(scene)}\n`
+}

@@ -1,0 +1,43 @@
+// The whole route table, and the API made from it: what main.ts calls. Adding a route means adding an entry
+// to one of the five files; the server, the document and the role test follow by themselves.
+import type { Hono } from 'hono'
+import type { Secret } from '../secret.ts'
+import { createIdentify } from './access.ts'
+import { createApi } from './api.ts'
+import type { Bindings } from './api.ts'
+import type { ApiPorts } from './ports.ts'
+import type { Route } from './route.ts'
+import { accessRoutes } from './routes-access.ts'
+import { auditRoutes } from './routes-audit.ts'
+import { leaseRoutes } from './routes-leases.ts'
+import { resourceRoutes } from './routes-resources.ts'
+import { sessionRoutes } from './routes-sessions.ts'
+import { templateRoutes } from './routes-templates.ts'
+
+export interface SallyportApiOptions {
+  /** Of this start, see local-admin.ts; undefined switches the local admin off. */
+  localToken: Secret<string> | undefined
+  /** Validity of a token of `sallyport login`. */
+  loginTokenSeconds: number
+}
+
+export function allRoutes(
+  ports: ApiPorts, { loginTokenSeconds }: Pick<SallyportApiOptions, 'loginTokenSeconds'>
+): Route[] {
+  return [
+    ...accessRoutes(ports, loginTokenSeconds), ...resourceRoutes(ports), ...sessionRoutes(ports),
+    ...templateRoutes(ports), ...leaseRoutes(ports), ...auditRoutes(ports)
+  ]
+}
+
+/** The API over its ports; `serveApi` of server.ts puts it on the network. */
+export function createSallyportApi(
+  ports: ApiPorts, options: SallyportApiOptions
+): Hono<{ Bindings: Bindings }> {
+  return createApi({
+    version: ports.version,
+    routes: allRoutes(ports, options),
+    identify: createIdentify(ports, options.localToken),
+    failed: (error, request) => ports.failed(error, request)
+  })
+}

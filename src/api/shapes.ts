@@ -1,0 +1,195 @@
+// The JSON that the API answers with, in the words of the specification: ids are strings, times ISO 8601
+// UTC, what is not there is null. These schemas are the contract: the server cuts its answers down to them,
+// the OpenAPI document prints them, and the command line tool takes its types from them.
+import { z } from 'zod'
+import type { Verdict } from '../recording/verify.ts'
+import type { AuditRow, LeaseRow, ReceiptRow, SessionRow, TemplateRow } from './ports.ts'
+
+const instant = z.iso.datetime()
+const nullableInstant = instant.nullable()
+
+export const done = z.object({ done: z.boolean() })
+
+export const issuedShape = z.object({
+  token: z.string(), name: z.string(), roles: z.array(z.string()), expiresAt: instant
+})
+export const callerShape = z.object({
+  name: z.string(), roles: z.array(z.string()), how: z.enum(['token', 'local'])
+})
+
+export const changeShape = z.object({
+  path: z.string(), from: z.unknown().optional(), to: z.unknown().optional()
+})
+export const appliedShape = z.object({
+  dryRun: z.boolean(),
+  results: z.array(z.object({
+    kind: z.string(), name: z.string(), action: z.enum(['created', 'updated', 'unchanged', 'deleted']),
+    changes: z.array(changeShape), notes: z.array(z.string())
+  })),
+  summary: z.object({ created: z.int(), updated: z.int(), unchanged: z.int(), deleted: z.int() })
+})
+
+export const resourceShape = z.object({
+  kind: z.string(), name: z.string(), version: z.int(), createdAt: instant, updatedAt: instant,
+  updatedBy: z.string(),
+  /** As it would be applied; secrets read `<secret>`. */
+  document: z.record(z.string(), z.unknown())
+})
+
+export const explainedShape = z.object({
+  login: z.string(), readable: z.boolean(), canonical: z.string().nullable(), grammar: z.string().nullable(),
+  user: z.string().nullable(), credential: z.string().nullable(), target: z.string().nullable(),
+  database: z.string().nullable(), userKnown: z.boolean().nullable(),
+  outcome: z.enum(['allowed', 'refused', 'unclear']), reason: z.string(),
+  choices: z.array(z.object({
+    credential: z.string(), target: z.string(), protocol: z.string(), grant: z.string().nullable(),
+    refusal: z.string().nullable()
+  }))
+})
+
+export const sessionShape = z.object({
+  id: z.string(), user: z.string(), credential: z.string(), target: z.string(), protocol: z.string(),
+  grant: z.string(), address: z.string(), database: z.string().nullable(), node: z.string(),
+  status: z.enum(['opening', 'live', 'ended', 'refused', 'interrupted']),
+  startedAt: instant, expiresAt: nullableInstant, endedAt: nullableInstant, reason: z.string().nullable(),
+  /** The account that lives only for this session; null where JIT is disabled. */
+  account: z.object({ id: z.string(), name: z.string().nullable(), state: z.string().nullable() }).nullable(),
+  /** Hash and size are known once it is sealed. */
+  recording: z.object({
+    headHash: z.string().nullable(), bytes: z.int().nullable(), sealed: z.boolean()
+  }).nullable(),
+  /** Null until the removal has been judged. */
+  receipt: z.object({ id: z.string(), state: z.string(), signedAt: instant }).nullable()
+})
+export type SessionJson = z.output<typeof sessionShape>
+
+export const receiptShape = z.object({
+  id: z.string(), session: z.string().nullable(), account: z.string(), state: z.string(), signedAt: instant,
+  body: z.record(z.string(), z.unknown()), keyId: z.string(), signature: z.string()
+})
+export type ReceiptJson = z.output<typeof receiptShape>
+
+export const verifiedShape = z.object({
+  session: z.string(),
+  /** Complete and genuine: state `sealed`. */
+  valid: z.boolean(),
+  /** `interrupted`: genuine as far as it is signed, without an end: still running, or a crash. */
+  state: z.enum(['sealed', 'interrupted', 'broken', 'missing']),
+  /** The first thing that is wrong, and the first byte that nothing vouches for. */
+  problem: z.string().nullable(), brokenAt: z.int().nullable(),
+  bytes: z.int(), verifiedBytes: z.int(), frames: z.int(), headHash: z.string(), keyId: z.string()
+})
+
+export const hitShape = z.object({
+  session: z.string(), user: z.string(), credential: z.string(), target: z.string(),
+  at: z.string(), atMs: z.number(), kind: z.string(), text: z.string()
+})
+
+export const templateShape = z.object({
+  id: z.string(), version: z.int(), plugin: z.string(), action: z.string(), active: z.boolean(),
+  shipped: z.boolean(), author: z.string(), createdAt: instant, sha256: z.string()
+})
+export const templateBodyShape = templateShape.extend({ body: z.string() })
+export const planShape = z.object({
+  template: z.string(), version: z.int(), steps: z.array(z.object({ name: z.string(), text: z.string() }))
+})
+export const proofShape = z.object({
+  passed: z.boolean(),
+  steps: z.array(z.object({
+    name: z.string(), passed: z.boolean(), detail: z.string(), milliseconds: z.number()
+  }))
+})
+
+export const leaseShape = z.object({
+  id: z.string(), name: z.string(), status: z.enum(['active', 'expired', 'revoked', 'revoking', 'failed']),
+  target: z.string(), credential: z.string(), ownerKind: z.enum(['session', 'user', 'application']),
+  owner: z.string(),
+  account: z.object({ id: z.string(), name: z.string(), state: z.string() }),
+  createdAt: instant, expiresAt: instant, maxAt: instant, endedAt: nullableInstant, renewals: z.int(),
+  /** By how much it can still be prolonged. */
+  renewableSeconds: z.int(),
+  lastError: z.string().nullable()
+})
+export const leaseEventShape = z.object({
+  at: instant, kind: z.string(), actor: z.string(), detail: z.record(z.string(), z.unknown())
+})
+
+export const orphansShape = z.object({
+  orphans: z.array(z.object({
+    target: z.string(), name: z.string(), accountId: z.string().nullable(), verdict: z.string(),
+    detail: z.string()
+  })),
+  unreachable: z.array(z.object({ target: z.string(), reason: z.string() }))
+})
+
+export const auditShape = z.object({
+  chain: z.string(), seq: z.int(), at: z.string(), kind: z.string(), actor: z.string(), subject: z.string(),
+  detail: z.unknown(), prev: z.string(), hash: z.string()
+})
+export const auditVerifiedShape = z.object({
+  valid: z.boolean(), events: z.int(), checkpoints: z.int(), unsigned: z.int(), problems: z.array(z.string()),
+  heads: z.array(z.object({ chain: z.string(), seq: z.int(), hash: z.string() }))
+})
+
+export const checkShape = z.object({
+  name: z.string(), status: z.enum(['ok', 'warning', 'failed']), detail: z.string()
+})
+
+const iso = (at: Date | null): string | null => at === null ? null : at.toISOString()
+
+export function sessionJson(
+  row: SessionRow, receipt: ReceiptRow | undefined, state: string | undefined
+): SessionJson {
+  return {
+    id: row.id, user: row.user, credential: row.credential, target: row.target, protocol: row.protocol,
+    grant: row.grant, address: row.address, database: row.database, node: row.node, status: row.status,
+    startedAt: row.startedAt.toISOString(), expiresAt: iso(row.expiresAt), endedAt: iso(row.endedAt),
+    reason: row.reason,
+    account: row.account === null ? null : { id: row.account, name: row.accountName, state: state ?? null },
+    recording: row.recording === null && row.status !== 'live'
+      ? null
+      : { headHash: row.recordingHead, bytes: row.recordingBytes, sealed: row.recordingHead !== null },
+    receipt: receipt === undefined
+      ? null
+      : { id: receipt.id, state: stateOf(receipt), signedAt: receipt.createdAt.toISOString() }
+  }
+}
+
+export function receiptJson(row: ReceiptRow): ReceiptJson {
+  const { id, session, account, body, keyId, signature } = row
+  const signedAt = row.createdAt.toISOString()
+  return { id, session, account, state: stateOf(row), signedAt, body, keyId, signature }
+}
+
+function stateOf({ body }: ReceiptRow): string {
+  return typeof body['state'] === 'string' ? body['state'] : 'unknown'
+}
+
+export function templateJson(row: TemplateRow): z.output<typeof templateShape> {
+  const { id, version, plugin, action, active, shipped, author, sha256 } = row
+  const createdAt = row.createdAt.toISOString()
+  return { id, version, plugin, action, active, shipped, author, createdAt, sha256 }
+}
+
+export function leaseJson(row: LeaseRow): z.output<typeof leaseShape> {
+  const { id, name, status, target, credential, ownerKind, owner, renewals, lastError } = row
+  return {
+    id, name, status, target, credential, ownerKind, owner,
+    account: { id: row.account, name: row.accountName, state: row.accountState },
+    createdAt: row.createdAt.toISOString(), expiresAt: row.expiresAt.toISOString(),
+    maxAt: row.maxAt.toISOString(), endedAt: iso(row.endedAt), renewals,
+    renewableSeconds: Math.floor(row.renewableMs / 1000), lastError
+  }
+}
+
+export function auditJson(row: AuditRow): z.output<typeof auditShape> {
+  return { ...row }
+}
+
+export function verifiedJson(verdict: Verdict): z.output<typeof verifiedShape> {
+  const { session, state, bytes, verifiedBytes, frames, headHash, keyId } = verdict
+  return {
+    session, valid: state === 'sealed', state, problem: verdict.problem ?? null,
+    brokenAt: verdict.brokenAt ?? null, bytes, verifiedBytes, frames, headHash, keyId
+  }
+}

@@ -1,0 +1,75 @@
+// `login`, `logout` and `whoami`. A password is never an argument, where every process of the machine could
+// read it: it is asked for without an echo, or read from standard input or SALLYPORT_PASSWORD.
+import { readFileSync } from 'node:fs'
+import { createInterface } from 'node:readline/promises'
+import { userInfo } from 'node:os'
+import { Writable } from 'node:stream'
+import type { CallerJson, IssuedJson } from '../api/client-types.ts'
+import { createClient } from './client.ts'
+import { exit } from './command.ts'
+import type { Run } from './command.ts'
+import { Failure } from './failure.ts'
+import { clientOf, text } from './connect.ts'
+import { findConnection, localPlace, readLogins, writeLogin } from './place.ts'
+
+export const login: Run = async call => {
+  const found = await findConnection(call.config, text(call, 'server'))
+  const caFile = text(call, 'ca')
+  const local = await localPlace(call.config)
+  const known = found.server === local.server ? local.ca : found.ca
+  const ca = caFile === undefined ? known : readFileSync(caFile, 'utf8')
+  const client = createClient({ server: found.server, ca, token: undefined, as: 'nobody' })
+  const oneTime = text(call, 'token')
+  const issued = oneTime === undefined
+    ? await client.post<IssuedJson>('/login', await askedFor(call.args[0] ?? userInfo().username))
+    : await client.post<IssuedJson>('/redeem', { token: oneTime })
+  const { name, roles, token, expiresAt } = issued
+  const kept = { server: found.server, user: name, token, expiresAt }
+  writeLogin(found.server, ca === undefined ? kept : { ...kept, ca })
+  if (call.json) call.out.json({ server: found.server, name, roles, expiresAt })
+  else call.out.line(`logged in to ${found.server} as ${name} (${roles.join(', ')}) until ${expiresAt}`)
+  return exit.ok
+}
+
+export const logout: Run = async call => {
+  const connection = await findConnection(call.config, text(call, 'server'))
+  const entry = readLogins().find(each => each.server === connection.server)
+  if (entry === undefined) throw new Failure(`you are not logged in to ${connection.server}`)
+  writeLogin(connection.server, undefined)
+  // Forgotten here whatever the server says; a token that it does not know any more is no failure either.
+  const client = createClient({ ...connection, token: entry.token, as: 'login' })
+  const told = await client.post('/logout', { token: entry.token }).then(() => true, () => false)
+  if (call.json) call.out.json({ server: connection.server, done: true, serverTold: told })
+  else call.out.line(`logged out of ${connection.server}${told ? '' : ' (the server did not confirm it)'}`)
+  return exit.ok
+}
+
+export const whoami: Run = async call => {
+  const client = await clientOf(call)
+  const { name, roles, how } = await client.get<CallerJson>('/whoami')
+  const { server } = client.connection
+  if (call.json) call.out.json({ name, roles, how, server })
+  else call.out.list([['name', name], ['roles', roles.join(', ')], ['how', how], ['server', server]])
+  return exit.ok
+}
+
+async function askedFor(user: string): Promise<{ user: string, password: string }> {
+  const { SALLYPORT_PASSWORD: password } = process.env
+  if (password !== undefined) return { user, password }
+  if (process.stdin.isTTY) return { user, password: await askSilently(`password of ${user}: `) }
+  const given = readFileSync(0, 'utf8').split('\n')[0]!.replace(/\r$/, '')
+  if (given === '') throw new Failure('no password on standard input')
+  return { user, password: given }
+}
+
+async function askSilently(question: string): Promise<string> {
+  process.stderr.write(question)
+  const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() })
+  const lines = createInterface({ input: process.stdin, output: nowhere, terminal: true })
+  try {
+    return await lines.question('')
+  } finally {
+    lines.close()
+    process.stderr.write('\n')
+  }
+}

@@ -1,0 +1,246 @@
+// All commands, as a table: words, arguments, a sentence, options, and what to load when one runs. The
+// help, the check of the command line and the test that every command explains itself are made from it.
+import type { Command, Option } from './command.ts'
+
+function takes(value: string, describe: string, short?: string): Option {
+  return { type: 'string', value, describe, ...(short === undefined ? {} : { short }) }
+}
+
+function flag(describe: string): Option {
+  return { type: 'boolean', describe }
+}
+
+const server = takes('URL', 'another server than the one of this machine')
+const limit = takes('N', 'at most so many')
+const target = takes('NAME', 'of this target only')
+const since = takes('TIME', 'from then on, e.g. 2026-01-31T08:00:00Z')
+const until = takes('TIME', 'up to then')
+const publicKey = takes('FILE', 'PEM of the public key: checks without a server')
+const version = takes('N', 'another version than the newest')
+
+const running: Command[] = [
+  {
+    words: ['serve'], args: '', summary: 'run the proxy and its API until it is stopped',
+    load: async () => (await import('./serve.ts')).serve
+  },
+  {
+    words: ['doctor'], args: '', summary: 'look whether everything is in order, server and targets included',
+    options: { server }, load: async () => (await import('./doctor.ts')).doctor
+  },
+  {
+    words: ['login'], args: '[USER]', summary: 'log in to a server; the password is asked for',
+    details: ['Without a terminal the password is read from standard input, or from SALLYPORT_PASSWORD.'],
+    options: {
+      server,
+      ca: takes('FILE', "PEM of the authority of the server's certificate"),
+      token: takes('TOKEN', 'redeem the one-time token of the first start instead')
+    },
+    load: async () => (await import('./access.ts')).login
+  },
+  {
+    words: ['logout'], args: '', summary: 'end that login', options: { server },
+    load: async () => (await import('./access.ts')).logout
+  },
+  {
+    words: ['whoami'], args: '', summary: 'say who the server takes you for', options: { server },
+    load: async () => (await import('./access.ts')).whoami
+  }
+]
+
+const declared: Command[] = [
+  {
+    words: ['apply'], args: '', summary: 'make what is declared equal to YAML documents, all or nothing',
+    details: ['Secrets are given as {env: NAME}, {file: PATH} or {value: TEXT}, looked up on this machine.'],
+    options: {
+      file: takes('FILE', 'a file, a folder of them, or - for standard input', 'f'),
+      'dry-run': flag('only say what would change'),
+      prune: flag('delete what is not in the documents, of the kinds that are'),
+      server
+    },
+    load: async () => (await import('./declare.ts')).apply
+  },
+  {
+    words: ['get'], args: 'KIND [NAME]', summary: 'show targets, credentials, users or grants',
+    options: { yaml: flag('all of a kind as YAML documents'), server },
+    load: async () => (await import('./declare.ts')).get
+  },
+  {
+    words: ['delete'], args: 'KIND NAME', summary: 'delete one that nothing refers to', options: { server },
+    load: async () => (await import('./declare.ts')).remove
+  },
+  {
+    words: ['explain'], args: 'LOGIN', summary: 'say how a login name is read and what it would open',
+    options: {
+      database: takes('NAME', 'the database name that a PostgreSQL client would send'),
+      server
+    },
+    load: async () => (await import('./declare.ts')).explain
+  }
+]
+
+const sessions: Command[] = [
+  {
+    words: ['sessions', 'list'], args: '', summary: 'list sessions, newest first',
+    options: {
+      user: takes('NAME', 'of this user only'),
+      credential: takes('NAME', 'of this credential only'), target,
+      status: takes('STATUS', 'opening, live, ended, refused or interrupted'),
+      since, until, before: takes('ID', 'older than this session'), limit, server
+    },
+    load: async () => (await import('./sessions.ts')).list
+  },
+  {
+    words: ['sessions', 'show'], args: 'ID', summary: 'show one session', options: { server },
+    load: async () => (await import('./sessions.ts')).show
+  },
+  {
+    words: ['sessions', 'watch'], args: 'ID', summary: 'watch a live session', options: { server },
+    load: async () => (await import('./evidence.ts')).watch
+  },
+  {
+    words: ['sessions', 'kill'], args: 'ID', summary: 'end a live session at once', options: { server },
+    load: async () => (await import('./sessions.ts')).kill
+  },
+  {
+    words: ['sessions', 'replay'], args: 'ID', summary: 'play a recording in its own time',
+    options: {
+      speed: takes('N', 'so many times as fast; 0 does not wait at all'),
+      'max-idle': takes('SECONDS', 'shorten longer pauses to this (default: 3)'), server
+    },
+    load: async () => (await import('./evidence.ts')).replay
+  },
+  {
+    words: ['sessions', 'export'], args: 'ID', summary: 'write a recording in another format',
+    options: {
+      format: takes('FORMAT', 'asciicast-v2 (default), asciicast-v3, sql, jsonl, recording'),
+      output: takes('FILE', 'into a file (default: standard output)', 'o'), server
+    },
+    load: async () => (await import('./evidence.ts')).exportOne
+  },
+  {
+    words: ['sessions', 'search'], args: 'QUERY', summary: 'search statements and output of recordings',
+    options: { session: takes('ID', 'in this session only'), limit, server },
+    load: async () => (await import('./sessions.ts')).search
+  },
+  {
+    words: ['sessions', 'verify'], args: 'ID|FILE', summary: 'check that a recording is whole and genuine',
+    details: ['A file is checked here, with the public key alone; a session is checked by the server.'],
+    options: { 'public-key': publicKey, server },
+    load: async () => (await import('./evidence.ts')).verify
+  },
+  {
+    words: ['sessions', 'receipt'], args: 'ID',
+    summary: 'show the signed proof of what became of its account', options: { server },
+    load: async () => (await import('./sessions.ts')).receipt
+  }
+]
+
+const ledger: Command[] = [
+  {
+    words: ['leases', 'list'], args: '', summary: 'list leases, newest first',
+    options: {
+      target, owner: takes('NAME', 'of this user or session only'),
+      status: takes('STATUS', 'active, expired, revoked, revoking or failed'), limit, server
+    },
+    load: async () => (await import('./leases.ts')).list
+  },
+  {
+    words: ['leases', 'show'], args: 'ID', summary: 'show one lease', options: { server },
+    load: async () => (await import('./leases.ts')).show
+  },
+  {
+    words: ['leases', 'renew'], args: 'ID', summary: 'add a time to its expiry',
+    options: { ttl: takes('TIME', 'how much, e.g. 30m'), server },
+    load: async () => (await import('./leases.ts')).renew
+  },
+  {
+    words: ['leases', 'revoke'], args: 'ID', summary: 'end it at once, with its live connections',
+    options: { server },
+    load: async () => (await import('./leases.ts')).revoke
+  },
+  {
+    words: ['leases', 'history'], args: 'ID', summary: 'everything that happened to it', options: { server },
+    load: async () => (await import('./leases.ts')).history
+  },
+  {
+    words: ['orphans', 'scan'], args: '', summary: 'look for accounts of ours that nobody wants',
+    options: { target, server }, load: async () => (await import('./leases.ts')).scan
+  },
+  {
+    words: ['orphans', 'reap'], args: '', summary: 'remove them, with proof', options: { target, server },
+    load: async () => (await import('./leases.ts')).reap
+  }
+]
+
+const templates: Command[] = [
+  {
+    words: ['templates', 'list'], args: '', summary: 'list templates',
+    options: {
+      plugin: takes('NAME', 'of this plugin only'),
+      action: takes('ACTION', 'create, delete, enable or disable'), server
+    },
+    load: async () => (await import('./templates.ts')).list
+  },
+  {
+    words: ['templates', 'show'], args: 'PLUGIN/NAME', summary: 'show the text of one',
+    options: { version, server },
+    load: async () => (await import('./templates.ts')).show
+  },
+  {
+    words: ['templates', 'save'], args: 'PLUGIN/NAME FILE', summary: 'save a text as a new version',
+    options: { server }, load: async () => (await import('./templates.ts')).save
+  },
+  {
+    words: ['templates', 'lint'], args: 'FILE|PLUGIN/NAME', summary: 'say what is wrong with one',
+    options: { server },
+    load: async () => (await import('./templates.ts')).lint
+  },
+  {
+    words: ['templates', 'plan'], args: 'PLUGIN/NAME|CREDENTIAL',
+    summary: 'show what would be sent, secrets masked',
+    options: {
+      credential: takes('NAME', 'whose variables to use'),
+      variables: takes('JSON', 'variables, e.g. {"roles":["app_rw"]}'), version, server
+    },
+    load: async () => (await import('./templates.ts')).plan
+  },
+  {
+    words: ['templates', 'prove'], args: 'CREDENTIAL',
+    summary: 'run both actions of a JIT credential on its target: nothing may remain', options: { server },
+    load: async () => (await import('./templates.ts')).prove
+  }
+]
+
+const audit: Command[] = [
+  {
+    words: ['audit', 'list'], args: '', summary: 'list audit events, newest first',
+    options: {
+      kind: takes('KIND', 'of this kind only'),
+      actor: takes('NAME', 'by this user only'),
+      subject: takes('NAME', 'on this thing only'), since, until, limit, server
+    },
+    load: async () => (await import('./audit.ts')).list
+  },
+  {
+    words: ['audit', 'verify'], args: '[FILE]',
+    summary: 'check that nothing was altered, cut off or rolled back',
+    details: ['With an exported FILE and the public key it is checked here, without a server.'],
+    options: {
+      checkpoint: takes('FILE', 'an earlier export: also finds a roll-back since then'),
+      'public-key': publicKey, server
+    },
+    load: async () => (await import('./audit.ts')).verify
+  },
+  {
+    words: ['audit', 'export'], args: '', summary: 'write all events and a signed checkpoint as JSON lines',
+    options: {
+      since, output: takes('FILE', 'into a file (default: standard output)', 'o'),
+      server
+    },
+    load: async () => (await import('./audit.ts')).exportAll
+  }
+]
+
+export const commands: readonly Command[] = [
+  ...running, ...declared, ...sessions, ...ledger, ...templates, ...audit
+]

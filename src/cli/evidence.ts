@@ -1,0 +1,119 @@
+// `sessions replay`, `watch`, `export`, `verify`: what was recorded, and whether it is genuine. A recording
+// may hold escape sequences that someone put there for whoever looks at it later, so terminal output passes
+// the filter of the recording room once more here: this side does not have to trust the server.
+import { createWriteStream, existsSync, readFileSync } from 'node:fs'
+import { pipeline } from 'node:stream/promises'
+import { createInterface } from 'node:readline'
+import { Readable } from 'node:stream'
+import type { VerifiedJson } from '../api/client-types.ts'
+import { sleep, systemClock } from '../clock.ts'
+import type { Scene } from '../recording/screenplay.ts'
+import { TerminalFilter, terminalReset } from '../recording/terminal.ts'
+import { pathOf } from './client.ts'
+import { UsageError, exit } from './command.ts'
+import type { Invocation, Run } from './command.ts'
+import { clientOf, number, text } from './connect.ts'
+import { inertLine } from '../recording/inert.ts'
+
+// Nobody wants to wait for somebody's lunch.
+const maxIdleSecondsDefault = 3
+
+export const replay: Run = async call => {
+  const speed = number(call, 'speed', 1, 0)
+  const maxIdleMs = number(call, 'max-idle', maxIdleSecondsDefault, 0) * 1000
+  const client = await clientOf(call)
+  const chunks = client.stream(pathOf`/sessions/${call.args[0]!}/events`)
+  let shownMs = 0
+  await show(call, chunks, async scene => {
+    const pauseMs = Math.min(Math.max(0, scene.atMs - shownMs), maxIdleMs)
+    shownMs = Math.max(shownMs, scene.atMs)
+    if (speed > 0 && pauseMs > 0 && !call.json) await sleep(systemClock, pauseMs / speed)
+  })
+  return exit.ok
+}
+
+export const watch: Run = async call => {
+  const client = await clientOf(call)
+  const left = new AbortController()
+  const leave = (): void => left.abort()
+  process.once('SIGINT', leave)
+  try {
+    const chunks = client.stream(pathOf`/sessions/${call.args[0]!}/watch`, {}, left.signal)
+    await show(call, chunks, () => Promise.resolve())
+  } finally {
+    process.removeListener('SIGINT', leave)
+  }
+  return exit.ok
+}
+
+/** Prints scenes as they come, each after `wait`. */
+async function show(
+  call: Invocation, chunks: AsyncIterable<Buffer>, wait: (scene: Scene) => Promise<void>
+): Promise<void> {
+  const filter = new TerminalFilter()
+  let coloured = false
+  for await (const line of createInterface({ input: Readable.from(chunks), crlfDelay: Infinity })) {
+    const scene = JSON.parse(line) as Scene
+    await wait(scene)
+    if (call.json) call.out.jsonLine(scene)
+    else if (scene.kind === 'text') {
+      const shown = filter.write(scene.text)
+      coloured ||= shown.includes('\x1b')
+      call.out.raw(shown)
+    } else if (scene.kind === 'event' || scene.kind === 'end') {
+      call.out.raw(`\r\n[${inertLine(scene.text)}]\r\n`)
+    }
+  }
+  if (coloured) call.out.raw(terminalReset)
+}
+
+export const exportOne: Run = async call => {
+  const format = text(call, 'format') ?? 'asciicast-v2'
+  const client = await clientOf(call)
+  const id = call.args[0]!
+  const chunks = format === 'recording'
+    ? client.stream(pathOf`/sessions/${id}/recording`)
+    : client.stream(pathOf`/sessions/${id}/export`, { format })
+  const file = text(call, 'output')
+  if (file !== undefined) {
+    await pipeline(chunks, createWriteStream(file, { mode: 0o600 }))
+    if (call.json) call.out.json({ id, format, file })
+    return exit.ok
+  }
+  if (format === 'recording') throw new UsageError('--output is missing: a recording is binary')
+  // The server has made exports inert; they are files, and go out byte for byte.
+  const decoder = new TextDecoder()
+  for await (const chunk of chunks) call.out.raw(decoder.decode(chunk, { stream: true }))
+  return exit.ok
+}
+
+export const verify: Run = async call => {
+  const [given] = call.args
+  const report = existsSync(given!) ? await verifyFile(call, given!) : await verifyOnServer(call, given!)
+  if (call.json) call.out.json(report)
+  else call.out.list([
+    ['session', report.session], ['state', report.state], ['problem', report.problem],
+    ['broken at byte', report.brokenAt], ['bytes', report.bytes], ['vouched for', report.verifiedBytes],
+    ['frames', report.frames], ['hash', report.headHash], ['key', report.keyId]
+  ])
+  return report.valid ? exit.ok : exit.failed
+}
+
+async function verifyOnServer(call: Invocation, id: string): Promise<VerifiedJson> {
+  if (text(call, 'public-key') !== undefined) throw new UsageError(`there is no file ${JSON.stringify(id)}`)
+  const client = await clientOf(call)
+  return client.get<VerifiedJson>(pathOf`/sessions/${id}/verify`)
+}
+
+// The whole point of the format: no server, no store, only the file and the public key.
+async function verifyFile(call: Invocation, file: string): Promise<VerifiedJson> {
+  const key = text(call, 'public-key')
+  if (key === undefined) throw new UsageError('--public-key is missing: a file is checked with it')
+  const { readPublicKeys, verify: check } = await import('../recording/verify.ts')
+  const { state, session, bytes, verifiedBytes, frames, headHash, keyId, problem, brokenAt } =
+    await check(file, readPublicKeys(readFileSync(key, 'utf8')))
+  return {
+    session, valid: state === 'sealed', state, problem: problem ?? null, brokenAt: brokenAt ?? null,
+    bytes, verifiedBytes, frames, headHash, keyId
+  }
+}

@@ -1,0 +1,92 @@
+// `leases` and `orphans`: what the ledger holds, how it got there, and what is on the targets that nobody
+// wants.
+import type { LeaseEventJson, LeaseJson, OrphansJson } from '../api/client-types.ts'
+import { pathOf } from './client.ts'
+import { UsageError, exit } from './command.ts'
+import type { Invocation, Run } from './command.ts'
+import { clientOf, number, text } from './connect.ts'
+import { shortTime } from './output.ts'
+
+export const list: Run = async call => {
+  const client = await clientOf(call)
+  const { leases } = await client.get<{ leases: LeaseJson[] }>('/leases', {
+    target: text(call, 'target'), owner: text(call, 'owner'), status: text(call, 'status'),
+    limit: number(call, 'limit', 100, 1)
+  })
+  if (call.json) call.out.json(leases)
+  else call.out.table(['ID', 'STATUS', 'ACCOUNT', 'STATE', 'TARGET', 'OWNER', 'CREATED', 'EXPIRES'],
+    leases.map(({ id, status, account, target, ownerKind, owner, createdAt, expiresAt }) =>
+      [id, status, account.name, account.state, target, `${ownerKind} ${owner}`, shortTime(createdAt),
+        shortTime(expiresAt)]), 'no leases')
+  return exit.ok
+}
+
+export const show: Run = async call => {
+  const client = await clientOf(call)
+  printLease(call, await client.get<LeaseJson>(pathOf`/leases/${call.args[0]!}`))
+  return exit.ok
+}
+
+function printLease(call: Invocation, lease: LeaseJson): void {
+  if (call.json) return call.out.json(lease)
+  call.out.list([
+    ['id', lease.id], ['name', lease.name], ['status', lease.status], ['account', lease.account.name],
+    ['account state', lease.account.state], ['account id', lease.account.id], ['target', lease.target],
+    ['credential', lease.credential], ['owner', `${lease.ownerKind} ${lease.owner}`],
+    ['created', shortTime(lease.createdAt)], ['expires', shortTime(lease.expiresAt)],
+    ['not beyond', shortTime(lease.maxAt)], ['renewals', lease.renewals],
+    ['can be prolonged by', `${lease.renewableSeconds}s`], ['ended', shortTime(lease.endedAt)],
+    ['last error', lease.lastError]
+  ])
+}
+
+export const renew: Run = async call => {
+  const ttl = text(call, 'ttl')
+  if (ttl === undefined) throw new UsageError('--ttl is missing')
+  const client = await clientOf(call)
+  printLease(call, await client.post<LeaseJson>(pathOf`/leases/${call.args[0]!}/renew`, { ttl }))
+  return exit.ok
+}
+
+export const revoke: Run = async call => {
+  const client = await clientOf(call)
+  const id = call.args[0]!
+  const { done } = await client.post<{ done: boolean }>(pathOf`/leases/${id}/revoke`, {})
+  if (call.json) call.out.json({ id, revoked: done })
+  else call.out.line(done ? `revoked ${id}` : `${id} had ended already`)
+  return exit.ok
+}
+
+export const history: Run = async call => {
+  const client = await clientOf(call)
+  const { events } = await client.get<{ events: LeaseEventJson[] }>(pathOf`/leases/${call.args[0]!}/history`)
+  if (call.json) call.out.json(events)
+  else call.out.table(['AT', 'WHAT', 'BY', 'DETAIL'], events.map(({ at, kind, actor, detail }) =>
+    [shortTime(at), kind, actor, JSON.stringify(detail)]), 'no events')
+  return exit.ok
+}
+
+export const scan: Run = async call => {
+  const client = await clientOf(call)
+  const report = await client.get<OrphansJson>('/orphans', { target: text(call, 'target') })
+  printOrphans(call, report, 'no orphans')
+  // Found something, or could not look everywhere: neither is what the person hopes for.
+  return report.orphans.length === 0 && report.unreachable.length === 0 ? exit.ok : exit.failed
+}
+
+export const reap: Run = async call => {
+  const client = await clientOf(call)
+  const target = text(call, 'target')
+  const report = await client.post<OrphansJson>('/orphans/reap', target === undefined ? {} : { target })
+  printOrphans(call, report, 'nothing to reap')
+  const left = report.orphans.filter(orphan => orphan.verdict !== 'proved-gone')
+  return left.length === 0 && report.unreachable.length === 0 ? exit.ok : exit.failed
+}
+
+function printOrphans(call: Invocation, report: OrphansJson, empty: string): void {
+  if (call.json) return call.out.json(report)
+  const { orphans, unreachable } = report
+  const rows = orphans.map(({ target, name, verdict, detail }) => [target, name, verdict, detail])
+  call.out.table(['TARGET', 'ACCOUNT', 'VERDICT', 'DETAIL'], rows, empty)
+  for (const { target, reason } of unreachable) call.out.aside(`${target} was not looked at: ${reason}`)
+}

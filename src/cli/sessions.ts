@@ -1,0 +1,88 @@
+// `sessions list`, `show`, `kill`, `receipt`, `search`: which sessions there are and what became of them.
+import type { HitJson, ReceiptJson, SessionJson } from '../api/client-types.ts'
+import { inertLine } from '../recording/inert.ts'
+import { pathOf } from './client.ts'
+import { exit } from './command.ts'
+import type { Run } from './command.ts'
+import { clientOf, number, text } from './connect.ts'
+import { bytesText, shortTime } from './output.ts'
+
+const headings = [
+  'ID', 'STATUS', 'USER', 'CREDENTIAL', 'TARGET', 'ACCOUNT', 'STARTED', 'ENDED', 'RECEIPT'
+]
+
+export const list: Run = async call => {
+  const client = await clientOf(call)
+  const { sessions } = await client.get<{ sessions: SessionJson[] }>('/sessions', {
+    user: text(call, 'user'), credential: text(call, 'credential'), target: text(call, 'target'),
+    status: text(call, 'status'), since: text(call, 'since'), until: text(call, 'until'),
+    before: text(call, 'before'), limit: number(call, 'limit', 100, 1)
+  })
+  if (call.json) call.out.json(sessions)
+  else call.out.table(headings, sessions.map(session => [
+    session.id, session.status, session.user, session.credential, session.target, session.account?.name,
+    shortTime(session.startedAt), shortTime(session.endedAt), session.receipt?.state
+  ]), 'no sessions')
+  return exit.ok
+}
+
+export const show: Run = async call => {
+  const client = await clientOf(call)
+  const session = await client.get<SessionJson>(pathOf`/sessions/${call.args[0]!}`)
+  if (call.json) {
+    call.out.json(session)
+    return exit.ok
+  }
+  const { account, recording, receipt } = session
+  call.out.list([
+    ['id', session.id], ['status', session.status], ['user', session.user],
+    ['credential', session.credential], ['target', session.target], ['protocol', session.protocol],
+    ['database', session.database],
+    ['grant', session.grant], ['address', session.address], ['node', session.node],
+    ['started', shortTime(session.startedAt)], ['expires', shortTime(session.expiresAt)],
+    ['ended', shortTime(session.endedAt)], ['reason', session.reason],
+    ['account', account?.name], ['account state', account?.state],
+    ['recording', recording?.sealed === false ? 'not sealed yet' : bytesText(recording?.bytes ?? null)],
+    ['recording hash', recording?.headHash],
+    ['receipt', receipt === null ? null : `${receipt.state}, signed ${shortTime(receipt.signedAt)}`]
+  ])
+  return exit.ok
+}
+
+export const kill: Run = async call => {
+  const client = await clientOf(call)
+  const id = call.args[0]!
+  const { done } = await client.post<{ done: boolean }>(pathOf`/sessions/${id}/kill`, {})
+  if (call.json) call.out.json({ id, killed: done })
+  else call.out.line(done ? `ended ${id}` : `${id} is not alive`)
+  return done ? exit.ok : exit.failed
+}
+
+export const receipt: Run = async call => {
+  const client = await clientOf(call)
+  const found = await client.get<ReceiptJson>(pathOf`/sessions/${call.args[0]!}/receipt`)
+  if (call.json) call.out.json(found)
+  else {
+    call.out.list([
+      ['id', found.id], ['state', found.state], ['session', found.session], ['account', found.account],
+      ['signed', shortTime(found.signedAt)], ['key', found.keyId], ['signature', found.signature]
+    ])
+    call.out.line()
+    call.out.line(JSON.stringify(found.body, null, 2))
+  }
+  return exit.ok
+}
+
+export const search: Run = async call => {
+  const client = await clientOf(call)
+  const { hits } = await client.get<{ hits: HitJson[] }>('/search', {
+    query: call.args[0]!, session: text(call, 'session'), limit: number(call, 'limit', 100, 1)
+  })
+  if (call.json) call.out.json(hits)
+  else if (hits.length === 0) call.out.aside('nothing found')
+  else for (const { session, user, target, atMs, kind, text: found } of hits) {
+    const seconds = `${(atMs / 1000).toFixed(3)}s`
+    call.out.line(inertLine(`${session}  ${seconds.padStart(10)}  ${user}@${target}  ${kind}: ${found}`))
+  }
+  return hits.length === 0 ? exit.failed : exit.ok
+}

@@ -1,0 +1,60 @@
+// The plugins that this build has, by id. They arrive as a list written in the source (plugins/shipped.ts): no path,
+// no setting and no upload adds one (J9). The shelf also says whether a template may be saved: it must parse, name a
+// plugin and an action that exist, use only variables that somebody supplies, and pass the plugin's own lint.
+import { SallyportError } from '../errors.ts'
+import type { Plugin } from './plugin.ts'
+import { parseTemplate, unknownVariables } from './template.ts'
+import type { Template } from './template.ts'
+
+export interface Shelf {
+  readonly plugins: readonly Plugin[]
+  /** @throws SallyportError('not-found') */
+  plugin(id: string): Plugin
+  /** Parses a text and asks its plugin. @throws SallyportError('invalid') with every problem */
+  admit(text: string, version?: number): { template: Template, warnings: readonly string[] }
+}
+
+/** @throws Error when the list itself is wrong: a defect of the build, found at start */
+export function createShelf(plugins: readonly Plugin[]): Shelf {
+  const byId = new Map<string, Plugin>()
+  for (const plugin of plugins) {
+    if (plugin.apiVersion !== 1) throw new Error(`plugin ${plugin.id}: contract version ${String(plugin.apiVersion)}`)
+    if (byId.has(plugin.id)) throw new Error(`plugin ${plugin.id} is listed twice`)
+    if (plugin.actions.has('enable') !== plugin.actions.has('disable')) throw new Error(`plugin ${plugin.id}: half a pair`)
+    if (plugin.actions.has('create') !== plugin.actions.has('delete')) throw new Error(`plugin ${plugin.id}: half a pair`)
+    byId.set(plugin.id, plugin)
+  }
+  return {
+    plugins: [...byId.values()],
+    plugin(id) {
+      const found = byId.get(id)
+      if (found === undefined) throw new SallyportError('not-found', { detail: `plugin ${id}` })
+      return found
+    },
+    admit(text, version) {
+      const template = parseTemplate(text, version)
+      const plugin = byId.get(template.plugin)
+      const problems = plugin === undefined
+        ? [`plugin: there is no plugin ${template.plugin}; there are ${[...byId.keys()].join(', ')}`]
+        : admissionProblems(template, plugin)
+      if (problems.length > 0) throw new SallyportError('invalid', { detail: `template ${template.id}`, problems })
+      return { template, warnings: plugin?.advise?.(template) ?? [] }
+    }
+  }
+}
+
+function admissionProblems(template: Template, plugin: Plugin): string[] {
+  const problems: string[] = []
+  if (!plugin.actions.has(template.action)) problems.push(`action: ${plugin.id} has no ${template.action}`)
+  for (const name of unknownVariables(template, plugin.variables)) {
+    const supplied = Object.keys(plugin.variables).join(', ')
+    problems.push(`variables.${name}: used but not declared; ${plugin.id} itself supplies ${supplied}`)
+  }
+  for (const name of template.numbers) {
+    if (Object.hasOwn(plugin.variables, name)) problems.push(`{{ ${name} }}: print it with | ident or | literal`)
+  }
+  for (const name of Object.keys(template.variables)) {
+    if (Object.hasOwn(plugin.variables, name)) problems.push(`variables.${name}: is supplied by the engine, do not declare it`)
+  }
+  return [...problems, ...plugin.lint(template)]
+}

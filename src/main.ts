@@ -1,0 +1,132 @@
+// The whole program on one screen: read the configuration, open the rooms, listen, close in reverse. Read this first;
+// then session/session.ts, the order of every session. The rooms are opened in main/rooms.ts; what each gets from
+// the others is in the files beside it.
+import { systemClock } from './clock.ts'
+import { publishLocalAdmin, mintLocalToken, withdrawLocalAdmin } from './api/local-admin.ts'
+import { createFirstAdminToken } from './api/access.ts'
+import { createSallyportApi } from './api/routes.ts'
+import { serveApi } from './api/server.ts'
+import { readConfig } from './config.ts'
+import type { Config } from './config.ts'
+import { asSallyportError } from './errors.ts'
+import { printAddress } from './input.ts'
+import { createLog } from './log.ts'
+import { requestOf } from './main/accounts.ts'
+import { apiPorts, version } from './main/api.ts'
+import { openRooms } from './main/rooms.ts'
+import type { Rooms } from './main/rooms.ts'
+import { listenerKeys } from './main/tls.ts'
+import type { ListenerKeys } from './main/tls.ts'
+import { authorise } from './policy/authorise.ts'
+import { readLoginName } from './policy/login-name.ts'
+import { listenPostgres } from './proxy/postgres/listen.ts'
+import { run } from './session/session.ts'
+import { createSteps } from './session/steps.ts'
+import type { Steps } from './session/session.ts'
+
+export interface Program {
+  rooms: Rooms
+  /** Takes no new sessions, lets the running ones go on for `limits.drain`, cuts the rest, proves them gone. */
+  close(): Promise<void>
+}
+
+/** Opens the program; when this resolves it serves. Throws SallyportError. */
+export async function openProgram(config: Config): Promise<Program> {
+  const log = createLog(config.log.level)
+  const keys = listenerKeys(config, systemClock)
+  const rooms = await openRooms(config, systemClock, log)
+  try {
+    const closeApi = await openApi(rooms, keys)
+    const postgres = await openPostgres(rooms, keys)
+    log.info({ node: config.node, store: rooms.database.store, version }, 'sallyport serves')
+    return {
+      rooms,
+      async close() {
+        await postgres?.close()
+        await rooms.registry.drain(config.limits.drain * 1000)
+        await closeApi()
+        await rooms.close()
+      }
+    }
+  } catch (thrown) {
+    await rooms.close()
+    throw thrown
+  }
+}
+
+async function openApi(rooms: Rooms, keys: ListenerKeys): Promise<() => Promise<void>> {
+  const { config, clock, log } = rooms
+  if (config.listen.http === undefined) return async () => undefined
+  const ports = apiPorts(rooms)
+  const localToken = mintLocalToken()
+  const app = createSallyportApi(ports, { localToken, loginTokenSeconds: config.limits.loginToken })
+  const server = await serveApi(app, config.listen.http, keys, clock)
+  await publishLocalAdmin(config.data, localToken, server.address)
+  const first = await createFirstAdminToken(ports)
+  if (first !== undefined) process.stderr.write(`one-time admin token (sallyport login --token): ${first}\n`)
+  log.info({ address: printAddress(server.address) }, 'api listens')
+  return async () => {
+    await withdrawLocalAdmin(config.data)
+    await server.close(1000)
+  }
+}
+
+async function openPostgres(rooms: Rooms, keys: ListenerKeys) {
+  const { config, clock, log } = rooms
+  const at = config.listen.postgres
+  if (at === undefined) return undefined
+  const steps = createSteps(stepPorts(rooms))
+  const { loginGrace, hookConnect, connectionsMax } = config.limits
+  const { unauthenticatedPerAddressMax, loginFailuresPerMinuteMax } = config.limits
+  const listener = await listenPostgres({
+    ...at, clock, log, tls: { key: keys.key, cert: keys.certificate, required: config.tls.required },
+    limits: {
+      connectionsMax, unauthenticatedPerAddressMax, loginFailuresPerMinuteMax,
+      loginGraceMs: loginGrace * 1000, connectMs: hookConnect * 1000
+    },
+    onSession: front => serveSession(rooms, steps, front)
+  })
+  log.info({ address: `${at.host}:${listener.address.port}` }, 'postgres listens')
+  return listener
+}
+
+async function serveSession<Upstream>(
+  { log }: Rooms, steps: Steps, front: Parameters<typeof run<Upstream>>[0]
+): Promise<void> {
+  const { how, reason, reference, detail } = await run(front, steps)
+  if (how === 'cut') log.info({ reason, reference, detail }, 'session ended')
+}
+
+function stepPorts(rooms: Rooms): Parameters<typeof createSteps>[0] {
+  const { clock, config, registry, sessions, audit, recordings, ledger, declared, openSecret, templates } = rooms
+  return {
+    clock, node: config.node, registry, declared, authorise, sessions, openSecret,
+    userOf: (login, database) => readLoginName(login, database)?.user,
+    mockVerifier: rooms.mockVerifier,
+    audit: (kind, actor, subject, detail) => audit.append(kind, actor, subject, detail),
+    createRecording: head => recordings.create(head),
+    issue: async (session, tell) => ledger.issue(
+      await requestOf({ shelf: rooms.shelf, template: id => templates.get(id) }, session, tell))
+  }
+}
+
+/** Serves until SIGINT or SIGTERM. */
+export async function serve(config: Config): Promise<void> {
+  const program = await openProgram(config)
+  await new Promise<void>(resolve => {
+    process.once('SIGINT', () => resolve())
+    process.once('SIGTERM', () => resolve())
+  })
+  await program.close()
+}
+
+if (import.meta.main) {
+  try {
+    await serve(readConfig())
+    process.exit(0)
+  } catch (thrown) {
+    const { code, detail, problems, reference } = asSallyportError(thrown)
+    process.stderr.write([`sallyport: ${code} ${reference}: ${detail ?? ''}`, ...problems, ''].join('\n'))
+    process.exit(1)
+  }
+}

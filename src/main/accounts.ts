@@ -1,0 +1,85 @@
+// Joins sessions to the ledger: from a credential's JIT setting to the request that the ledger understands. The
+// templates are pinned here, at the moment of opening: their text travels with the account, and whatever an admin
+// edits or deletes meanwhile, the closing hook is the one that belongs to the opening one (J11, F35).
+import { SallyportError } from '../errors.ts'
+import type { Action } from '../jit/plugin.ts'
+import type { Shelf } from '../jit/shelf.ts'
+import type { IssueRequest } from '../lease/context.ts'
+import type { AccountSpec, PinnedTemplate } from '../lease/ports.ts'
+import type { Credential, JitSetting, Target } from '../policy/types.ts'
+import type { LiveSession } from '../session/registry.ts'
+import { addressOf } from './hooks.ts'
+
+export interface StoredTemplate {
+  id: string
+  version: number
+  plugin: string
+  action: string
+  body: string
+  sha256: string
+  active: boolean
+}
+
+export interface AccountPorts {
+  shelf: Shelf
+  /** The newest version. */
+  template(id: string): Promise<StoredTemplate | undefined>
+}
+
+/** The two actions of a type (J2), opening first. */
+export function actionsOf(setting: JitSetting): readonly [Action, Action] {
+  return setting.type === 'creation-deletion' ? ['create', 'delete'] : ['enable', 'disable']
+}
+
+/** The credential that authenticates the hooks of another (J7). */
+export function authenticatorOf(credential: Credential, setting: JitSetting): string {
+  return setting.useOwnCredential ? credential.name : setting.authenticationCredential ?? credential.name
+}
+
+/** @throws SallyportError `hook-failed` when a template is missing or inactive */
+export async function specOf(
+  ports: AccountPorts, credential: Credential, setting: JitSetting, target: Target
+): Promise<AccountSpec> {
+  const [open, close] = actionsOf(setting)
+  return {
+    plugin: setting.actions[open]?.plugin ?? '',
+    target: addressOf(target),
+    authenticationCredential: authenticatorOf(credential, setting),
+    open: await pin(ports, setting, open),
+    close: await pin(ports, setting, close),
+    variables: { ...setting.variables }
+  }
+}
+
+async function pin(ports: AccountPorts, setting: JitSetting, action: Action): Promise<PinnedTemplate> {
+  const choice = setting.actions[action]
+  const stored = choice === undefined ? undefined : await ports.template(choice.template)
+  if (choice === undefined || stored === undefined || !stored.active) {
+    const detail = `template ${choice?.template ?? `for ${action}`} is missing or not active`
+    throw new SallyportError('hook-failed', { detail })
+  }
+  const { id, version, sha256, body } = stored
+  return { id, version, action, plugin: choice.plugin, sha256, body }
+}
+
+/** The ledger's request for one session. */
+export async function requestOf(
+  ports: AccountPorts, session: LiveSession, tell: (line: string) => void
+): Promise<IssueRequest> {
+  const { credential, target, user, maxSessionSeconds } = session.grant
+  const setting = credential.jit
+  if (setting === undefined) throw new SallyportError('internal', { detail: `${credential.name} has no JIT setting` })
+  const shared = setting.type === 'enable-disable'
+  return {
+    credential: credential.name,
+    target: target.name,
+    kind: shared ? 'enable' : 'create',
+    accountName: shared ? credential.username : undefined,
+    spec: await specOf(ports, credential, setting, target),
+    owner: { kind: 'session', id: session.id },
+    actor: user.name,
+    ttlSeconds: maxSessionSeconds,
+    maxTtlSeconds: maxSessionSeconds,
+    tell
+  }
+}

@@ -1,0 +1,113 @@
+// The ports of the API, over the rooms that are open. Nothing is decided here: each member names the room that
+// answers, and reshapes where two rooms say the same thing in different words.
+import { statfsSync } from 'node:fs'
+import type { ApiPorts, HealthCheck } from '../api/ports.ts'
+import { SallyportError } from '../errors.ts'
+import { choicesOf } from '../policy/authorise.ts'
+import { printLoginName, readLoginName } from '../policy/login-name.ts'
+import { createPenalties } from '../proxy/penalties.ts'
+import { exportAudit, listAudit, verifyStoredAudit } from '../store/audit-read.ts'
+import { describeProblem } from '../store/audit-verify.ts'
+import { makeVerifier, verifyPassword } from '../wire/postgres/verifier.ts'
+import { accessOf, addressOf } from './hooks.ts'
+import { createEvidence } from './evidence.ts'
+import type { Rooms } from './rooms.ts'
+import { authenticatorOf, specOf } from './accounts.ts'
+import { createOrphans, examineTargets } from './targets.ts'
+
+export const version = '0.1.0'
+
+export function apiPorts(rooms: Rooms): ApiPorts {
+  const { clock, config, database, resources, templates, tokens, sessions, receipts, ledger, audit, registry } = rooms
+  const penalties = createPenalties(clock, config.limits.loginFailuresPerMinuteMax)
+  return {
+    clock, version, node: config.node, shelf: rooms.shelf, tokens,
+    resources,
+    templates: {
+      ...templates,
+      save: ({ id, plugin, action, body, author }) =>
+        templates.save({ id, plugin, action, body, author, shipped: false })
+    },
+    prove: () => Promise.reject(new SallyportError('internal')),
+    passwords: {
+      makeVerifier: password => makeVerifier(password.expose()),
+      matches: (verifier, password) => verifyPassword(password.expose(), verifier),
+      mockVerifier: rooms.mockVerifier,
+      open: reference => rooms.openSecret(reference),
+      admit(address) {
+        if (penalties.throttled(address)) throw new SallyportError('auth-throttled', { detail: address })
+      },
+      tried(address, succeeded) {
+        if (!succeeded) penalties.failed(address)
+      }
+    },
+    policy: { declared: rooms.declared, readLoginName, printLoginName, choicesOf },
+    sessions: {
+      ...sessions,
+      receipts: ids => receipts.newestOf(ids),
+      kill: async (id, by) => registry.cut(id, new SallyportError('session-killed', { detail: `by ${by}` }))
+    },
+    recordings: createEvidence(config.recordings.directory, clock, rooms.signer.publicKey),
+    leases: ledger,
+    orphans: createOrphans(rooms, rooms.hooks, ledger),
+    audit: {
+      append: (kind, actor, subject, detail) => audit.append(kind, actor, subject, detail),
+      list: filter => listAudit(database, filter),
+      async verify(exported) {
+        await audit.checkpoint()
+        const verdict = await verifyStoredAudit({
+          database, checkpointFile: rooms.checkpointFile, publicKeys: [rooms.signer.publicKey], exported
+        })
+        return { ...verdict, problems: verdict.problems.map(describeProblem) }
+      },
+      async export(filter) {
+        await audit.checkpoint()
+        return exportAudit(database, filter)
+      }
+    },
+    health: {
+      ready: async () => {
+        await database.now()
+        return true
+      },
+      examine: signal => examine(rooms, signal)
+    },
+    failed: (error, request) => rooms.log.error({
+      code: error.code, reference: error.reference, detail: error.detail, request
+    }, 'request failed')
+  }
+}
+
+async function examine(rooms: Rooms, signal: AbortSignal): Promise<HealthCheck[]> {
+  const { config, database, ledger, hooks } = rooms
+  const storeNow = await database.now()
+  const skewMs = Math.abs(storeNow.getTime() - rooms.clock.now().getTime())
+  const { bavail, bsize } = statfsSync(config.recordings.directory)
+  const freeMebibytes = Math.floor(bavail * bsize / 1024 / 1024)
+  const gauges = await ledger.gauges()
+  const { stuck = 0, quarantined = 0, unreachable = 0 } = gauges.accounts
+  const left = stuck + quarantined + unreachable
+  const recorder = rooms.recordings.stats()
+  return [
+    { name: 'store', status: 'ok', detail: `${database.store} answers` },
+    {
+      name: 'clock', status: skewMs > 5000 ? 'warning' : 'ok',
+      detail: `this node and the store differ by ${skewMs} ms`
+    },
+    {
+      name: 'recordings', status: bavail * bsize > config.limits.recordingsReserve ? 'ok' : 'failed',
+      detail: `${freeMebibytes} MiB free, ${recorder.open} open, ${recorder.lost} lost${recorder.slow ? ', slow' : ''}`
+    },
+    {
+      name: 'removals', status: left > 0 ? 'failed' : 'ok',
+      detail: left > 0
+        ? `${stuck} stuck, ${quarantined} quarantined, ${unreachable} unreachable: see \`leases list\``
+        : `nothing waits; ${gauges.holds} leases are live`
+    },
+    ...hooks.health().filter(each => each.breaker !== 'closed').map(each => ({
+      name: `hooks of ${each.target}`, status: 'warning' as const,
+      detail: `wait for the target: ${each.lastError ?? 'failing'}`
+    })),
+    ...await examineTargets(rooms, hooks, signal)
+  ]
+}

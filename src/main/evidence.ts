@@ -1,0 +1,46 @@
+// Joins the recordings folder to the API: what an auditor asks for by session, answered from its file. Every answer
+// is a stream, so that a recording of hours costs no more memory than one of seconds.
+import { createReadStream } from 'node:fs'
+import type { RecordingPort } from '../api/ports.ts'
+import type { Clock } from '../clock.ts'
+import { openRecording, search } from '../recording/catalog.ts'
+import { exportAs } from '../recording/export.ts'
+import { tail } from '../recording/reader.ts'
+import type { RecordingFile } from '../recording/reader.ts'
+import { Screenplay, scenes } from '../recording/screenplay.ts'
+import type { Scene } from '../recording/screenplay.ts'
+import { readPublicKeys, verify } from '../recording/verify.ts'
+
+export function createEvidence(dir: string, clock: Clock, publicPem: string): RecordingPort {
+  const keys = readPublicKeys(publicPem)
+  const pathOf = (session: string): string => {
+    const file = openRecording(dir, session)
+    file.close()
+    return file.path
+  }
+  return {
+    publicKey: () => publicPem,
+    raw: session => createReadStream(pathOf(session)),
+    scenes: session => closing(openRecording(dir, session), file => scenes(file)),
+    follow: (session, signal) => closing(openRecording(dir, session), file => followed(file, clock, signal)),
+    export: (session, format) => closing(openRecording(dir, session), file => exportAs(file, format)),
+    verify: async (session, expected) => verify(pathOf(session), keys, { session, ...expected }),
+    search: ({ query, limit, session, signal }) =>
+      search({ dir, query, hitsMax: limit, signal, ...session === undefined ? {} : { filters: { session } } })
+  }
+}
+
+async function* closing<T>(file: RecordingFile, read: (file: RecordingFile) => AsyncIterable<T>): AsyncGenerator<T> {
+  try {
+    yield* read(file)
+  } finally {
+    file.close()
+  }
+}
+
+async function* followed(file: RecordingFile, clock: Clock, signal: AbortSignal): AsyncGenerator<Scene> {
+  const screenplay = new Screenplay()
+  for await (const frames of tail(file, { clock, signal })) {
+    for (const frame of frames) yield* screenplay.push(frame)
+  }
+}

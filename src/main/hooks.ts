@@ -1,0 +1,83 @@
+// Joins the ledger to the hook runner: the ledger speaks of accounts and pinned templates, the runner wants an
+// address, a login and a parsed template. The authentication credential is looked up at the moment of the hook, by
+// name, so that a rotated admin password is used from the next hook on (F34), and a target that moved is found.
+import { SallyportError, asSallyportError } from '../errors.ts'
+import type { Access, Injectable, TargetAddress } from '../jit/plugin.ts'
+import type { HookJob, HookResult, Hooks as HookRunner } from '../jit/hooks.ts'
+import type { Shelf } from '../jit/shelf.ts'
+import { parseTemplate } from '../jit/template.ts'
+import type { Template } from '../jit/template.ts'
+import type { Hooks as LedgerHooks, HookWork, PinnedTemplate } from '../lease/ports.ts'
+import type { Declared, SecretReference, Target } from '../policy/types.ts'
+import type { Secret } from '../secret.ts'
+
+export interface AccessPorts {
+  declared(): Promise<Declared>
+  openSecret(reference: SecretReference): Promise<Secret<string>>
+}
+
+// Parsed templates by their digest: some dozens exist, each used for every session.
+const parsedTemplatesMax = 500
+
+export function createLedgerHooks(runner: HookRunner, shelf: Shelf, ports: AccessPorts): LedgerHooks {
+  const parsed = new Map<string, Template>()
+  const templateOf = (pinned: PinnedTemplate): Template => {
+    const known = parsed.get(pinned.sha256)
+    if (known !== undefined) return known
+    if (parsed.size >= parsedTemplatesMax) parsed.clear()
+    const template = parseTemplate(pinned.body, pinned.version)
+    parsed.set(pinned.sha256, template)
+    return template
+  }
+  const jobOf = async ({ spec, template, own, ...work }: HookWork): Promise<HookJob> => ({
+    ...work,
+    action: template.action,
+    pluginId: spec.plugin,
+    template: templateOf(template),
+    access: await accessOf(ports, spec.target, spec.authenticationCredential, own)
+  })
+  return {
+    mint: plugin => shelf.plugin(plugin).mint(),
+    async run(work) {
+      try {
+        return await runner.run(await jobOf(work))
+      } catch (thrown) {
+        return notBegun(asSallyportError(thrown))
+      }
+    },
+    verify: async work => runner.verify(await jobOf(work))
+  }
+}
+
+// The store was away, or the credential that authenticates is gone: nothing was sent.
+function notBegun({ code, detail }: SallyportError): HookResult {
+  return {
+    state: 'refused', changed: false, code, error: detail, retryable: true, residue: [], quarantined: false, tookMs: 0
+  }
+}
+
+/** Where a hook goes and as whom. @throws SallyportError `not-found` when the credential is not declared any more */
+export async function accessOf(
+  ports: AccessPorts, known: TargetAddress, credentialName: string, own?: Injectable
+): Promise<Access> {
+  const declared = await ports.declared()
+  const credential = declared.credentials.get(credentialName)
+  const target = addressOf(declared.targets.get(known.name)) ?? known
+  if (credential?.username === undefined) {
+    throw new SallyportError('not-found', { detail: `credential ${credentialName}, which authenticates the hook` })
+  }
+  if (credential.password !== undefined) {
+    const password = await ports.openSecret(credential.password)
+    return { target, username: credential.username, secret: { kind: 'password', password } }
+  }
+  if (own === undefined) throw new SallyportError('not-found', { detail: `a secret of credential ${credentialName}` })
+  return { target, username: credential.username, secret: own }
+}
+
+export function addressOf(target: Target): TargetAddress
+export function addressOf(target: Target | undefined): TargetAddress | undefined
+export function addressOf(target: Target | undefined): TargetAddress | undefined {
+  if (target === undefined) return undefined
+  const { name, protocol, host, port, database, tls } = target
+  return { name, protocol, host, port, database, tls }
+}

@@ -1,0 +1,167 @@
+// The rooms of a running program and the order in which they open: keys, store, evidence, hooks, ledger. Each gets
+// the ports that it declares and nothing else. `open` gives back what it took when a later room does not open.
+import { createHmac } from 'node:crypto'
+import { join } from 'node:path'
+import type { Clock } from '../clock.ts'
+import type { Config } from '../config.ts'
+import { createHooks } from '../jit/hooks.ts'
+import type { Hooks } from '../jit/hooks.ts'
+import { mintName } from '../jit/names.ts'
+import { createShelf } from '../jit/shelf.ts'
+import type { Shelf } from '../jit/shelf.ts'
+import { createLedger } from '../lease/ledger.ts'
+import type { Ledger } from '../lease/ledger.ts'
+import type { Log } from '../log.ts'
+import type { Declared, SecretReference } from '../policy/types.ts'
+import { openRecordings } from '../recording/recordings.ts'
+import type { Recordings } from '../recording/recordings.ts'
+import type { Secret } from '../secret.ts'
+import { createRegistry } from '../session/registry.ts'
+import type { Registry } from '../session/registry.ts'
+import { openAudit } from '../store/audit.ts'
+import type { AuditLog } from '../store/audit.ts'
+import { openDatabase } from '../store/database.ts'
+import type { Database } from '../store/database.ts'
+import { openSigner } from '../store/keys.ts'
+import type { Signer } from '../store/keys.ts'
+import { createLedgerStore } from '../store/ledger.ts'
+import { createReceipts } from '../store/receipts.ts'
+import type { Receipts } from '../store/receipts.ts'
+import { createResources } from '../store/resources.ts'
+import type { Resources } from '../store/resources.ts'
+import { openSecrets } from '../store/sealing.ts'
+import { createSessions } from '../store/sessions.ts'
+import type { Sessions } from '../store/sessions.ts'
+import { instanceId } from '../store/settings.ts'
+import { createTemplates } from '../store/templates.ts'
+import type { Templates } from '../store/templates.ts'
+import { createTokens } from '../store/tokens.ts'
+import type { Tokens } from '../store/tokens.ts'
+import { mockVerifier } from '../wire/postgres/verifier.ts'
+import { shippedPlugins } from '../../plugins/shipped.ts'
+import { createLedgerHooks } from './hooks.ts'
+import { shippedTemplates } from './templates.ts'
+
+export interface Rooms {
+  config: Config
+  clock: Clock
+  log: Log
+  signer: Signer
+  database: Database
+  audit: AuditLog
+  checkpointFile: string
+  resources: Resources
+  templates: Templates
+  tokens: Tokens
+  sessions: Sessions
+  receipts: Receipts
+  recordings: Recordings
+  shelf: Shelf
+  hooks: Hooks
+  ledger: Ledger
+  registry: Registry
+  declared(): Promise<Declared>
+  openSecret(reference: SecretReference): Promise<Secret<string>>
+  mockVerifier(name: string): string
+  /** Closes in reverse. Never throws. */
+  close(): Promise<void>
+}
+
+/** Opens everything that needs no listener. Throws SallyportError (`store-unavailable`, `seal-broken` …). */
+export async function openRooms(config: Config, clock: Clock, log: Log): Promise<Rooms> {
+  const closers: (() => Promise<unknown> | void)[] = []
+  const close = async (): Promise<void> => {
+    for (const act of closers.reverse()) {
+      try {
+        await act()
+      } catch (thrown) {
+        log.error({ error: String(thrown) }, 'a room did not close in order')
+      }
+    }
+    closers.length = 0
+  }
+  try {
+    return { ...await openAll(config, clock, log, closers), close }
+  } catch (thrown) {
+    await close()
+    throw thrown
+  }
+}
+
+async function openAll(
+  config: Config, clock: Clock, log: Log, closers: (() => Promise<unknown> | void)[]
+): Promise<Omit<Rooms, 'close'>> {
+  const onNotice = (line: string): void => log.warn({}, line)
+  const boot = `${clock.now().getTime().toString(36)}-${process.pid}`
+  const { node } = config
+  const signer = openSigner(config.data)
+  const database = await openDatabase({
+    store: config.store.kind === 'pglite' ? 'pglite' : config.store.url.expose(),
+    dataDir: config.store.kind === 'pglite' ? config.store.directory : config.data, clock, onNotice
+  })
+  closers.push(() => database.close())
+  const secrets = await openSecrets({ database, masterKey: config.masterKey })
+  const checkpointFile = join(config.data, 'checkpoints.jsonl')
+  const instance = await instanceId(database)
+  const audit = await openAudit({ database, clock, signer, node, boot, instance, checkpointFile, onNotice })
+  closers.push(() => audit.close())
+  const resources = createResources(database, secrets, audit)
+  const templates = createTemplates(database)
+  await templates.ship(shippedTemplates())
+  const sessions = createSessions({ database, clock, node, boot })
+  closers.push(() => sessions.close())
+
+  const recordings = openRecordings({
+    dir: config.recordings.directory, signer, clock, mode: config.recordings.mode,
+    limits: { reserveBytes: config.limits.recordingsReserve, reserveShare: 0 },
+    onLost: (session, error) => {
+      log.error({ session, reference: error.reference, detail: error.detail }, 'a recording was lost')
+      void audit.append('recording.lost', 'system', session, { detail: error.detail }).catch(() => undefined)
+    }
+  })
+  closers.push(() => recordings.close())
+  await recover(sessions, recordings, audit, log)
+
+  const shelf = createShelf(shippedPlugins)
+  const declared = (): Promise<Declared> => resources.declared()
+  const openSecret = (reference: SecretReference): Promise<Secret<string>> => secrets.open(reference.secret)
+  const registry = createRegistry(clock)
+  const hooks = createHooks({
+    shelf, clock, log: line => log.info({}, line), onRecovered: target => void ledger.recovered(target),
+    limits: {
+      connectMs: config.limits.hookConnect * 1000, statementMs: config.limits.hookStatement * 1000,
+      actionMs: config.limits.hookAction * 1000
+    }
+  })
+  closers.push(() => hooks.close())
+  const ledger: Ledger = createLedger({
+    store: createLedgerStore(database), hooks: createLedgerHooks(hooks, shelf, { declared, openSecret }), clock, node, log,
+    signer: { sign: bytes => ({ keyId: signer.keyId, signature: signer.sign(bytes).toString('base64') }) },
+    audit, sessions: { cut: (session, error) => registry.cut(session, error) },
+    secrets: {
+      put: plain => secrets.put('account', plain), open: id => secrets.open(id), forget: id => secrets.remove(id)
+    },
+    mintName: () => mintName()
+  })
+  await ledger.start()
+  closers.push(() => ledger.stop())
+
+  // The same for the same name, on every node and after every restart: nothing tells a name that does not exist.
+  const seed = createHmac('sha256', 'sallyport mock verifier').update(signer.sign(Buffer.from(instance))).digest()
+  return {
+    config, clock, log, signer, database, audit, checkpointFile, resources, templates, tokens: createTokens(database),
+    sessions, receipts: createReceipts(database), recordings, shelf, hooks, ledger, registry, declared, openSecret,
+    mockVerifier: name => mockVerifier(seed, name)
+  }
+}
+
+/** After a crash: rows of sessions that nobody runs any more are closed, their recordings sealed as interrupted. */
+async function recover(sessions: Sessions, recordings: Recordings, audit: AuditLog, log: Log): Promise<void> {
+  const interrupted = await sessions.interruptOlderBoots()
+  for (const { session, outcome, summary, detail } of await recordings.recover(() => 'unfinished')) {
+    log.warn({ session, outcome, detail }, 'the recording of an interrupted session')
+    await audit.append('recording.recovered', 'system', session, { outcome, detail, headHash: summary?.headHash })
+    if (summary !== undefined) await sessions.recorded(session, summary)
+  }
+  for (const { id } of interrupted) await audit.append('session.interrupted', 'system', id, {})
+}

@@ -1,0 +1,330 @@
+// The data path: passes each chunk on as it came, after its headers were read and what it says is on record.
+// A statement is in the file before it goes to the target; an answer is in the recorder's hands before it
+// goes to the client. A side that does not read stops the other. However the session ends, both connections
+// are closed within fixed times and a statement that still runs is cancelled.
+import type { Socket } from 'node:net'
+import { sleep } from '../../clock.ts'
+import type { Clock } from '../../clock.ts'
+import { SallyportError, asSallyportError } from '../../errors.ts'
+import type { ErrorCode } from '../../errors.ts'
+import type { Ending, Recording } from '../../recording/recording.ts'
+import { backendKeyData, parameterStatus, readyForQuery, terminate } from '../../wire/postgres/messages.ts'
+import { closesWithin } from '../../wire/postgres/upstream.ts'
+import { ReadBuffer } from './buffers.ts'
+import type { CancelKeys } from './cancels.ts'
+import type { Client } from './client.ts'
+import type { Target } from './target.ts'
+import { BackTape, FrontTape } from './tape.ts'
+import { fatal, notice } from './words.ts'
+
+/**
+ * A client that closed its side while a statement runs may be one that only has nothing more to say, and
+ * waits for the answer; most often it is dead. After this the statement is cancelled.
+ */
+const halfClosedMs = 1000
+
+/** A target that was told goodbye has so long to close; its backend is gone when it does. */
+const targetCloseMs = 1000
+
+/** A cancel request is waited for so long. */
+const cancelMs = 2000
+
+/** A client that was told the end may read what it has been sent for so long. */
+const clientLingerMs = 10_000
+
+/** Notices that wait for a place between two messages. More are dropped: nobody reads them then. */
+const noticesMax = 16
+
+export interface RelaySetting {
+  client: Client
+  target: Target
+  recording: Recording
+  signal: AbortSignal
+  clock: Clock
+  cancelKeys: CancelKeys
+  /** Minor protocol version that the client speaks: longer cancel keys from 3.2 on. */
+  minor: number
+  /** `stream`: reads as every stream does. */
+  readMode: 'shared' | 'stream'
+}
+
+export class Relay {
+  readonly #setting: RelaySetting
+  readonly #recording: Recording
+  readonly #front: FrontTape
+  readonly #back: BackTape
+  readonly #frontBuffer = new ReadBuffer()
+  readonly #backBuffer: ReadBuffer
+  readonly #toTarget: Socket
+  #toClient: Socket
+  /** A statement is under way at the target. */
+  #busy = false
+  /** What has been passed on ends between two messages. */
+  #targetQuiet = true
+  #clientQuiet = true
+  /** A chunk of the client waits for the recorder; nothing is read meanwhile. */
+  #held = false
+  #over = false
+  #notices: Buffer[] = []
+  #stopGrace: (() => void) | undefined
+  #leaveKeys: (() => void) | undefined
+  #done: (ending: Ending) => void = () => undefined
+
+  constructor(setting: RelaySetting) {
+    this.#setting = setting
+    this.#recording = setting.recording
+    this.#front = new FrontTape(setting.recording)
+    this.#back = new BackTape(setting.recording, this.#front)
+    this.#backBuffer = setting.target.buffer
+    this.#toTarget = setting.target.upstream.socket
+    this.#toClient = setting.client.socket
+  }
+
+  /** Runs until a side ends or the signal aborts. Never rejects. */
+  run(): Promise<Ending> {
+    return new Promise(resolve => {
+      this.#done = resolve
+      const { signal, recording } = this.#setting
+      if (signal.aborted) return this.#aborted()
+      signal.addEventListener('abort', this.#aborted)
+      recording.failed.addEventListener('abort', this.#recorderFailed)
+      if (recording.failed.aborted) return this.#recorderFailed()
+      try {
+        this.#open()
+      } catch (thrown) {
+        // The target closed between its login and now.
+        this.#end('target-closed', { error: asSallyportError(thrown, 'target-closed') })
+      }
+    })
+  }
+
+  /**
+   * One line for the person: at once when the stream stands between two messages, else as soon as it does.
+   */
+  tell(line: string): void {
+    if (this.#over || this.#notices.length >= noticesMax) return
+    this.#front.event({ type: 'notice', text: line })
+    this.#notices.push(notice(line))
+    this.#sendNotices()
+  }
+
+  // ---- the two streams
+
+  #open(): void {
+    const { client, target, cancelKeys, minor, readMode } = this.#setting
+    const { upstream } = target
+    const own = cancelKeys.enter(upstream.pid, minor, () => this.#cancelAsked())
+    this.#leaveKeys = own.leave
+    this.#back.begin(upstream.parameters)
+    const parameters = [...upstream.parameters].map(([name, value]) => parameterStatus(name, value))
+    client.write(Buffer.concat([
+      ...parameters, backendKeyData(own.pid, own.key), readyForQuery(upstream.transactionStatus)
+    ]))
+    if (upstream.leftover.length > 0) this.#fromTarget(upstream.leftover, upstream.leftover.length)
+    if (this.#over) return
+    upstream.takeOver(this.#fromTarget)
+    this.#toTarget.on('drain', this.#targetDrained).on('end', this.#targetGone).on('close', this.#targetGone)
+    client.takeOver(this.#fromClient, readMode === 'shared' ? this.#frontBuffer : undefined)
+    this.#toClient = client.socket
+    this.#toClient.on('drain', this.#clientDrained).on('end', this.#clientEnded).on('close', this.#clientGone)
+    if (client.gone) this.#clientEnded()
+  }
+
+  readonly #fromClient = (chunk: Buffer, bytes: number): boolean => {
+    const front = this.#front
+    // What comes after the end is thrown away, so that the end of the stream is seen.
+    if (this.#over || front.terminated) return true
+    try {
+      front.scanner.scan(chunk, 0, bytes)
+      if (front.taped) {
+        front.taped = false
+        this.#busy = true
+        this.#back.ready = false
+        const written = this.#recording.commit()
+        if (written !== true) return this.#hold(chunk, bytes, written)
+      }
+    } catch (thrown) {
+      this.#broken('protocol-violation', thrown)
+      return true
+    }
+    const room = this.#deliver(this.#frontBuffer.safe(chunk, bytes))
+    const pending = this.#toTarget.writableLength > 0
+    this.#frontBuffer.settle(chunk, bytes, pending, !room, front.scanner.atBoundary)
+    return room
+  }
+
+  /** The disk is slow: the bytes wait for it, and nothing more is read. */
+  #hold(chunk: Buffer, bytes: number, written: Promise<void>): boolean {
+    const kept = this.#frontBuffer.safe(chunk, bytes)
+    this.#held = true
+    // The next read must not go where these bytes are: it may come before they are written.
+    this.#frontBuffer.settle(chunk, bytes, true, false, true)
+    const deliver = (): void => {
+      this.#held = false
+      if (!this.#over && this.#deliver(kept)) this.#toClient.resume()
+    }
+    written.then(deliver, (thrown: unknown) => this.#broken('recorder-failed', thrown))
+    return false
+  }
+
+  #deliver(bytes: Buffer): boolean {
+    const room = this.#toTarget.write(bytes)
+    this.#targetQuiet = this.#front.scanner.atBoundary
+    if (!this.#front.terminated) return room
+    this.#clientLeaves()
+    return true
+  }
+
+  readonly #fromTarget = (chunk: Buffer, bytes: number): boolean => {
+    if (this.#over) return true
+    const back = this.#back
+    try {
+      back.scanner.scan(chunk, 0, bytes)
+      back.append()
+    } catch (thrown) {
+      back.append()
+      this.#broken('target-violation', thrown)
+      return true
+    }
+    // The recorder may have failed just now.
+    if (this.#over) return true
+    const to = this.#toClient
+    const room = to.write(this.#backBuffer.safe(chunk, bytes))
+    const quiet = back.scanner.atBoundary
+    this.#clientQuiet = quiet
+    this.#backBuffer.settle(chunk, bytes, to.writableLength > 0, !room, quiet)
+    if (quiet && back.ready) {
+      this.#busy = false
+      if (this.#stopGrace !== undefined) this.#clientLeaves()
+    }
+    if (this.#notices.length > 0) this.#sendNotices()
+    return room
+  }
+
+  readonly #targetDrained = (): void => {
+    if (!this.#over && !this.#held) this.#toClient.resume()
+  }
+
+  readonly #clientDrained = (): void => {
+    if (!this.#over) this.#toTarget.resume()
+  }
+
+  #sendNotices(): void {
+    if (!this.#clientQuiet) return
+    for (const each of this.#notices) this.#setting.client.write(each)
+    this.#notices = []
+  }
+
+  /** A cancel request with the right key came over another connection. */
+  #cancelAsked(): Promise<unknown> {
+    this.#front.event({ type: 'cancel' })
+    return this.#setting.target.cancel()
+  }
+
+  // ---- the ways in which it ends
+
+  /** Terminate, or the end of its stream between two statements. */
+  #clientLeaves(): void {
+    if (!this.#busy) this.#end('client-closed', { goodbye: !this.#front.terminated })
+  }
+
+  /** The client closed its side. */
+  readonly #clientEnded = (): void => {
+    if (this.#over || this.#stopGrace !== undefined) return
+    if (!this.#busy) return this.#clientLeaves()
+    this.#stopGrace = this.#setting.clock.after(halfClosedMs, () => this.#end('client-closed', {}))
+  }
+
+  /** The connection is gone, without a word. */
+  readonly #clientGone = (): void => this.#end('client-closed', {})
+
+  readonly #targetGone = (): void => {
+    if (this.#front.terminated) return this.#end('client-closed', {})
+    // Its own last error says why; ours is for an end without a word.
+    const error = this.#back.ending ? undefined : new SallyportError('target-closed')
+    this.#busy = false
+    this.#end('target-closed', { error, targetGone: true })
+  }
+
+  readonly #aborted = (): void => {
+    const error = asSallyportError(this.#setting.signal.reason)
+    if (error.code === 'recorder-failed') this.#cut(error)
+    else this.#end(error.code, { error, cut: true })
+  }
+
+  readonly #recorderFailed = (): void => {
+    this.#cut(asSallyportError(this.#setting.recording.failed.reason, 'recorder-failed'))
+  }
+
+  /** Bytes that the protocol does not allow here, or a recorder that failed. */
+  #broken(code: ErrorCode, thrown: unknown): void {
+    const error = asSallyportError(thrown, code)
+    if (error.code === 'recorder-failed') this.#cut(error)
+    else this.#end(error.code, { error, cut: true, targetGone: error.code === 'target-violation' })
+  }
+
+  /** Strict recording: not one byte more, in either direction. */
+  #cut(error: SallyportError): void {
+    if (!this.#finish()) return
+    if (this.#busy) void this.#setting.target.cancel()
+    this.#setting.client.destroy()
+    this.#setting.target.upstream.close()
+    this.#done(endingOf('cut', error.code, error))
+  }
+
+  /** Says the end to whom it concerns, closes both connections, and then tells the session. */
+  #end(reason: string, how: EndOptions): void {
+    if (!this.#finish()) return
+    const { error, cut = false } = how
+    this.#back.end()
+    // In the middle of a message nothing can be said; a client that left has nobody to hear it.
+    const heard = error !== undefined && this.#clientQuiet
+    const closings = [
+      this.#setting.client.close(heard ? fatal(error) : undefined, clientLingerMs),
+      this.#closeTarget(how)
+    ]
+    void Promise.allSettled(closings).then(() => this.#done(endingOf(cut ? 'cut' : 'ended', reason, error)))
+  }
+
+  /** Nothing is passed on from here; false when that was said before. */
+  #finish(): boolean {
+    if (this.#over) return false
+    this.#over = true
+    this.#stopGrace?.()
+    this.#leaveKeys?.()
+    const { signal, recording } = this.#setting
+    signal.removeEventListener('abort', this.#aborted)
+    recording.failed.removeEventListener('abort', this.#recorderFailed)
+    return true
+  }
+
+  async #closeTarget({ goodbye = true, targetGone = false }: EndOptions): Promise<void> {
+    const { target: { upstream, cancel }, clock } = this.#setting
+    const socket = this.#toTarget
+    // A large buffer may still be lent to a write: reading on, only to throw away, would change bytes on
+    // their way.
+    const atOnce = targetGone || this.#frontBuffer.large || this.#backBuffer.large
+    if (atOnce) upstream.close()
+    // First the cancel: a backend that is busy does not hear a goodbye.
+    if (this.#busy && !targetGone) await Promise.race([cancel(), sleep(clock, cancelMs)])
+    if (atOnce) return
+    if (socket.writable && goodbye && this.#targetQuiet) socket.write(terminate())
+    socket.end()
+    await closesWithin(socket, targetCloseMs)
+    upstream.close()
+  }
+}
+
+interface EndOptions {
+  error?: SallyportError | undefined
+  /** We end it, not a side. */
+  cut?: boolean | undefined
+  /** The target has not been told Terminate yet. */
+  goodbye?: boolean | undefined
+  /** Its connection is gone, or must be cut without another word. */
+  targetGone?: boolean | undefined
+}
+
+function endingOf(how: Ending['how'], reason: string, error: SallyportError | undefined): Ending {
+  return { how, reason, reference: error?.reference, detail: error?.detail }
+}

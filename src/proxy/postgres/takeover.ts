@@ -1,0 +1,59 @@
+// Reading an accepted socket without an allocation for each read. Node offers that (`onread`) only to sockets
+// that it connects itself; for an accepted one its handle is moved into a new socket, through an option of
+// the constructor that is not documented (tried with Node 20 and 24). So this is the one place that knows
+// about it, and where the inside of Node looks different the socket stays as it is and reads as every stream
+// does.
+import { Socket } from 'node:net'
+import type { SocketConstructorOpts } from 'node:net'
+import type { ReadBuffer } from './buffers.ts'
+
+type Receive = (chunk: Buffer, bytes: number) => boolean
+
+interface Handle {
+  reading?: boolean
+  readStop?: () => number
+  useUserBuffer?: (buffer: Uint8Array) => void
+}
+
+/** What TypeScript does not know of net.Socket. */
+interface Insides {
+  _handle: Handle | null
+}
+
+/**
+ * A socket on the connection of `accepted`, which is closed as an object; bytes go to `receive` in the
+ * buffers of `buffer`, false stops the socket until `resume`. Nothing may be unread in or waiting to be
+ * written by `accepted`; otherwise, or when Node is not as expected, `accepted` itself is returned and reads
+ * as a stream.
+ */
+export function readShared(accepted: Socket, receive: Receive, buffer: ReadBuffer): Socket {
+  const handle = (accepted as unknown as Insides)._handle
+  const movable = handle !== null && typeof handle.useUserBuffer === 'function' &&
+    typeof handle.readStop === 'function' && !accepted.destroyed && !accepted.readableEnded &&
+    accepted.readableLength === 0 && accepted.writableLength === 0
+  if (!movable) return readStream(accepted, receive)
+  handle.readStop?.()
+  handle.reading = false
+  const options = {
+    handle,
+    allowHalfOpen: true,
+    onread: {
+      buffer: buffer.next,
+      callback: (bytes: number, chunk: Uint8Array): boolean => receive(chunk as Buffer, bytes)
+    }
+  }
+  const socket = new Socket(options as unknown as SocketConstructorOpts)
+  if ((socket as unknown as Insides)._handle !== handle) return readStream(accepted, receive)
+  // Its destruction takes it off the listener's books; the connection is not its own any more.
+  ;(accepted as unknown as Insides)._handle = null
+  accepted.destroy()
+  socket.on('error', () => undefined)
+  return socket
+}
+
+function readStream(socket: Socket, receive: Receive): Socket {
+  socket.on('data', (chunk: Buffer) => {
+    if (!receive(chunk, chunk.length)) socket.pause()
+  })
+  return socket
+}

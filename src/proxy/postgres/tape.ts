@@ -1,0 +1,111 @@
+// What the recorder gets to see of a session's two streams: statements as raw bytes, answers as entries with
+// counts. Both come from a scanner that reads message headers only; the relay passes the chunks on. This file
+// is the evidence of a PostgreSQL session: what is not marked here is not on record.
+import { frameKind } from '../../recording/recording.ts'
+import type { Recording } from '../../recording/recording.ts'
+import { FrameScanner, frontTags, tagTable, watch } from '../../wire/postgres/frame.ts'
+import type { FrameSink } from '../../wire/postgres/frame.ts'
+import { parameterStatus } from '../../wire/postgres/messages.ts'
+import { ResultTape, resultTextBytesMax } from '../../wire/postgres/tape.ts'
+
+/** PostgreSQL has one stream for each session. */
+const lane = 0
+
+/**
+ * What a target may say after its login. On the tape: what ends a statement or a batch, errors, notices,
+ * settings that it reports (the encoding among them) and notifications. Counted: rows and copied data. A late
+ * request for a password, another key or another protocol version has no flag, and ends the session.
+ */
+const backTags = tagTable({
+  CEIsVZNSA: watch.collect,
+  Dd: watch.count,
+  '123cntTGHW': watch.known
+})
+
+const [readyForQuery, errorResponse, parameter] = [0x5a, 0x45, 0x53]
+
+// One for all sessions: it is filled and emptied within one read.
+const results = new ResultTape()
+
+/** The client's stream: what goes to the target. */
+export class FrontTape implements FrameSink {
+  readonly scanner: FrameScanner
+  /** The client said goodbye. */
+  terminated = false
+  /** Statements were appended since the owner last set it to false. */
+  taped = false
+  readonly #recording: Recording
+
+  constructor(recording: Recording) {
+    this.#recording = recording
+    this.scanner = new FrameScanner(frontTags, this)
+  }
+
+  header(): void {
+    this.terminated = true
+  }
+
+  tape(chunk: Buffer, start: number, end: number): void {
+    this.taped = true
+    this.#recording.append(frameKind.statement, lane, chunk.subarray(start, end))
+  }
+
+  truncated(tag: number, bodyBytes: number, keptBytes: number): void {
+    this.event({ type: 'truncated', tag: String.fromCharCode(tag), bytes: bodyBytes, kept: keptBytes })
+  }
+
+  event(event: Record<string, unknown>): void {
+    this.#recording.append(frameKind.event, lane, Buffer.from(JSON.stringify(event)))
+  }
+}
+
+/** The target's stream: what goes to the client. */
+export class BackTape implements FrameSink {
+  readonly scanner: FrameScanner
+  /** The target waits for the next statement. */
+  ready = false
+  /** The last error was one after which the target closes the connection. */
+  ending = false
+  readonly #recording: Recording
+  readonly #front: FrontTape
+
+  constructor(recording: Recording, front: FrontTape) {
+    this.#recording = recording
+    this.#front = front
+    this.scanner = new FrameScanner(backTags, this, { collectBytesMax: resultTextBytesMax })
+  }
+
+  message(tag: number, body: Buffer, bodyBytes: number): void {
+    const back = this.scanner
+    const front = this.#front.scanner
+    results.add(tag, back.rows, back.rowBytes + back.copyBytes, front.copyBytes, body, bodyBytes)
+    back.rows = back.rowBytes = back.copies = back.copyBytes = front.copies = front.copyBytes = 0
+    if (tag === readyForQuery) this.ready = true
+    else if (tag === errorResponse) this.ending = body.includes('VFATAL') || body.includes('VPANIC')
+  }
+
+  /**
+   * The settings that the target reported at login: without the encoding a replay could not read the
+   * statements.
+   */
+  begin(parameters: ReadonlyMap<string, string>): void {
+    for (const [name, value] of parameters) {
+      results.add(parameter, 0, 0, 0, parameterStatus(name, value).subarray(5))
+    }
+    this.append()
+  }
+
+  /** Puts what has been gathered into the recording; before the bytes that it speaks of are delivered. */
+  append(): void {
+    if (results.length > 0) this.#recording.append(frameKind.result, lane, results.take())
+  }
+
+  /** At the end: what was on its way when the session ended. */
+  end(): void {
+    this.append()
+    const { rows, rowBytes, copies, copyBytes } = this.scanner
+    const front = this.#front.scanner
+    if (rows + copies + front.copies === 0) return
+    this.#front.event({ type: 'cut', rows, bytes: rowBytes + copyBytes, copiedBytes: front.copyBytes })
+  }
+}

@@ -1,0 +1,260 @@
+// The ledger's moves from an intent to a live account: intend and join write it down before anything happens,
+// settle and fail take the outcome, late owns up to an effect that may have landed after somebody else took over.
+// Each compares (state, epoch) under the lock of the account's row; who lost finds no row and changes nothing.
+import type { SQL } from 'drizzle-orm'
+import type {
+  Claim, Claimant, Intent, Intended, Joined, LedgerStore, OpenFailure, Settled, SettleTerms, Term
+} from '../lease/ports.ts'
+import type { Database, Handle } from './database.ts'
+import { sql } from './drizzle.ts'
+import {
+  claimColumns, claimOf, claimantName, inMs, jsonOf, justEnded, live, query, queryOne, said, termColumns, termOf, text
+} from './ledger-sql.ts'
+import type { Row } from './ledger-sql.ts'
+
+type OpenMoves = Pick<LedgerStore, 'intend' | 'join' | 'settle' | 'fail' | 'late'>
+
+// From joining a shared account to its login on the target; generous, since the target's clock is another one.
+const loginMsMax = 120_000
+
+export function openMoves(database: Database): OpenMoves {
+  return {
+    intend: intent => database.run(handle => intend(handle, intent)),
+    join: intent => database.transaction(tx => join(tx, intent)),
+    settle: (claimant, accountId, epoch, holdId, terms) => {
+      const act = (handle: Handle): Promise<Settled> => settle(handle, claimant, accountId, epoch, holdId, terms)
+      return terms.shared ? database.transaction(tx => underLock(tx, accountId, act)) : database.run(act)
+    },
+    fail: (claimant, accountId, epoch, holdId, failure) =>
+      database.run(handle => fail(handle, claimant, accountId, epoch, holdId, failure)),
+    late: (accountId, actor, reason) => database.run(handle => late(handle, accountId, actor, reason))
+  }
+}
+
+// The lock in a statement of its own: another session may be joining a shared account at this moment, and only a
+// statement that begins under the lock sees its hold.
+async function underLock<T>(tx: Handle, accountId: string, act: (tx: Handle) => Promise<T>): Promise<T> {
+  await query(tx, sql`select id from account where id = ${accountId} for update`)
+  return act(tx)
+}
+
+/** The node, as long as this boot of it was not fenced. */
+function standing({ node, boot }: Claimant): SQL {
+  return sql`select id from node where id = ${node} and boot = ${boot}`
+}
+
+function holdRow(intent: Intent, account: SQL, from: SQL): SQL {
+  const { holdId, leaseName, owner, claimant, ttlMs, maxTtlMs } = intent
+  return sql`insert into hold (id, account, name, owner_kind, owner, node, boot, state, expires_at, max_at)
+    select ${holdId}, ${account}, ${leaseName}, ${owner.kind}, ${owner.id}, ${claimant.node}, ${claimant.boot},
+      'pending', ${inMs(ttlMs)}, ${inMs(maxTtlMs)} from ${from}`
+}
+
+async function intend(handle: Handle, intent: Intent): Promise<Intended> {
+  const { accountId, holdId, target, accountName, credential, spec, claimant, claimMs, actor } = intent
+  const row = await queryOne(handle, sql`
+    with n as (${standing(claimant)}),
+    a as (
+      insert into account (id, target, name, kind, credential, state, epoch, claimed_by, next_at, spec)
+      select ${accountId}, ${target}, ${accountName}, 'create', ${credential}, 'creating', 1,
+        ${claimantName(claimant)}, ${inMs(claimMs)}, ${jsonOf(spec)} from n
+      on conflict (target, name) do nothing returning id
+    ),
+    h as (${holdRow(intent, sql`id`, sql`a`)} returning expires_at, max_at),
+    e as (
+      insert into lease_event (account, hold, kind, actor, detail)
+      select id, ${holdId}, 'intended', ${actor}, ${openDetail(intent)} from a
+    )
+    select (select count(*) from n)::int as standing, ${termColumns('h')}
+    from (select 1) as one left join h on true`)
+  if (row === undefined || row.standing === 0) return { state: 'fenced' }
+  if (row.expires_ms === null) return { state: 'name-taken' }
+  return { state: 'claimed', accountId, epoch: 1, term: termOf(row) }
+}
+
+function openDetail({ spec, owner, accountName }: Intent): SQL {
+  const { open, close, plugin } = spec
+  return jsonOf({
+    owner: `${owner.kind} ${owner.id}`, accountName, plugin,
+    open: `${open.id} v${open.version}`, close: `${close.id} v${close.version}`
+  })
+}
+
+async function join(tx: Handle, intent: Intent): Promise<Joined> {
+  const { holdId, claimant, claimMs, deadManMs, actor } = intent
+  const account = await lockedAccount(tx, intent)
+  if (account === undefined) return { state: 'fenced' }
+  if (account.kind !== 'enable') return { state: 'name-taken' }
+  const accountId = String(account.id)
+  const hold = await ownHold(tx, intent, accountId)
+  if (hold === undefined) return { state: 'fenced' }
+  if (hold.state !== 'pending' || Number(hold.left_ms) <= 0) return { state: 'withdrawn', accountId }
+
+  if (account.state === 'active') return joinActive(tx, intent, account, termOf(hold))
+  if (account.claimed === true) return { state: 'wait', accountId }
+
+  // Off, or on its way there with nobody at it. What an overtaken claim sent may still land: look again later.
+  const term = termOf(hold)
+  const spec = { ...intent.spec, deadManAt: new Date(term.maxAt.getTime() + deadManMs).toISOString() }
+  const claimed = await queryOne(tx, sql`
+    with a as (
+      update account set state = 'creating', epoch = epoch + 1, claimed_by = ${claimantName(claimant)},
+        next_at = ${inMs(claimMs)}, spec = ${jsonOf(spec)}, attempts = 0, last_error = null,
+        verify_left = case when claimed_by is null then verify_left else greatest(verify_left, 1) end
+      where id = ${accountId} returning id, epoch
+    ),
+    e as (
+      insert into lease_event (account, hold, kind, actor, detail)
+      select id, ${holdId}, 'intended', ${actor}, ${openDetail(intent)} from a
+    )
+    select epoch from a`)
+  return { state: 'claimed', accountId, epoch: Number(claimed?.epoch), term }
+}
+
+// A login now must come before the dead-man's switch falls; where this hold may outlive it, the switch is moved.
+async function joinActive(tx: Handle, intent: Intent, account: Row, term: Term): Promise<Joined> {
+  const { holdId, actor } = intent
+  const accountId = String(account.id)
+  const pinned = account.spec as Intent['spec']
+  const fallsMs = Date.parse(pinned.deadManAt ?? '') || 0
+  if (term.maxAt.getTime() > fallsMs) {
+    await query(tx, sql`update account set next_at = now() where id = ${accountId} and claimed_by is null`)
+  }
+  const nowMs = term.expiresAt.getTime() - term.leftMs
+  if (fallsMs - nowMs < loginMsMax) return { state: 'wait', accountId }
+  await query(tx, sql`
+    with h as (update hold set state = 'active' where id = ${holdId} returning id, account)
+    insert into lease_event (account, hold, kind, actor) select account, id, 'joined', ${actor} from h`)
+  return { state: 'joined', accountId, epoch: Number(account.epoch), term, secret: text(account.secret), spec: pinned }
+}
+
+/** The row of a shared account, locked; made when it is the first time. Undefined when this node was fenced. */
+async function lockedAccount(tx: Handle, intent: Intent): Promise<Row | undefined> {
+  const { accountId, target, accountName, credential, spec, claimant } = intent
+  const locked = sql`
+    select id, kind, state, epoch, secret, spec, claimed_by is not null and next_at > now() as claimed
+    from account where target = ${target} and name = ${accountName} for update`
+  const found = await queryOne(tx, locked)
+  if (found !== undefined) return found
+  await query(tx, sql`
+    with n as (${standing(claimant)})
+    insert into account (id, target, name, kind, credential, state, spec)
+    select ${accountId}, ${target}, ${accountName}, 'enable', ${credential}, 'intended',
+      ${jsonOf(spec)} from n
+    on conflict (target, name) do nothing`)
+  return queryOne(tx, locked)
+}
+
+async function ownHold(tx: Handle, intent: Intent, accountId: string): Promise<Row | undefined> {
+  const found = await queryOne(tx, sql`
+    select state, ${termColumns('hold')} from hold where id = ${intent.holdId}`)
+  if (found !== undefined) return found
+  return queryOne(tx, sql`
+    with n as (${standing(intent.claimant)})
+    ${holdRow(intent, sql`${accountId}`, sql`n`)} returning state, ${termColumns('hold')}`)
+}
+
+async function settle(
+  handle: Handle, claimant: Claimant, accountId: string, epoch: number, holdId: string,
+  { claimMs, reassertMs, secret }: SettleTerms
+): Promise<Settled> {
+  const row = await queryOne(handle, sql`
+    with a as (
+      select id, kind from account where id = ${accountId} and epoch = ${epoch} and state = 'creating' for update
+    ),
+    h as (
+      select hold.* from hold join a on hold.account = a.id
+      where hold.id = ${holdId} and hold.state = 'pending' and hold.expires_at > now()
+        and exists (${standing(claimant)}) for update of hold
+    ),
+    wanted as (
+      select exists (select from h) or exists (
+        select from hold o join a on o.account = a.id where o.state in ${live} and o.id <> ${holdId}) as still
+    ),
+    u as (
+      update account set
+        state = case when wanted.still then 'active' else 'removing' end,
+        epoch = case when wanted.still then account.epoch else account.epoch + 1 end,
+        claimed_by = case when wanted.still then null else account.claimed_by end,
+        next_at = case when not wanted.still then ${inMs(claimMs)}
+          when account.kind = 'enable' and account.verify_left > 0 then ${inMs(reassertMs)} end,
+        active_at = now(), secret = coalesce(${secret ?? null}::text, account.secret)
+      from a, wanted where account.id = a.id returning account.*
+    ),
+    uh as (
+      update hold set state = case when exists (select from h) then 'active' else 'failed' end,
+        ended_at = case when exists (select from h) then null else now() end
+      from a where hold.id = ${holdId} and hold.account = a.id and hold.state = 'pending'
+      returning hold.id, hold.owner_kind, hold.owner, hold.state
+    ),
+    e as (
+      insert into lease_event (account, hold, kind, actor, detail)
+      select u.id, ${holdId}, case when exists (select from h) then 'active' else 'withdrawn' end, 'system',
+        jsonb_build_object('epoch', ${epoch}::int) from u
+    )
+    select exists (select from h) as handed, wanted.still, ${claimColumns('u', justEnded('uh', `uh.state = 'failed'`))},
+      (select ${ms3('h')} from h) as term
+    from u cross join wanted left join uh on true`)
+  if (row === undefined) return { state: 'fenced' }
+  if (row.handed === true) return { state: 'active', term: termOf(row.term as Row) }
+  return { state: 'withdrawn', claim: row.still === true ? undefined : claimOf(row) }
+}
+
+/** A Term as one JSON value, where it comes from a row that may be absent. */
+function ms3(name: string): SQL {
+  const h = sql.raw(name)
+  return sql`jsonb_build_object('expires_ms', extract(epoch from ${h}.expires_at) * 1000,
+    'max_ms', extract(epoch from ${h}.max_at) * 1000, 'left_ms', extract(epoch from ${h}.expires_at - now()) * 1000)`
+}
+
+async function fail(
+  handle: Handle, claimant: Claimant, accountId: string, epoch: number, holdId: string,
+  { claimMs, untouched, late: mayLand, error }: OpenFailure
+): Promise<Claim | undefined> {
+  const row = await queryOne(handle, sql`
+    with a as (
+      select id from account where id = ${accountId} and epoch = ${epoch} and state = 'creating' for update
+    ),
+    h as (
+      update hold set state = 'failed', ended_at = now() from a
+      where hold.id = ${holdId} and hold.account = a.id and hold.state in ${live}
+      returning hold.id, hold.owner_kind, hold.owner
+    ),
+    u as (
+      update account set epoch = account.epoch + 1, last_error = ${said(error)},
+        state = case when ${untouched}::boolean then 'proved-gone' else 'removing' end,
+        claimed_by = case when ${untouched}::boolean then null else ${claimantName(claimant)} end,
+        next_at = case when ${untouched}::boolean then null else ${inMs(claimMs)} end,
+        ended_at = case when ${untouched}::boolean then now() else account.ended_at end,
+        verify_left = greatest(account.verify_left, ${mayLand ? 1 : 0}::int)
+      from a where account.id = a.id returning account.*
+    ),
+    e as (
+      insert into lease_event (account, hold, kind, actor, detail)
+      select u.id, ${holdId}, 'failed', 'system', jsonb_build_object('error', ${said(error)}) from u
+    )
+    select ${claimColumns('u', justEnded('h', 'h.id is not null'))} from u left join h on true`)
+  return row === undefined || row.state !== 'removing' ? undefined : claimOf(row)
+}
+
+// Whoever took the account over may have finished with it before our effect landed; so it is looked at again, and
+// an account that others keep on is asserted. In all other states somebody is at it and will look.
+async function late(handle: Handle, accountId: string, actor: string, reason: string): Promise<boolean> {
+  const rows = await query(handle, sql`
+    with a as (select id, state from account where id = ${accountId} for update),
+    u as (
+      update account set
+        state = case when a.state = 'proved-gone' then 'removing' else a.state end,
+        epoch = case when a.state = 'proved-gone' then account.epoch + 1 else account.epoch end,
+        next_at = case when a.state in ('proved-gone', 'active') then now() else account.next_at end,
+        ended_at = case when a.state = 'proved-gone' then null else account.ended_at end,
+        verify_left = greatest(account.verify_left, 1)
+      from a where account.id = a.id returning account.id
+    ),
+    e as (
+      insert into lease_event (account, kind, actor, detail)
+      select id, 'look-again', ${actor}, jsonb_build_object('reason', ${said(reason)}) from u
+    )
+    select id from u`)
+  return rows.length > 0
+}

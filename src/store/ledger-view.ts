@@ -1,0 +1,143 @@
+// What people ask the ledger: which leases there are, what happened to one, what still needs a target, what we know of
+// a name that was found somewhere. Reads only; the status of a lease is decided in one place (leaseStatus), and a
+// filter by status asks for the combinations that give it.
+import type { SQL } from 'drizzle-orm'
+import type {
+  Known, LeaseEventRow, LeaseFilter, LeaseRow, LedgerGauges, LedgerStore
+} from '../lease/ports.ts'
+import { renewableMs } from '../lease/renew.ts'
+import { accountStates, holdStates, leaseStatus } from '../lease/states.ts'
+import type { AccountState, HoldState } from '../lease/states.ts'
+import type { Database, Handle } from './database.ts'
+import { sql } from './drizzle.ts'
+import { instant, live, ms, query, queryOne, setOf, text } from './ledger-sql.ts'
+import type { Row } from './ledger-sql.ts'
+
+type Views = Pick<LedgerStore,
+  'endedOf' | 'liveHolds' | 'list' | 'show' | 'history' | 'dependants' | 'known' | 'gauges'>
+
+// Everything that a person can be shown at once; beyond that they filter.
+const listMax = 1000
+
+export function ledgerViews(database: Database): Views {
+  const read = <T>(act: (handle: Handle) => Promise<T>): Promise<T> => database.run(act)
+  return {
+    endedOf: ids => read(async handle => (await query(handle, sql`
+      select id, state from hold where id in ${setOf(ids)} and state not in ${live}`))
+      .map(row => ({ id: String(row.id), state: row.state as HoldState }))),
+    liveHolds: where => read(async handle => {
+      const match = 'target' in where ? sql`a.target = ${where.target}` : sql`a.credential = ${where.credential}`
+      const rows = await query(handle, sql`
+        select h.id from hold h join account a on a.id = h.account where h.state in ${live} and ${match} order by h.id`)
+      return rows.map(row => String(row.id))
+    }),
+    list: filter => read(handle => list(handle, filter)),
+    show: id => read(async handle => {
+      const row = await queryOne(handle, leases(sql`h.id = ${id}`, 1))
+      return row === undefined ? undefined : leaseOf(row)
+    }),
+    history: id => read(handle => history(handle, id)),
+    dependants: (kind, name) => read(handle => dependants(handle, kind, name)),
+    known: (target, names) => read(handle => known(handle, target, names)),
+    gauges: () => read(gauges)
+  }
+}
+
+const settled = sql`((a.ended_at is not null and h.ended_at <= a.ended_at) or exists (
+  select from hold o where o.account = a.id and o.state in ${live} and o.id <> h.id))`
+
+function leases(where: SQL, limit: number): SQL {
+  return sql`
+    select h.id, h.name, h.account, a.name as account_name, a.kind, a.state as account_state, a.target, a.credential,
+      h.owner_kind, h.owner, h.state as hold_state, ${ms(sql`h.issued_at`)} as issued_ms,
+      ${ms(sql`h.expires_at`)} as expires_ms, ${ms(sql`h.max_at`)} as max_ms, ${ms(sql`h.ended_at`)} as ended_ms,
+      h.renewals, a.attempts, a.last_error, ${settled} as settled, ${ms(sql`now()`)} as now_ms
+    from hold h join account a on a.id = h.account where ${where}
+    order by h.issued_at desc, h.id desc limit ${limit}::int`
+}
+
+async function list(handle: Handle, { target, credential, owner, status, limit }: LeaseFilter): Promise<LeaseRow[]> {
+  const parts = [sql`true`]
+  if (target !== undefined) parts.push(sql`a.target = ${target}`)
+  if (credential !== undefined) parts.push(sql`a.credential = ${credential}`)
+  if (owner !== undefined) parts.push(sql`h.owner = ${owner}`)
+  if (status !== undefined) {
+    parts.push(sql`h.state || ' ' || a.state || ' ' || ${settled}::text in ${setOf(combinations(status))}`)
+  }
+  const rows = await query(handle, leases(sql.join(parts, sql` and `), Math.min(limit, listMax)))
+  return rows.map(leaseOf)
+}
+
+function combinations(status: string): readonly string[] {
+  return holdStates.flatMap(hold => accountStates.flatMap(account => [true, false].flatMap(done =>
+    leaseStatus(hold, account, done) === status ? [`${hold} ${account} ${done}`] : [])))
+}
+
+function leaseOf(row: Row): LeaseRow {
+  const holdState = row.hold_state as HoldState
+  const accountState = row.account_state as AccountState
+  const expiresAt = instant(row.expires_ms)
+  const maxAt = instant(row.max_ms)
+  const lease = { state: holdState, expiresAtMs: expiresAt.getTime(), maxAtMs: maxAt.getTime() }
+  return {
+    id: String(row.id), name: String(row.name), account: String(row.account), accountName: String(row.account_name),
+    accountKind: row.kind as LeaseRow['accountKind'], accountState, target: String(row.target), credential: String(row.credential),
+    ownerKind: row.owner_kind as LeaseRow['ownerKind'], owner: String(row.owner),
+    status: leaseStatus(holdState, accountState, row.settled === true), holdState,
+    createdAt: instant(row.issued_ms), expiresAt, maxAt, endedAt: row.ended_ms === null ? null : instant(row.ended_ms),
+    renewals: Number(row.renewals), renewableMs: renewableMs(lease, Number(row.now_ms)),
+    attempts: Number(row.attempts), lastError: text(row.last_error) ?? null
+  }
+}
+
+// Events of the lease itself, and those of its account from then on; of a shared account, until it was next off.
+async function history(handle: Handle, holdId: string): Promise<LeaseEventRow[]> {
+  const rows = await query(handle, sql`
+    select ${ms(sql`e.at`)} as at_ms, e.kind, e.actor, e.detail from lease_event e join hold h on h.id = ${holdId}
+    where e.hold = h.id or (e.account = h.account and e.hold is null and e.at >= h.issued_at and e.id <= coalesce((
+      select min(p.id) from lease_event p join account a on a.id = p.account
+      where p.account = h.account and p.kind = 'proved-gone' and p.at >= h.ended_at and a.kind = 'enable'), e.id))
+    order by e.id`)
+  return rows.map(row => ({
+    at: instant(row.at_ms), kind: String(row.kind), actor: String(row.actor),
+    detail: row.detail as Record<string, unknown>
+  }))
+}
+
+async function dependants(handle: Handle, kind: 'target' | 'credential', name: string): Promise<string[]> {
+  const match = kind === 'target'
+    ? sql`a.target = ${name}`
+    : sql`(a.credential = ${name} or a.spec ->> 'authenticationCredential' = ${name})`
+  const rows = await query(handle, sql`
+    select a.name, a.target, a.state from account a where a.state <> 'proved-gone' and ${match}
+    order by a.target, a.name limit ${listMax}::int`)
+  return rows.map(row => `account ${String(row.name)} on ${String(row.target)} is ${String(row.state)}`)
+}
+
+async function known(handle: Handle, target: string, names: readonly string[]): Promise<Known[]> {
+  const rows = await query(handle, sql`
+    select a.id, a.name, a.state, exists (select from hold h where h.account = a.id and h.state in ${live}) as wanted
+    from account a where a.target = ${target} and a.name in ${setOf(names)}`)
+  return rows.map(row => ({
+    accountId: String(row.id), name: String(row.name), state: row.state as AccountState, wanted: row.wanted === true
+  }))
+}
+
+// Named one by one, so that the index on the state serves: accounts that are gone are by far the most.
+const notGone = accountStates.filter(state => state !== 'proved-gone')
+const unwanted = notGone.filter(state => !['active', 'intended', 'creating'].includes(state))
+
+async function gauges(handle: Handle): Promise<LedgerGauges> {
+  const row = await queryOne(handle, sql`
+    select coalesce((select jsonb_object_agg(state, accounts) from (
+        select state, count(*)::int as accounts from account where state in ${setOf(notGone)} group by state) as s), '{}'
+      ) as accounts,
+      (select count(*) from hold where state in ${live})::int as holds,
+      coalesce((select extract(epoch from now() - min(h.last)) from (
+        select max(o.ended_at) as last from account a join hold o on o.account = a.id
+        where a.state in ${setOf(unwanted)} group by a.id) as h), 0)::float8 as oldest`)
+  return {
+    accounts: (row?.accounts ?? {}) as LedgerGauges['accounts'], holds: Number(row?.holds ?? 0),
+    oldestUnwantedSeconds: Number(row?.oldest ?? 0)
+  }
+}

@@ -1,0 +1,324 @@
+// A small client for our own statements on a target (hooks, checks), on top of the hardened login. It speaks
+// the extended protocol, so one call is one statement: a second one hidden behind a semicolon is refused by
+// the server. The target is not believed: every message must be due in its phase, results are bounded, and
+// each statement has a limit of time. What is lost on the way is a ConnectionLost: the statement may or may
+// not have been carried out.
+import { UpstreamError, WireError } from '../error.ts'
+import type { Channel, Message } from './channel.ts'
+import {
+  bind, describe, execute, parse, sync, terminate, type Report, type TransactionStatus
+} from './messages.ts'
+import {
+  parseCommandComplete, parseDataRow, parseNotification, parseParameterStatus, parseReadyForQuery,
+  parseReport, parseRowDescription, type Column
+} from './parse.ts'
+import { closesWithin, openChannel, sendCancel, type UpstreamOptions } from './upstream.ts'
+
+/** All answers to one statement: what a hook reads is a catalogue, not a table. */
+export const resultBytesMax = 8 * 1024 * 1024
+export const resultRowsMax = 100_000
+
+/** Notices, notifications and parameter changes within one statement. */
+const asynchronousMax = 10_000
+
+/** A cancel request that nobody answers is not waited for longer. */
+const cancelMs = 2000
+
+/** Nor is an orderly end. */
+const closeMs = 1000
+
+/**
+ * Settings of a connection that runs our own statements, so that neither the role's nor the database's
+ * settings on the target change what they mean (CVE-2025-12819, and `\'` in literals). Overruled by
+ * `parameters`.
+ */
+export const clientSettings: Readonly<Record<string, string>> = {
+  client_encoding: 'UTF8',
+  standard_conforming_strings: 'on',
+  search_path: 'pg_catalog, pg_temp',
+  DateStyle: 'ISO, YMD',
+  IntervalStyle: 'postgres',
+  TimeZone: 'UTC',
+  application_name: 'sallyport'
+}
+
+export interface ClientOptions extends Omit<UpstreamOptions, 'readBuffer'> {
+  limits?: { resultBytesMax?: number, resultRowsMax?: number } | undefined
+}
+
+export interface QueryOptions {
+  /** For this statement; then it is cancelled and the connection is cut. */
+  timeoutMs: number
+  /** Values of `$1`, `$2` …, as text. */
+  values?: readonly (string | null)[] | undefined
+}
+
+export interface QueryResult {
+  /** Every value as text; SQL NULL is null. */
+  rows: (string | null)[][]
+  columns: string[]
+  /** E.g. `CREATE ROLE`, `SELECT 3`; empty for an empty statement. */
+  tag: string
+}
+
+/** The target refused a statement: it was not carried out, and the connection can be used further. */
+export class ServerError extends Error {
+  readonly sqlstate: string
+  readonly severity: string
+  readonly serverMessage: string
+  readonly detail: string | undefined
+  readonly hint: string | undefined
+
+  constructor({ sqlstate, severity, message, detail, hint }: Report) {
+    super(`${sqlstate}: ${message}`)
+    this.name = 'ServerError'
+    this.sqlstate = sqlstate
+    this.severity = severity
+    this.serverMessage = message
+    this.detail = detail
+    this.hint = hint
+  }
+}
+
+export type LossReason = 'closed' | 'timeout' | 'violation' | 'too-large'
+
+/** The answer is lost and the connection with it: the statement may have been carried out. Look. */
+export class ConnectionLost extends Error {
+  readonly reason: LossReason
+
+  constructor(reason: LossReason, message: string, cause?: unknown) {
+    super(message, cause === undefined ? undefined : { cause })
+    this.name = 'ConnectionLost'
+    this.reason = reason
+  }
+}
+
+function lossOf(thrown: unknown): ConnectionLost {
+  if (thrown instanceof ConnectionLost) return thrown
+  const reason = thrown instanceof WireError ? 'violation' : 'closed'
+  return new ConnectionLost(reason, thrown instanceof Error ? thrown.message : String(thrown), thrown)
+}
+
+function tooLarge(): ConnectionLost {
+  return new ConnectionLost('too-large', 'the answer is larger than the limit')
+}
+
+/** What a target may say at any time; it is only looked at for its form. @throws WireError */
+function checkAsynchronous(tag: number, body: Buffer): void {
+  if (tag === 0x4e) parseReport(body)
+  else if (tag === 0x41) parseNotification(body)
+  else parseParameterStatus(body)
+}
+
+/** What may come next: each message moves the phase on. */
+type Phase = 'parse' | 'bind' | 'describe' | 'rows' | 'complete' | 'failed'
+
+/** One statement's answers, put together message by message. */
+class Answer {
+  readonly #rowsMax: number
+  #bytesLeft: number
+  #asynchronousLeft = asynchronousMax
+  #phase: Phase = 'parse'
+  #columns: Column[] = []
+  #rows: (string | null)[][] = []
+  #tag = ''
+  /** The target's refusal, until ReadyForQuery makes it final. */
+  error: ServerError | undefined
+
+  constructor(bytesMax: number, rowsMax: number) {
+    this.#bytesLeft = bytesMax
+    this.#rowsMax = rowsMax
+  }
+
+  result(): QueryResult {
+    if (this.error !== undefined) throw this.error
+    return { rows: this.#rows, columns: this.#columns.map(column => column.name), tag: this.#tag }
+  }
+
+  /** Takes a message that is not ReadyForQuery. @throws WireError when it is not due */
+  take({ tag, body }: Message): void {
+    this.#bytesLeft -= body.length
+    if (this.#bytesLeft < 0) throw tooLarge()
+    switch (String.fromCharCode(tag)) {
+      case '1':
+        return this.#move('parse', 'bind')
+      case '2':
+        return this.#move('bind', 'describe')
+      case 'n':
+        return this.#move('describe', 'rows')
+      case 'T':
+        this.#move('describe', 'rows')
+        this.#columns = parseRowDescription(body)
+        return
+      case 'D':
+        this.#move('rows', 'rows')
+        if (this.#rows.length >= this.#rowsMax) throw tooLarge()
+        this.#rows.push(parseDataRow(body, this.#columns.length))
+        return
+      case 'C':
+        this.#move('rows', 'complete')
+        this.#tag = parseCommandComplete(body).tag
+        return
+      case 'I':
+        return this.#move('rows', 'complete')
+      case 'E':
+        // Also after CommandComplete: a deferred constraint fails when Sync commits.
+        if (this.#phase === 'failed') throw new WireError('a second error for one statement')
+        this.#phase = 'failed'
+        this.error = new ServerError(parseReport(body))
+        return
+      case 'N':
+      case 'A':
+      case 'S':
+        if (--this.#asynchronousLeft < 0) throw new WireError('too many notices for one statement')
+        checkAsynchronous(tag, body)
+        return
+      default:
+        throw new WireError(`message 0x${tag.toString(16)} is not an answer to a statement`)
+    }
+  }
+
+  /** @throws WireError unless the statement is over */
+  finish(): void {
+    if (this.#phase !== 'complete' && this.#phase !== 'failed') {
+      throw new WireError('the answer ended too early')
+    }
+  }
+
+  #move(from: Phase, to: Phase): void {
+    if (this.#phase !== from) throw new WireError('an answer is out of order')
+    this.#phase = to
+  }
+}
+
+export class Client {
+  /** What the target reported, kept up to date. */
+  readonly parameters: Map<string, string>
+  readonly pid: number
+  transactionStatus: TransactionStatus
+  readonly #channel: Channel
+  readonly #cancelKey: Buffer
+  readonly #options: ClientOptions
+  #lost: ConnectionLost | undefined
+  #queue: Promise<unknown> = Promise.resolve()
+
+  constructor(
+    channel: Channel, cancelKey: Buffer, options: ClientOptions,
+    { parameters, pid, transactionStatus }: Pick<Client, 'parameters' | 'pid' | 'transactionStatus'>
+  ) {
+    this.#channel = channel
+    this.#cancelKey = cancelKey
+    this.#options = options
+    this.parameters = parameters
+    this.pid = pid
+    this.transactionStatus = transactionStatus
+  }
+
+  /**
+   * Runs one statement. Calls wait for those before them; `timeoutMs` counts from the sending.
+   * @throws ServerError when the target refused it, ConnectionLost when the answer is lost, WireError for a
+   * statement that cannot be sent (zero byte, lone surrogate)
+   */
+  query(sql: string, options: QueryOptions): Promise<QueryResult> {
+    const result = this.#queue.then(() => this.#run(sql, options))
+    this.#queue = result.catch(() => undefined)
+    return result
+  }
+
+  /** Ends the connection in order; cuts it when the target does not close within a second. Never throws. */
+  async close(): Promise<void> {
+    await this.#queue
+    if (this.#lost !== undefined) return
+    this.#lost = new ConnectionLost('closed', 'the connection was closed')
+    const { socket } = this.#channel
+    this.#channel.detach()
+    socket.end(terminate())
+    await closesWithin(socket, closeMs)
+    socket.destroy()
+  }
+
+  async #run(sql: string, { timeoutMs, values = [] }: QueryOptions): Promise<QueryResult> {
+    if (this.#lost !== undefined) throw this.#lost
+    const steps = [parse('', sql), bind('', '', values), describe('P', ''), execute(''), sync()]
+    const request = Buffer.concat(steps)
+    const timer = setTimeout(() => {
+      this.#channel.fail(new ConnectionLost('timeout', `the statement took longer than ${timeoutMs} ms`))
+    }, timeoutMs)
+    try {
+      this.#hearEarlier()
+      this.#channel.write(request)
+      const answer = await this.#answer()
+      return answer.result()
+    } catch (thrown) {
+      if (thrown instanceof ServerError) throw thrown
+      this.#lost = lossOf(thrown)
+      void this.#giveUp()
+      throw this.#lost
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+
+  /** What came between two statements: nothing that could be taken for the answer to the next. */
+  #hearEarlier(): void {
+    for (;;) {
+      const message = this.#channel.messageAtHand(resultBytesMax)
+      if (message === undefined) return
+      const { tag, body } = message
+      if (tag === 0x45) {
+        const error = new ServerError(parseReport(body))
+        throw new ConnectionLost('closed', error.message, error)
+      }
+      if (tag !== 0x4e && tag !== 0x41 && tag !== 0x53) throw new WireError('an answer before the statement')
+      checkAsynchronous(tag, body)
+      if (tag === 0x53) this.#note(body)
+    }
+  }
+
+  async #answer(): Promise<Answer> {
+    const { resultBytesMax: bytesMax = resultBytesMax, resultRowsMax: rowsMax = resultRowsMax } =
+      this.#options.limits ?? {}
+    const answer = new Answer(bytesMax, rowsMax)
+    for (;;) {
+      let message: Message
+      try {
+        message = await this.#channel.message(bytesMax)
+      } catch (thrown) {
+        // A FATAL error is the last thing that a target says; it is the reason of the loss.
+        if (answer.error !== undefined && thrown instanceof UpstreamError) {
+          throw new ConnectionLost('closed', answer.error.message, answer.error)
+        }
+        throw thrown
+      }
+      if (message.tag === 0x5a) {
+        answer.finish()
+        this.transactionStatus = parseReadyForQuery(message.body)
+        return answer
+      }
+      answer.take(message)
+      if (message.tag === 0x53) this.#note(message.body)
+    }
+  }
+
+  #note(body: Buffer): void {
+    const { name, value } = parseParameterStatus(body)
+    // A target cannot grow the map for ever: only names of the login are kept.
+    if (this.parameters.has(name)) this.parameters.set(name, value)
+  }
+
+  /** The target may still be at work: cancel that, then cut. */
+  async #giveUp(): Promise<void> {
+    const { host, port, tls } = this.#options
+    if (this.#lost?.reason !== 'closed') {
+      await sendCancel({ host, port, tls, pid: this.pid, key: this.#cancelKey, timeoutMs: cancelMs })
+    }
+    this.#channel.destroy()
+  }
+}
+
+/** Logs in for statements of our own. @throws UpstreamError */
+export async function connectClient(options: ClientOptions): Promise<Client> {
+  const settings = new Map([...Object.entries(clientSettings), ...options.parameters ?? []])
+  const { channel, cancelKey, ...loggedIn } = await openChannel({ ...options, parameters: settings })
+  return new Client(channel, cancelKey, options, loggedIn)
+}

@@ -1,0 +1,221 @@
+// Every move of the ledger's store, tried from every state: the only changes of state are those of the table in
+// src/lease/states.ts, every one of the table really happens, and whoever comes with an epoch or a state that is not
+// the account's changes nothing at all. On both stores.
+// deadline: 180 s
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import type { Claim, Claimant, Intent, LedgerStore, RemovalResult } from '../src/lease/ports.ts'
+import { accountStates, leaseStatus, moves } from '../src/lease/states.ts'
+import type { AccountState } from '../src/lease/states.ts'
+import { openStore, openWorld, request } from './peers/lease-world.ts'
+import type { StoreKind, World } from './peers/lease-world.ts'
+
+type Kind = 'create' | 'enable'
+
+interface Setting {
+  state: AccountState
+  kind: Kind
+  claimed: boolean
+  /** A live hold, or none. */
+  hold: 'pending' | 'active' | 'none'
+}
+
+const claimant: Claimant = { node: 'one', boot: 'b1' }
+const epoch = 5
+
+// One statement for each try: there are thousands of them.
+async function arrange(world: World, { state, kind, claimed, hold }: Setting): Promise<void> {
+  const spec = JSON.stringify({ ...request(kind).spec, deadManAt: '2999-01-01T00:00:00Z' }).replaceAll(`'`, `''`)
+  const replace = (columns: string): string =>
+    columns.split(', ').map(column => `${column} = excluded.${column}`).join(', ')
+  const accountColumns = 'target, name, kind, credential, state, epoch, claimed_by, next_at, spec, verify_left, ended_at'
+  const holdColumns = 'account, name, owner_kind, owner, node, boot, state, expires_at, max_at, ended_at'
+  await world.rows(`with n as (
+      insert into node (id, boot) values ('one', 'b1') on conflict (id) do update set boot = 'b1'
+    ), h as (delete from hold where id <> 'h'), r as (delete from receipt), e as (delete from lease_event), a as (
+      insert into account (id, ${accountColumns}) values ('a', 'orders', 'deploy', '${kind}', 'c', '${state}', ${epoch},
+        ${claimed ? `'one/b1'` : 'null'}, now() - interval '1 second', '${spec}', 0, null)
+      on conflict (id) do update set ${replace(accountColumns)}
+    )
+    insert into hold (id, ${holdColumns}) values ('h', 'a', 'l', 'session', 's', 'one', 'b1',
+      '${hold === 'none' ? 'released' : hold}', now() + interval '1 hour', now() + interval '1 hour',
+      ${hold === 'none' ? 'now()' : 'null'})
+    on conflict (id) do update set ${replace(holdColumns)}`)
+}
+
+function claimOf({ state, kind }: Setting, changes: Partial<Claim> = {}): Claim {
+  return {
+    accountId: 'a', name: 'deploy', kind, target: 'orders', credential: 'c', state, epoch, attempts: 0, verifyLeft: 0,
+    spec: request(kind).spec, secret: undefined, holds: [], createdAt: new Date(0), activeAt: undefined,
+    wantedUntil: undefined, ...changes
+  }
+}
+
+function intentOf(changes: Partial<Intent> = {}): Intent {
+  return {
+    claimant, accountId: 'b', holdId: 'h2', kind: 'enable', target: 'orders', accountName: 'deploy', credential: 'c',
+    spec: request('enable').spec, leaseName: 'l', owner: { kind: 'session', id: 's2' }, actor: 'x', ttlMs: 60_000,
+    maxTtlMs: 60_000, deadManMs: 60_000, claimMs: 60_000, ...changes
+  }
+}
+
+function resultOf(state: RemovalResult['state']): RemovalResult {
+  return {
+    state, nextInMs: 1000, attempts: 1, verifyLeft: 0, error: undefined, event: { kind: state, detail: {} },
+    receipts: [{ id: 'r', session: 's', body: '{"state":"x"}', keyId: 'k', signature: 's' }]
+  }
+}
+
+const terms = { claimMs: 1000, reassertMs: 1000, secret: undefined }
+const failure = { claimMs: 1000, late: true, error: 'no' }
+const results = ['proved-gone', 'removing', 'stuck', 'quarantined', 'unreachable'] as const
+
+// Moves that name an epoch: they must do nothing with another.
+const fencedMoves: Record<string, (store: LedgerStore, setting: Setting, itsEpoch: number) => Promise<unknown>> = {
+  'settle': (store, { kind }, its) => store.settle(claimant, 'a', its, 'h', { ...terms, shared: kind === 'enable' }),
+  'fail': (store, _setting, its) => store.fail(claimant, 'a', its, 'h', { ...failure, untouched: false }),
+  'fail untouched': (store, _setting, its) => store.fail(claimant, 'a', its, 'h', { ...failure, untouched: true }),
+  'assert': (store, setting, its) =>
+    store.asserted(claimant, claimOf(setting, { epoch: its }), { againInMs: undefined, error: undefined, deadManAt: undefined }),
+  ...Object.fromEntries(results.map(result => [`finish ${result}`, (store: LedgerStore, setting: Setting, its: number) =>
+    store.finish(claimant, claimOf(setting, { epoch: its }), resultOf(result))]))
+}
+
+const freeMoves: Record<string, (world: World) => Promise<unknown>> = {
+  'join': ({ store }) => store.join(intentOf()),
+  'late': ({ store }) => store.late('a', 'x', 'why'),
+  'due': ({ store }) => store.due({ claimant, claimMs: 1000, limit: 10, perTarget: 10, busy: [] }),
+  'due of another target': ({ store }) => store.due({ claimant, claimMs: 1000, limit: 10, perTarget: 10, busy: ['orders'] }),
+  'probe': ({ store }) => store.probe(),
+  'wake': ({ store }) => store.wake('orders', 10),
+  'renew': ({ store }) => store.renew('h', 10, 'x'),
+  'end alone': ({ store }) => store.end({ holdId: 'h', shared: false, as: 'released', actor: 'x', detail: {}, claimant, claimMs: 9 }),
+  'end shared': ({ store }) => store.end({ holdId: 'h', shared: true, as: 'revoked', actor: 'x', detail: {}, claimant, claimMs: 9 }),
+  'expire': async world => {
+    await world.rows(`update hold set expires_at = now() - interval '1 second' where id = 'h'`)
+    await world.store.expire(10)
+  },
+  'sweep after a restart': async world => {
+    await world.store.boot({ node: 'one', boot: 'b2' })
+    await world.store.sweep(10)
+  }
+}
+
+function settings(): readonly Setting[] {
+  const all: Setting[] = []
+  for (const state of accountStates) {
+    for (const kind of ['create', 'enable'] as const) {
+      for (const claimed of [true, false]) {
+        for (const hold of ['pending', 'active', 'none'] as const) all.push({ state, kind, claimed, hold })
+      }
+    }
+  }
+  return all
+}
+
+async function account(world: World): Promise<string> {
+  return JSON.stringify((await world.rows(`select * from account where id = 'a'`))[0])
+}
+
+async function state(world: World): Promise<AccountState> {
+  return (await world.rows(`select state from account where id = 'a'`))[0]?.state as AccountState
+}
+
+for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[]) {
+  let opened: Awaited<ReturnType<typeof openStore>>
+
+  test(`${kind}: accounts change state only as the table of moves says, and every move of the table happens`, async () => {
+    opened = await openStore(kind)
+    await using world = await openWorld(opened.database)
+    const seen = new Map<string, string>()
+    for (const setting of settings()) {
+      const acts: [string, () => Promise<unknown>][] = [
+        ...Object.entries(freeMoves).map(([name, act]): [string, () => Promise<unknown>] => [name, () => act(world)]),
+        ...Object.entries(fencedMoves).map(([name, act]): [string, () => Promise<unknown>] =>
+          [name, () => act(world.store, setting, epoch)])
+      ]
+      for (const [name, act] of acts) {
+        await arrange(world, setting)
+        const before = await account(world)
+        await act()
+        const after = await state(world)
+        if (before === await account(world)) continue
+        const isLegal = after === setting.state || moves[setting.state].includes(after)
+        assert.ok(isLegal, `${name} moved ${JSON.stringify(setting)} to ${after}`)
+        seen.set(`${setting.state} ${after}`, name)
+      }
+    }
+    const missing = accountStates.flatMap(from => moves[from].filter(to => !seen.has(`${from} ${to}`)).map(to => `${from} → ${to}`))
+    assert.equal(missing, [], 'moves of the table that nothing makes')
+  })
+
+  test(`${kind}: an outcome for an older or newer epoch changes nothing`, async () => {
+    await using world = await openWorld(opened.database)
+    for (const setting of settings()) {
+      await arrange(world, setting)
+      const before = await account(world)
+      for (const [name, act] of Object.entries(fencedMoves)) {
+        for (const its of [epoch - 1, epoch + 1]) {
+          await act(world.store, setting, its)
+          assert.is(await account(world), before, `${name} with epoch ${its} on ${JSON.stringify(setting)}`)
+        }
+      }
+      assert.equal(await world.rows('select id from receipt'), [])
+    }
+  })
+
+  test(`${kind}: an outcome counts only from the claimant, in the state that was claimed`, async () => {
+    await using world = await openWorld(opened.database)
+    const setting: Setting = { state: 'removing', kind: 'create', claimed: true, hold: 'none' }
+    await arrange(world, setting)
+    const before = await account(world)
+    assert.is(await world.store.finish({ node: 'two', boot: 'b1' }, claimOf(setting), resultOf('proved-gone')), 'fenced')
+    assert.is(await world.store.finish(claimant, claimOf(setting, { state: 'stuck' }), resultOf('proved-gone')), 'fenced')
+    assert.is(await account(world), before)
+    assert.is(await world.store.finish(claimant, claimOf(setting), resultOf('proved-gone')), 'done')
+    assert.is(await world.store.finish(claimant, claimOf(setting), resultOf('stuck')), 'fenced')
+    assert.is(await state(world), 'proved-gone')
+  })
+
+  test(`${kind}: a node that was declared dead begins nothing and hands out nothing`, async () => {
+    await using world = await openWorld(opened.database)
+    await arrange(world, { state: 'creating', kind: 'create', claimed: true, hold: 'pending' })
+    await world.store.boot({ node: 'two', boot: 'b' })
+    await world.rows(`update node set beat_at = now() - interval '1 hour' where id = 'one'`)
+    const beat = await world.store.beat({ claimant: { node: 'two', boot: 'b' }, ttlMs: 30_000, declare: true })
+    assert.equal(beat, { alive: true, peers: 0, declared: ['one'] })
+    assert.is((await world.store.beat({ claimant, ttlMs: 30_000, declare: true })).alive, false)
+    assert.is((await world.store.intend(intentOf({ kind: 'create', accountName: 'new' }))).state, 'fenced')
+    assert.is((await world.store.join(intentOf({ accountName: 'new2' }))).state, 'fenced')
+    const settled = await world.store.settle(claimant, 'a', epoch, 'h', { ...terms, shared: false })
+    assert.is(settled.state, 'withdrawn')
+  })
+
+  test(`${kind}: a node is not declared dead while it beats, nor by one that may not`, async () => {
+    await using world = await openWorld(opened.database)
+    await world.store.boot(claimant)
+    await world.store.boot({ node: 'two', boot: 'b' })
+    const of = { claimant, ttlMs: 30_000 }
+    assert.equal(await world.store.beat({ ...of, declare: true }), { alive: true, peers: 1, declared: [] })
+    await world.rows(`update node set beat_at = now() - interval '1 hour' where id = 'two'`)
+    assert.equal(await world.store.beat({ ...of, declare: false }), { alive: true, peers: 0, declared: [] })
+  })
+
+  test(`${kind}: a filter by status shows what the status column shows, in every combination`, async () => {
+    await using world = await openWorld(opened.database)
+    for (const accountState of accountStates) {
+      for (const hold of ['pending', 'active', 'released', 'expired', 'revoked', 'failed'] as const) {
+        await arrange(world, { state: accountState, kind: 'create', claimed: false, hold: 'none' })
+        await world.rows(`update hold set state = '${hold}' where id = 'h'`)
+        const [row] = await world.store.list({ limit: 10 })
+        assert.is(row?.status, leaseStatus(hold, accountState, false))
+        for (const status of ['active', 'expired', 'revoked', 'revoking', 'failed']) {
+          assert.is((await world.store.list({ status, limit: 10 })).length, row?.status === status ? 1 : 0)
+        }
+      }
+    }
+    await opened.close()
+  })
+}
+
+test.run()

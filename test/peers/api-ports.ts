@@ -1,0 +1,269 @@
+// The ports of the API over plain maps: for tests of the API and of the command line that are not about the store.
+// Templates, plugins, policy and verifiers are the real ones; only where rows live, and what targets answer, is not.
+// A change that throws leaves nothing behind, as in the store.
+import { readFileSync, readdirSync } from 'node:fs'
+import { shippedPlugins } from '../../plugins/shipped.ts'
+import type {
+  ApiPorts, AuditRow, LeaseRow, ReceiptRow, ResourceChange, ResourceRow, SessionRow, TemplateRow, TokenRow
+} from '../../src/api/ports.ts'
+import { systemClock } from '../../src/clock.ts'
+import { SallyportError } from '../../src/errors.ts'
+import { createShelf } from '../../src/jit/shelf.ts'
+import { parseTemplate } from '../../src/jit/template.ts'
+import { choicesOf } from '../../src/policy/authorise.ts'
+import { printLoginName, readLoginName } from '../../src/policy/login-name.ts'
+import type { Declared } from '../../src/policy/types.ts'
+import { Secret } from '../../src/secret.ts'
+import { makeVerifier, mockVerifier, verifyPassword } from '../../src/wire/postgres/verifier.ts'
+
+/** What a test may look at and prepare. */
+export interface Memory {
+  resources: Map<string, ResourceRow>
+  secrets: Map<string, string>
+  tokens: Map<string, TokenRow>
+  templates: TemplateRow[]
+  sessions: SessionRow[]
+  receipts: Map<string, ReceiptRow>
+  leases: LeaseRow[]
+  audit: AuditRow[]
+  /** Sentences by `kind/name`: what the ledger still needs. */
+  dependants: Map<string, string[]>
+  failures: SallyportError[]
+  killed: string[]
+  throttled: boolean
+}
+
+export function createMemory(): { memory: Memory, ports: ApiPorts } {
+  const memory: Memory = {
+    resources: new Map(), secrets: new Map(), tokens: new Map(), templates: shippedRows(), sessions: [],
+    receipts: new Map(), leases: [], audit: [], dependants: new Map(), failures: [], killed: [], throttled: false
+  }
+  const ports: ApiPorts = {
+    clock: systemClock, version: '0.0.0-test', node: 'test',
+    shelf: createShelf(shippedPlugins),
+    prove: (credential, signal) => {
+      signal.throwIfAborted()
+      return Promise.resolve({
+        passed: credential !== 'orders-broken',
+        steps: [{ name: 'create', passed: true, detail: '', milliseconds: 3 }]
+      })
+    },
+    failed: error => memory.failures.push(error),
+    ...storePorts(memory),
+    ...evidencePorts(memory),
+    health: {
+      ready: () => Promise.resolve(true),
+      examine: () => Promise.resolve([{ name: 'store', status: 'ok', detail: 'answers in 1 ms' }])
+    }
+  }
+  return { memory, ports }
+}
+
+function shippedRows(): TemplateRow[] {
+  const folder = new URL('../../templates/postgres/', import.meta.url)
+  return readdirSync(folder).filter(name => name.endsWith('.yaml')).sort().map(name => {
+    const body = readFileSync(new URL(name, folder), 'utf8')
+    const { id, plugin, action, sha256 } = parseTemplate(body)
+    const createdAt = new Date('2026-01-01T00:00:00Z')
+    return { id, version: 1, plugin, action, body, sha256, shipped: true, active: true, author: 'sallyport', createdAt }
+  })
+}
+
+function storePorts(memory: Memory): Pick<ApiPorts, 'resources' | 'templates' | 'passwords' | 'tokens' | 'policy'> {
+  const byKind = (kind?: string): ResourceRow[] =>
+    [...memory.resources.values()].filter(row => kind === undefined || row.kind === kind)
+  const open = ({ secret }: { secret: string }): Promise<Secret<string>> => {
+    const value = memory.secrets.get(secret)
+    return value === undefined ? Promise.reject(new SallyportError('seal-broken')) : Promise.resolve(new Secret(value))
+  }
+  return {
+    resources: {
+      list: kind => Promise.resolve(byKind(kind)),
+      get: (kind, name) => Promise.resolve(memory.resources.get(`${kind}/${name}`)),
+      changed: () => Promise.resolve(),
+      change: act => changeAll(memory, open, act)
+    },
+    templates: {
+      list: () => Promise.resolve([...new Map(memory.templates.map(row => [row.id, row])).values()]),
+      get: (id, version) => Promise.resolve(memory.templates.findLast(row =>
+        row.id === id && (version === undefined || row.version === version))),
+      save: text => {
+        const version = memory.templates.filter(row => row.id === text.id).length + 1
+        const row = { ...text, version, sha256: parseTemplate(text.body).sha256, active: true, createdAt: new Date(0) }
+        memory.templates.push(row)
+        return Promise.resolve(row)
+      },
+      setActive: (id, active) => {
+        for (const row of memory.templates) if (row.id === id) row.active = active
+        return Promise.resolve()
+      }
+    },
+    passwords: {
+      makeVerifier: password => makeVerifier(password.expose()),
+      matches: (verifier, password) => verifyPassword(password.expose(), verifier),
+      mockVerifier: name => mockVerifier(Buffer.alloc(32, 7), name),
+      open,
+      admit: () => {
+        if (memory.throttled) throw new SallyportError('auth-throttled')
+      },
+      tried: () => undefined
+    },
+    tokens: {
+      add: (hash, token) => Promise.resolve(void memory.tokens.set(hash, token)),
+      find: hash => Promise.resolve(alive(memory.tokens.get(hash))),
+      redeem: hash => {
+        const row = alive(memory.tokens.get(hash))
+        if (row?.oneTime !== true) return Promise.resolve(undefined)
+        memory.tokens.delete(hash)
+        return Promise.resolve(row)
+      },
+      remove: hash => Promise.resolve(void memory.tokens.delete(hash)),
+      removeOf: user => {
+        for (const [hash, row] of memory.tokens) if (row.user === user) memory.tokens.delete(hash)
+        return Promise.resolve()
+      },
+      hasOneTime: () => Promise.resolve([...memory.tokens.values()].some(row => row.oneTime))
+    },
+    policy: { declared: () => Promise.resolve(declaredOf(byKind)), readLoginName, printLoginName, choicesOf }
+  }
+}
+
+function alive(row: TokenRow | undefined): TokenRow | undefined {
+  return row !== undefined && row.expiresAt.getTime() > systemClock.now().getTime() ? row : undefined
+}
+
+function declaredOf(byKind: (kind: string) => ResourceRow[]): Declared {
+  const named = <T>(kind: string): Map<string, T> => new Map(byKind(kind).map(row => [row.name, row.spec as T]))
+  return {
+    targets: named('target'), credentials: named('credential'), users: named('user'),
+    grants: [...named<Declared['grants'][0]>('grant').values()]
+  }
+}
+
+async function changeAll<T>(
+  memory: Memory, open: ResourceChange['open'], act: (change: ResourceChange) => Promise<T>
+): Promise<T> {
+  const before = { resources: new Map(memory.resources), secrets: new Map(memory.secrets), audit: memory.audit.length }
+  const change: ResourceChange = {
+    list: () => Promise.resolve([...memory.resources.values()]),
+    put: (kind, name, spec, updatedBy) => {
+      const old = memory.resources.get(`${kind}/${name}`)
+      const now = systemClock.now()
+      memory.resources.set(`${kind}/${name}`, {
+        kind, name, spec: structuredClone(spec), version: (old?.version ?? 0) + 1, createdAt: old?.createdAt ?? now,
+        updatedAt: now, updatedBy
+      })
+      return Promise.resolve()
+    },
+    delete: (kind, name) => Promise.resolve(void memory.resources.delete(`${kind}/${name}`)),
+    seal: (kind, plain) => {
+      const secret = `${kind}-${memory.secrets.size + 1}-${memory.audit.length}`
+      memory.secrets.set(secret, plain.expose())
+      return Promise.resolve({ secret })
+    },
+    open,
+    forget: ({ secret }) => Promise.resolve(void memory.secrets.delete(secret)),
+    audit: (kind, actor, subject, detail) => Promise.resolve(record(memory, kind, actor, subject, detail))
+  }
+  try {
+    return await act(change)
+  } catch (thrown) {
+    memory.resources = before.resources
+    memory.secrets = before.secrets
+    memory.audit.length = before.audit
+    throw thrown
+  }
+}
+
+function record(memory: Memory, kind: string, actor: string, subject: string, detail: unknown): void {
+  const seq = memory.audit.length + 1
+  const at = systemClock.now().toISOString()
+  memory.audit.push({ chain: 'test/1', seq, at, kind, actor, subject, detail, prev: '', hash: `h${seq}` })
+}
+
+function evidencePorts(
+  memory: Memory
+): Pick<ApiPorts, 'sessions' | 'recordings' | 'leases' | 'orphans' | 'audit'> {
+  const there = (session: string): void => {
+    if (!memory.sessions.some(row => row.id === session)) throw new SallyportError('not-found')
+  }
+  const leaseOf = (id: string): LeaseRow => {
+    const row = memory.leases.find(each => each.id === id)
+    if (row === undefined) throw new SallyportError('not-found')
+    return row
+  }
+  return {
+    sessions: {
+      list: ({ user, status, limit }) => Promise.resolve(memory.sessions.filter(row =>
+        (user === undefined || row.user === user) && (status === undefined || row.status === status)).slice(0, limit)),
+      get: id => Promise.resolve(memory.sessions.find(row => row.id === id)),
+      receipts: ids => Promise.resolve(new Map([...memory.receipts].filter(([id]) => ids.includes(id)))),
+      accountStates: accounts => Promise.resolve(new Map(accounts.map(account => [account, 'proved-gone']))),
+      kill: (id, by) => {
+        memory.killed.push(`${id} by ${by}`)
+        return Promise.resolve(memory.sessions.some(row => row.id === id && row.status === 'live'))
+      }
+    },
+    recordings: {
+      publicKey: () => 'PEM',
+      raw: session => (there(session), pieces(Buffer.from([0x89, 0x53, 0x50, 0x52, 0, 1, 0xff]))),
+      scenes: session => (there(session), played()),
+      follow: (session, signal) => (there(session), live(signal)),
+      export: (session, format) => (there(session), pieces(`${format} of ${session}\n`)),
+      verify: (session, expected) => Promise.resolve({
+        state: expected.headHash === 'cafe' ? 'sealed' : 'interrupted', session, head: undefined, close: undefined,
+        bytes: 10, frames: 2, seals: 1, verifiedBytes: 10, headHash: 'cafe', keyId: 'k', brokenAt: undefined,
+        problem: undefined
+      }),
+      search: ({ query }) => pieces({
+        session: memory.sessions[0]?.id ?? '', path: 'p', at: '2026-11-21T00:00:00.000Z', atMs: 1, lane: 0, offset: 32,
+        kind: 'statement', text: `select '${query}'`,
+        head: {
+          session: '', user: 'alice', credential: 'orders-rw', target: 'orders', protocol: 'postgres', address: '',
+          startedAt: '', node: 'test'
+        }
+      })
+    },
+    leases: {
+      list: ({ owner }) => Promise.resolve(memory.leases.filter(row => owner === undefined || row.owner === owner)),
+      show: id => Promise.resolve(memory.leases.find(row => row.id === id)),
+      renew: (id, seconds) => {
+        const row = leaseOf(id)
+        if (seconds * 1000 > row.renewableMs) throw new SallyportError('invalid', { problems: ['ttl: past the maximum'] })
+        return Promise.resolve({ ...row, renewals: row.renewals + 1 })
+      },
+      revoke: id => Promise.resolve(leaseOf(id).status === 'active'),
+      history: () => Promise.resolve([{ at: new Date(0), kind: 'issued', actor: 'alice', detail: {} }]),
+      dependants: (kind, name) => Promise.resolve(memory.dependants.get(`${kind}/${name}`) ?? [])
+    },
+    orphans: {
+      scan: () => Promise.resolve({ orphans: [], unreachable: [] }),
+      reap: () => Promise.resolve({ orphans: [], unreachable: [] })
+    },
+    audit: {
+      append: (kind, actor, subject, detail) => Promise.resolve(record(memory, kind, actor, subject, detail)),
+      list: ({ limit }) => Promise.resolve(memory.audit.toReversed().slice(0, limit)),
+      verify: checkpoint => Promise.resolve({
+        valid: checkpoint === undefined, events: memory.audit.length, checkpoints: 1, unsigned: 0, heads: [],
+        problems: checkpoint === undefined ? [] : ['chain test/1, row 1: rolled back']
+      }),
+      export: () => Promise.resolve(pieces(...memory.audit.map(event => `${JSON.stringify({ event })}\n`)))
+    }
+  }
+}
+
+async function* pieces<T>(...all: T[]): AsyncGenerator<T> {
+  yield* all
+}
+
+async function* played(): ReturnType<ApiPorts['recordings']['scenes']> extends AsyncIterable<infer S> ? AsyncGenerator<S> : never {
+  yield { kind: 'text', atMs: 0, text: 'app=> select 1\r\n' }
+  // What no filter of ours should let through to a terminal.
+  yield { kind: 'text', atMs: 5, text: '-- SELECT 1, \x1b]52;c;ZWNobyBoaQ==\x07\x9b31m1 row\r\n' }
+  yield { kind: 'end', atMs: 9, text: 'ended: client-closed' }
+}
+
+async function* live(signal: AbortSignal): AsyncGenerator<{ kind: 'text', atMs: number, text: string }> {
+  yield { kind: 'text', atMs: 1, text: 'so far\r\n' }
+  await new Promise(resolve => signal.addEventListener('abort', resolve, { once: true }))
+}

@@ -1,0 +1,330 @@
+// The tools that judge everything else: the test runner, the installer of Debian packages, the CI script and
+// the container files. The runner is tried on files that uvu itself lets pass; each must come out as a
+// failure with its reason. A runner that believes a bad file makes every other test worthless.
+import { spawnSync } from 'node:child_process'
+import {
+  chmodSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync,
+  writeFileSync
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { parse } from 'yaml'
+import type { Machine, Need } from '../tool/services.ts'
+import { ensurePackages, missingPackages, programOf } from '../tool/services.ts'
+import { deadlineOf, findFiles, judge, runFile } from '../tool/test.ts'
+
+const root = resolve(import.meta.dirname, '..')
+const folder = mkdtempSync(join(tmpdir(), 'sallyport-tooling-'))
+process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
+
+const head = "import { test } from 'uvu'\nimport * as assert from 'uvu/assert'\n"
+const two = "test('one', () => assert.ok(true))\ntest('two', () => assert.ok(true))\n"
+const good = `${head}${two}test.run()\n`
+const countLines = '\\n  Total:     5\\n  Passed:    5\\n  Skipped:   0\\n  Duration:  1.00ms\\n\\n'
+
+interface Planted {
+  text: string
+  /** Of the verdict: passed, failed, and the one reason. */
+  expected: [passed: number, failed: number, reason: string]
+}
+
+const planted: Record<string, Planted> = {
+  'before-throws': {
+    text: `${head}test.before(() => { throw new Error('no') })\n${two}test.run()`,
+    expected: [0, 2, '2 of 2 did not pass']
+  },
+  'after-each-throws': {
+    text: `${head}test.after.each(() => { throw new Error('no') })\n${two}test.run()`,
+    expected: [0, 2, '2 of 2 did not pass']
+  },
+  'no-run': { text: `${head}${two}`, expected: [0, 1, 'no count'] },
+  'no-uvu': { text: 'console.log(1)', expected: [0, 1, 'no count'] },
+  'empty': { text: `${head}test.run()`, expected: [0, 1, 'no tests ran'] },
+  'only': { text: `${good.replace("test('two'", "test.only('two'")}`, expected: [1, 1, '1 skipped'] },
+  'skip': { text: `${good.replace("test('two'", "test.skip('two'")}`, expected: [1, 1, '1 skipped'] },
+  'hang': {
+    text: `// deadline: 1 s\n${head}test('one', () => new Promise(() => setInterval(Date, 9)))\ntest.run()`,
+    expected: [0, 1, 'still running after 1 s']
+  },
+  'server-left-open': {
+    text: `// deadline: 1 s\nimport net from 'node:net'\nnet.createServer().listen(0, '127.0.0.1')\n${good}`,
+    expected: [2, 1, 'still running after 1 s']
+  },
+  'late-rejection': {
+    text: `${good}setTimeout(() => { void Promise.reject(new Error('late')) }, 100)`,
+    expected: [2, 1, 'exit 1']
+  },
+  'exits-early': {
+    text: `${head}test('one', () => process.exit(0))\n${two}test.run()`, expected: [0, 1, 'exit 1']
+  },
+  'killed': {
+    text: `${good}process.on('exit', () => process.kill(process.pid, 'SIGKILL'))`,
+    expected: [2, 1, 'ended by SIGKILL']
+  },
+  'fails': {
+    text: good.replace('assert.ok(true)', "assert.is(1, 2, 'planted')"), expected: [1, 1, 'exit 1']
+  },
+  'not-typescript': { text: `${good}const = 1`, expected: [0, 1, 'exit 1'] },
+  'fails-and-lies': {
+    text: `${head}test('one', () => { process.stdout.write('${countLines}'); assert.ok(false) })\ntest.run()`,
+    expected: [0, 1, 'exit 1']
+  },
+  'lies-and-runs-nothing': {
+    text: `${head}process.stdout.write('${countLines}')\ntest.run()`, expected: [0, 1, 'no tests ran']
+  },
+  'leaves-a-child': {
+    text: `import { spawn } from 'node:child_process'
+      spawn('sleep', ['60'], { stdio: 'ignore' }).unref()\n${good}`,
+    expected: [2, 1, 'left processes running']
+  }
+}
+
+/** A folder with test files in it, from which `uvu` can be imported. */
+function plant(name: string, files: Readonly<Record<string, string>>): string {
+  const planting = join(folder, name)
+  mkdirSync(join(planting, 'test', 'journeys'), { recursive: true })
+  symlinkSync(join(root, 'node_modules'), join(planting, 'node_modules'))
+  for (const [file, text] of Object.entries(files)) writeFileSync(join(planting, 'test', file), text)
+  return planting
+}
+
+function runRunner(planting: string, ...words: string[]): { lines: string[], status: number | null } {
+  const command = [join(root, 'tool/test.ts'), '--in', planting, ...words]
+  const run = spawnSync(process.execPath, command, { encoding: 'utf8' })
+  return { lines: run.stdout.trimEnd().split('\n'), status: run.status }
+}
+
+/** Gone, or a zombie that only waits to be reaped. */
+function isGone(pid: number): boolean {
+  return !existsSync(`/proc/${pid}/stat`) || /\) Z /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'))
+}
+
+const runner = suite('tool/test.ts')
+
+for (const [name, { text, expected: [passed, failed, reason] }] of Object.entries(planted)) {
+  runner(`a file that ${name} is a failure`, async () => {
+    const planting = plant(name, { 'bad.ts': text })
+    const [file] = findFiles(planting, [])
+    const ended = await runFile(planting, file!)
+    const verdict = judge(ended, file!.deadlineSeconds)
+    const reasons = verdict.reasons.join(', ')
+    assert.equal([verdict.passed, verdict.failed], [passed, failed], `${reasons}\n${ended.output}`)
+    assert.ok(verdict.reasons.some(said => said.startsWith(reason)), `${reasons} is not ${reason}`)
+  })
+}
+
+runner('a hung file is killed with everything that it started', async () => {
+  const planting = plant('hung-group', {
+    'hung.ts': `// deadline: 2 s
+      import { spawn } from 'node:child_process'
+      const child = spawn(process.execPath, ['-e', 'setInterval(() => {}, 99)'], { stdio: 'inherit' })
+      console.log('child', child.pid)`
+  })
+  const ended = await runFile(planting, findFiles(planting, [])[0]!)
+  const pid = Number(/child (\d+)/.exec(ended.output)?.[1])
+  assert.ok(ended.late)
+  assert.ok(pid > 0 && isGone(pid), `${pid} still runs`)
+})
+
+runner('good files pass, and the last line is the count', () => {
+  const planting = plant('good', { 'one.ts': good, 'journeys/two.ts': good })
+  const { lines, status } = runRunner(planting)
+  assert.is(lines.at(-1), '4 passed, 0 failed')
+  assert.is(status, 0)
+  const slowest = lines.flatMap(line => /^ +\d+\.\d s {2}(test\/.*)$/.exec(line)?.[1] ?? [])
+  assert.equal(slowest.sort(), ['test/journeys/two.ts', 'test/one.ts'])
+})
+
+runner('one bad file fails the run, is named, and its output is shown', () => {
+  const planting = plant('mixed', { 'one.ts': good, 'bad.ts': planted['fails']!.text })
+  const { lines, status } = runRunner(planting)
+  assert.is(lines.at(-1), '3 passed, 1 failed')
+  assert.is(status, 1)
+  assert.ok(lines.some(line => line.startsWith('FAIL  test/bad.ts')))
+  assert.ok(lines.some(line => line.includes('planted')), 'the message of the assertion is there')
+})
+
+runner('words choose files, and a run of nothing is a failure', () => {
+  const bad = planted['fails']!.text
+  const planting = plant('words', { 'one.ts': good, 'journeys/two.ts': good, 'bad.ts': bad })
+  assert.is(runRunner(planting, 'two', 'one').lines.at(-1), '4 passed, 0 failed')
+  assert.is(runRunner(planting, 'journeys').lines.at(-1), '2 passed, 0 failed')
+  const none = runRunner(planting, 'three')
+  assert.is(none.lines.at(-1), '0 passed, 0 failed')
+  assert.is(none.status, 1)
+  assert.is(runRunner(planting, '--grep').status, 2)
+})
+
+runner('a deadline is read from the first lines only', () => {
+  assert.is(deadlineOf('// What.\n// deadline: 300 s\n'), 300)
+  assert.is(deadlineOf('// What.\n'), 120)
+  assert.is(deadlineOf(`${'\n'.repeat(40)}// deadline: 300 s\n`), 120)
+})
+
+runner.run()
+
+const services = suite('tool/services.ts')
+
+interface FakeMachine extends Machine {
+  calls: string[]
+  /** The cluster setting, as it was at each call. */
+  settings: string[]
+}
+
+function fakeMachine(isRoot: boolean, present: Set<string>): FakeMachine {
+  const clusterSetting = join(folder, 'services', 'createcluster.d', 'setting.conf')
+  const [calls, settings]: [string[], string[]] = [[], []]
+  return {
+    isRoot, clusterSetting, calls, settings,
+    isPresent: path => present.has(path),
+    apt: words => {
+      calls.push(words.join(' '))
+      settings.push(readFileSync(clusterSetting, 'utf8'))
+      if (words[0] === 'install') for (const path of ['/usr/bin/psql', '/usr/bin/strace']) present.add(path)
+    }
+  }
+}
+
+services('nothing is asked of the package system while everything is present', () => {
+  const machine = fakeMachine(true, new Set(['/usr/bin/psql']))
+  ensurePackages(['psql'], machine)
+  assert.equal(machine.calls, [])
+})
+
+services('root gets what is missing, once for all, and no database cluster with it', () => {
+  const machine = fakeMachine(true, new Set())
+  ensurePackages(['psql', 'strace'], machine)
+  assert.equal(machine.calls, ['update', 'install -y --no-install-recommends postgresql-client-15 strace'])
+  assert.equal(new Set(machine.settings), new Set(['create_main_cluster = false\n']))
+  assert.not(existsSync(machine.clusterSetting), 'the setting is taken back')
+})
+
+services('another user is told the packages', () => {
+  const machine = fakeMachine(false, new Set())
+  const named = /as root: apt-get install .* strace libpostgresql-jdbc-java$/
+  assert.throws(() => ensurePackages(['strace', 'pgjdbc'], machine), named)
+  assert.equal(machine.calls, [])
+  assert.throws(() => programOf('strace', machine), /strace is missing: apt-get install strace/)
+})
+
+services('a package that does not bring its program is an error', () => {
+  const machine = fakeMachine(true, new Set())
+  assert.throws(() => ensurePackages(['faketime'], machine), /without the expected program: libfaketime/)
+})
+
+services('packages are named once', () => {
+  const needs: Need[] = ['postgres-15', 'pgbench', 'java', 'javac']
+  const missing = missingPackages(needs, fakeMachine(true, new Set()))
+  assert.equal(missing, ['postgresql-15', 'default-jdk-headless'])
+})
+
+services.run()
+
+const ci = suite('.ci/run')
+
+/** Runs the script in a folder of its own, with an npm that only does as `script` says. */
+function runCi(name: string, script: string): { lines: string[], status: number | null, calls: string } {
+  const place = join(folder, name)
+  mkdirSync(join(place, '.ci'), { recursive: true })
+  copyFileSync(join(root, '.ci/run'), join(place, '.ci/run'))
+  writeFileSync(join(place, 'npm'), `#!/bin/sh\necho "$PWD $*" >> '${place}/calls'\n${script}\n`)
+  for (const file of ['npm', '.ci/run']) chmodSync(join(place, file), 0o755)
+  const env = { ...process.env, PATH: `${place}:${process.env['PATH']}` }
+  const run = spawnSync(join(place, '.ci/run'), { cwd: '/', env, encoding: 'utf8' })
+  const calls = readFileSync(join(place, 'calls'), 'utf8').replaceAll(place, '.')
+  return { lines: run.stdout.trimEnd().split('\n'), status: run.status, calls }
+}
+
+ci('runs ci, test and check, and says the count last', () => {
+  const script = 'echo "7 passed, 0 failed"; [ "$1" = test ] || echo "said $1"'
+  const { lines, status, calls } = runCi('ci-good', script)
+  assert.is(calls, '. ci\n. test\n. run check\n')
+  assert.equal(lines.slice(-2), ['said run', '7 passed, 0 failed'])
+  assert.is(status, 0)
+})
+
+ci('fails when any of them fails, and still says the count last', () => {
+  for (const failing of ['ci', 'test', 'run']) {
+    const count = failing === 'test' ? '6 passed, 1 failed' : '7 passed, 0 failed'
+    const script = `[ "$1" = test ] && echo '${count}'; [ "$1" != ${failing} ]`
+    const { lines, status } = runCi(`ci-${failing}`, script)
+    assert.is(lines.at(-1), failing === 'ci' ? '0 passed, 1 failed' : count)
+    assert.is(status, 1, failing)
+  }
+})
+
+ci('a test run that breaks off is a failure, whatever it exits with', () => {
+  const { lines, status } = runCi('ci-broken', 'echo "12 passed"')
+  assert.is(lines.at(-1), '0 passed, 1 failed')
+  assert.is(status, 1)
+})
+
+ci.run()
+
+const containers = suite('Dockerfile and docker-compose.yml')
+
+interface Compose {
+  services: Record<string, {
+    image?: string
+    build?: unknown
+    ports?: string[]
+    networks?: string[]
+    volumes?: string[]
+    depends_on?: Record<string, unknown>
+    environment?: Record<string, string>
+  }>
+  networks: Record<string, unknown>
+  volumes: Record<string, unknown>
+  configs: Record<string, { content: string }>
+}
+
+const compose = parse(readFileSync(join(root, 'docker-compose.yml'), 'utf8')) as Compose
+
+containers('the compose file has the proxy, its store and Redis, and a target of each kind', () => {
+  const entries = compose.services
+  assert.equal(Object.keys(entries).sort(), ['proxy', 'redis', 'store', 'target-postgres', 'target-ssh'])
+  assert.match(entries['store']!.image!, /^postgres:1[5-9]/)
+  assert.match(entries['target-postgres']!.image!, /^postgres:1[5-9]/)
+  assert.match(entries['redis']!.image!, /^redis:/)
+  assert.ok(entries['target-ssh']!.build !== undefined)
+})
+
+containers('whatever a service refers to is there, and only the proxy is reached, on loopback', () => {
+  for (const [name, service] of Object.entries(compose.services)) {
+    const missing = [
+      ...Object.keys(service.depends_on ?? {}).filter(other => !(other in compose.services)),
+      ...(service.networks ?? []).filter(network => !(network in compose.networks)),
+      ...(service.volumes ?? []).filter(volume => !(volume.split(':')[0]! in compose.volumes))
+    ]
+    assert.equal(missing, [], name)
+    for (const port of service.ports ?? []) assert.ok(name === 'proxy' && port.startsWith('127.0.0.1:'), port)
+    for (const [key, value] of Object.entries(service.environment ?? {})) {
+      if (/PASSWORD|STORE/.test(key)) assert.match(value, /\$\{(STORE|TARGET)_PASSWORD:\?/, `${name} ${key}`)
+    }
+  }
+})
+
+containers('the settings of the proxy in the compose file are YAML and listen where the ports lead', () => {
+  const settings = parse(compose.configs['sallyport']!.content) as { listen: Record<string, string | null> }
+  const inside = compose.services['proxy']!.ports!.map(port => port.split(':').at(-1))
+  const listened = Object.values(settings.listen).filter(address => address !== null)
+  assert.equal(listened.map(address => address.split(':')[1]), inside)
+})
+
+containers('the image runs as another user than root, and copies only what exists', () => {
+  const lines = readFileSync(join(root, 'Dockerfile'), 'utf8').split('\n')
+  const from = lines.find(line => line.startsWith('FROM '))!
+  assert.match(from, /^FROM node:24[\w.-]*$/, 'and names no host')
+  const user = lines.findIndex(line => line === 'USER node')
+  assert.ok(user > 0 && user < lines.findIndex(line => line.startsWith('CMD ')))
+  const copied = lines.filter(line => line.startsWith('COPY ')).flatMap(line => line.split(' ').slice(1, -1))
+  const allowed = readFileSync(join(root, '.dockerignore'), 'utf8').split('\n')
+  for (const path of copied) {
+    assert.ok(existsSync(join(root, path)), path)
+    assert.ok(allowed.includes(`!${path}`), `.dockerignore keeps ${path} away`)
+  }
+})
+
+containers.run()

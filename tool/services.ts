@@ -1,0 +1,115 @@
+// Programs that tests and benchmarks need and npm does not have: stock clients, servers, tracers. Each is a
+// Debian package; `ensurePackages` installs what is missing when we are root, and names it when we are not.
+// Nothing is asked of the package system while everything is present, so a run that needs nothing costs some
+// file look-ups. A test takes its program's path from `programOf`, so that a missing one is an error with a
+// name, never a skip.
+import { spawnSync } from 'node:child_process'
+import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { dirname } from 'node:path'
+
+interface Program {
+  /** The file whose presence means that the package is there. */
+  path: string
+  packages: readonly string[]
+}
+
+// Where Debian puts the libraries of this machine's architecture.
+const libraries = `/usr/lib/${process.arch === 'arm64' ? 'aarch64' : 'x86_64'}-linux-gnu`
+
+const programs = {
+  'postgres-15': { path: '/usr/lib/postgresql/15/bin/postgres', packages: ['postgresql-15'] },
+  'pgbench': { path: '/usr/lib/postgresql/15/bin/pgbench', packages: ['postgresql-15'] },
+  'psql': { path: '/usr/bin/psql', packages: ['postgresql-client-15'] },
+  'psql-15': { path: '/usr/lib/postgresql/15/bin/psql', packages: ['postgresql-client-15'] },
+  'pgbouncer': { path: '/usr/sbin/pgbouncer', packages: ['pgbouncer'] },
+  'strace': { path: '/usr/bin/strace', packages: ['strace'] },
+  'openssl': { path: '/usr/bin/openssl', packages: ['openssl'] },
+  // A library: preload it to move the wall clock of one process.
+  'faketime': { path: `${libraries}/faketime/libfaketimeMT.so.1`, packages: ['libfaketime'] },
+  // Debian's own Python, which has psycopg2; a `python3` found first in PATH may be another one without it.
+  'python3': { path: '/usr/bin/python3', packages: ['python3'] },
+  'psycopg2': { path: '/usr/lib/python3/dist-packages/psycopg2/__init__.py', packages: ['python3-psycopg2'] },
+  // `java X.java` compiles in memory, which takes the development kit; its compiler is the sign of it.
+  'javac': { path: '/usr/bin/javac', packages: ['default-jdk-headless'] },
+  'java': { path: '/usr/bin/java', packages: ['default-jdk-headless'] },
+  'pgjdbc': { path: '/usr/share/java/postgresql.jar', packages: ['libpostgresql-jdbc-java'] },
+  'mke2fs': { path: '/sbin/mke2fs', packages: ['e2fsprogs'] },
+  'mount': { path: '/bin/mount', packages: ['mount'] }
+} as const satisfies Record<string, Program>
+
+export type Need = keyof typeof programs
+
+/** What installing touches; tests give another one. */
+export interface Machine {
+  isRoot: boolean
+  isPresent(path: string): boolean
+  apt(words: readonly string[]): void
+  /** A file that keeps Debian from making a database cluster when a PostgreSQL package is installed. */
+  clusterSetting: string
+}
+
+/** What `npm test` needs; benchmarks ask for more (`pgbouncer`, whose package would start a service). */
+export const testNeeds: readonly Need[] = [
+  'postgres-15', 'pgbench', 'psql', 'psql-15', 'strace', 'openssl', 'faketime', 'python3', 'psycopg2', 'java',
+  'javac', 'pgjdbc', 'mke2fs', 'mount'
+]
+
+// Debian's PostgreSQL packages make and start a cluster when they are installed. Ours must not; the setting
+// is taken back afterwards, since it is the machine's business what later installations do.
+const clusterSetting = '/etc/postgresql-common/createcluster.d/sallyport-tests.conf'
+
+// Another run may be installing at the same moment.
+const aptLockSeconds = 300
+
+const thisMachine: Machine = {
+  isRoot: process.getuid?.() === 0, isPresent: existsSync, apt: runApt, clusterSetting
+}
+
+/** The Debian packages, without repeats, of those needs whose program is absent. */
+export function missingPackages(needs: readonly Need[], { isPresent } = thisMachine): string[] {
+  const absent = needs.filter(need => !isPresent(programs[need].path))
+  return [...new Set(absent.flatMap(need => programs[need].packages))]
+}
+
+/**
+ * The path of a program (of a library or jar for `faketime`, `psycopg2`, `pgjdbc`); throws naming its
+ * package.
+ */
+export function programOf(need: Need, { isPresent } = thisMachine): string {
+  const { path, packages } = programs[need]
+  if (!isPresent(path)) throw new Error(`${path} is missing: apt-get install ${packages.join(' ')}`)
+  return path
+}
+
+/**
+ * Makes sure that these programs are present: installs their Debian packages when we are root.
+ * Throws, naming the packages, when we are not root or when apt fails.
+ */
+export function ensurePackages(needs: readonly Need[], machine = thisMachine): void {
+  const packages = missingPackages(needs, machine)
+  if (packages.length === 0) return
+  const command = `apt-get install -y --no-install-recommends ${packages.join(' ')}`
+  if (!machine.isRoot) throw new Error(`Debian packages are missing; as root: ${command}`)
+
+  process.stderr.write(`installing ${packages.join(' ')}\n`)
+  mkdirSync(dirname(machine.clusterSetting), { recursive: true })
+  writeFileSync(machine.clusterSetting, 'create_main_cluster = false\n')
+  try {
+    machine.apt(['update'])
+    machine.apt(['install', '-y', '--no-install-recommends', ...packages])
+  } finally {
+    rmSync(machine.clusterSetting, { force: true })
+  }
+  const absent = missingPackages(needs, machine)
+  if (absent.length > 0) throw new Error(`installed, but without the expected program: ${absent.join(' ')}`)
+}
+
+function runApt(words: readonly string[]): void {
+  const done = spawnSync('apt-get', ['-q', '-o', `DPkg::Lock::Timeout=${aptLockSeconds}`, ...words], {
+    encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }
+  })
+  if (done.status === 0) return
+  const said = done.error?.message ?? `${done.stdout}\n${done.stderr}`
+  throw new Error(`apt-get ${words.join(' ')} failed: ${said}`)
+}

@@ -1,0 +1,218 @@
+// Runs the uvu files of test/, test/journeys/ and test/fuzz/: `node tool/test.ts [WORD…]` takes those whose
+// path contains a word. uvu fails open: a throwing `before`, a throwing `after.each`, a forgotten
+// `test.run()` and a left-in `test.only` all exit 0, and a hang never ends. So each file is a process of its
+// own with a deadline (the file may ask for another: `// deadline: 300 s` in its first lines), and only a
+// full count is believed: as many passed as there are, none skipped, exit 0, nothing left running. The last
+// line is always `N passed, N failed`.
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { delimiter, join, resolve } from 'node:path'
+import { setTimeout as wait } from 'node:timers/promises'
+import { stripVTControlCharacters } from 'node:util'
+import { ensurePackages, testNeeds } from './services.ts'
+
+export interface TestFile {
+  path: string
+  deadlineSeconds: number
+}
+
+/** What is known of a file's process after it ended. */
+export interface Ended {
+  output: string
+  exitCode: number | null
+  signal: string | null
+  /** It was killed at its deadline. */
+  late: boolean
+  /** Processes of its group outlived it. */
+  leftRunning: boolean
+}
+
+export interface Verdict {
+  passed: number
+  failed: number
+  /** Why the file is not believed; empty when everything passed. */
+  reasons: string[]
+}
+
+const folders = ['test', 'test/journeys', 'test/fuzz']
+const deadlineSecondsDefault = 120
+// A deadline is asked for at the top of a file, where a reader sees it.
+const headLinesMax = 12
+// Two cores; more would only make deadlines a matter of luck.
+const filesAtOnceMax = 2
+const slowestShown = 8
+// A file's last children may need a moment to be reaped after it has ended.
+const leaveGraceMs = 2_000
+const leavePollMs = 20
+// The count comes last, so the end of a long output is what matters.
+const outputBytesMax = 4 * 1024 * 1024
+
+// Process groups that we started and that still run: to be killed when we are.
+const groups = new Set<number>()
+
+/** The test files under `root` whose path contains one of the words (all when there are none). */
+export function findFiles(root: string, words: readonly string[]): TestFile[] {
+  return folders
+    .filter(folder => existsSync(join(root, folder)))
+    .flatMap(folder => readdirSync(join(root, folder)).sort().map(name => `${folder}/${name}`))
+    .filter(path => path.endsWith('.ts') && (words.length === 0 || words.some(word => path.includes(word))))
+    .map(path => ({ path, deadlineSeconds: deadlineOf(readFileSync(join(root, path), 'utf8')) }))
+}
+
+/** The deadline that a file asks for in its first lines, or the default. */
+export function deadlineOf(text: string): number {
+  const head = text.split('\n', headLinesMax).join('\n')
+  return Number(/^\/\/ deadline: (\d+) s$/m.exec(head)?.[1] ?? deadlineSecondsDefault)
+}
+
+/** Believes only a full count: everything else that may have happened is at least one failure. */
+export function judge(ended: Ended, deadlineSeconds: number): Verdict {
+  const reasons: string[] = []
+  if (ended.late) reasons.push(`still running after ${deadlineSeconds} s`)
+  else if (ended.signal !== null) reasons.push(`ended by ${ended.signal}`)
+  else if (ended.exitCode !== 0) reasons.push(`exit ${ended.exitCode}`)
+  if (ended.leftRunning) reasons.push('left processes running')
+
+  const count = lastCount(ended.output)
+  if (count === undefined) reasons.push('no count: it did not reach its end, or runs no tests')
+  else if (count.total === 0 && count.skipped === 0) reasons.push('no tests ran')
+  if (count !== undefined && count.passed !== count.total) {
+    reasons.push(`${count.total - count.passed} of ${count.total} did not pass`)
+  }
+  if (count !== undefined && count.skipped > 0) reasons.push(`${count.skipped} skipped`)
+
+  const notPassed = count === undefined ? 0 : count.total - count.passed + count.skipped
+  return { passed: count?.passed ?? 0, failed: reasons.length === 0 ? 0 : Math.max(1, notPassed), reasons }
+}
+
+/** uvu's closing lines; the last ones, since a test may print what looks like them. */
+function lastCount(output: string): { total: number, passed: number, skipped: number } | undefined {
+  const pattern = /^ {2}Total: {5}(\d+)\n {2}Passed: {4}(\d+)\n {2}Skipped: {3}(\d+)\n {2}Duration: .*$/gm
+  const last = [...stripVTControlCharacters(output).matchAll(pattern)].at(-1)
+  if (last === undefined) return undefined
+  return { total: Number(last[1]), passed: Number(last[2]), skipped: Number(last[3]) }
+}
+
+/** Runs one file in a process group of its own, and kills the whole group at the deadline. */
+export async function runFile(root: string, file: TestFile): Promise<Ended> {
+  const path = `${join(root, 'node_modules/.bin')}${delimiter}${process.env['PATH']}`
+  const child = spawn(process.execPath, [file.path], {
+    cwd: root, detached: true, stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, PATH: path, FORCE_COLOR: '0' }
+  })
+  const chunks: Buffer[] = []
+  let outputBytes = 0
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.on('data', (chunk: Buffer) => {
+      chunks.push(chunk)
+      outputBytes += chunk.length
+      while (outputBytes - chunks[0]!.length > outputBytesMax) outputBytes -= chunks.shift()!.length
+    })
+  }
+  const closed = once(child, 'close')
+  const exited = once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>
+  await once(child, 'spawn')
+  const group = child.pid!
+  groups.add(group)
+
+  const limit = new AbortController()
+  const deadline = wait(file.deadlineSeconds * 1000, 'late' as const, { signal: limit.signal })
+  const isLate = await Promise.race([exited, deadline.catch(() => undefined)]) === 'late'
+  limit.abort()
+  const leftRunning = !isLate && !await groupIsGone(group)
+  killGroup(group)
+  groups.delete(group)
+
+  const [exitCode, signal] = await exited
+  // Whoever left the group may still hold the pipe; what it says later is not ours.
+  await Promise.race([closed, wait(leaveGraceMs, undefined, { ref: false })])
+  for (const stream of [child.stdout, child.stderr]) stream.destroy()
+  return { output: Buffer.concat(chunks).toString('utf8'), exitCode, signal, late: isLate, leftRunning }
+}
+
+async function groupIsGone(group: number): Promise<boolean> {
+  for (let waitedMs = 0; waitedMs < leaveGraceMs; waitedMs += leavePollMs) {
+    if (!groupLives(group)) return true
+    await wait(leavePollMs)
+  }
+  return false
+}
+
+function groupLives(group: number): boolean {
+  try {
+    return process.kill(-group, 0)
+  } catch {
+    return false
+  }
+}
+
+function killGroup(group: number): void {
+  try {
+    process.kill(-group, 'SIGKILL')
+  } catch { /* already gone */ }
+}
+
+/**
+ * Runs all, two at a time; those with the longest deadlines start first, so that they do not run alone at the
+ * end.
+ */
+async function runAll(root: string, files: readonly TestFile[]): Promise<Verdict> {
+  const queue = files.toSorted((one, other) => other.deadlineSeconds - one.deadlineSeconds)
+  const widest = Math.max(...files.map(file => file.path.length))
+  const total = { passed: 0, failed: 0, reasons: [] as string[] }
+  const seconds = new Map<string, number>()
+  const work = async (): Promise<void> => {
+    for (let file = queue.shift(); file !== undefined; file = queue.shift()) {
+      const start = performance.now()
+      const ended = await runFile(root, file)
+      const verdict = judge(ended, file.deadlineSeconds)
+      seconds.set(file.path, (performance.now() - start) / 1000)
+      const line = `${file.path.padEnd(widest)} ${String(verdict.passed).padStart(4)} passed`
+      const why = `${verdict.failed} failed: ${verdict.reasons.join(', ')}\n${ended.output.trimEnd()}`
+      console.log(verdict.failed === 0 ? `  ok  ${line}` : `FAIL  ${line}, ${why}\n`)
+      total.passed += verdict.passed
+      total.failed += verdict.failed
+      if (verdict.failed > 0) total.reasons.push(file.path)
+    }
+  }
+  await Promise.all(Array.from({ length: filesAtOnceMax }, work))
+
+  console.log('\nslowest:')
+  for (const [path, took] of [...seconds].sort((one, other) => other[1] - one[1]).slice(0, slowestShown)) {
+    console.log(`${took.toFixed(1).padStart(7)} s  ${path}`)
+  }
+  if (total.reasons.length > 0) console.log(`\nfailed: ${total.reasons.sort().join(' ')}`)
+  return total
+}
+
+/** `--in FOLDER` runs the tests of another folder: for the tests of this runner. */
+async function main(words: string[]): Promise<number> {
+  let root = resolve(import.meta.dirname, '..')
+  if (words[0] === '--in' && words[1] !== undefined) root = resolve(words.splice(0, 2)[1]!)
+  const unknown = words.find(word => word.startsWith('-'))
+  if (unknown !== undefined) {
+    console.error(`unknown option ${unknown}; usage: node tool/test.ts [--in FOLDER] [WORD…]`)
+    return 2
+  }
+  const files = findFiles(root, words)
+  let total: Verdict = { passed: 0, failed: 0, reasons: [] }
+  try {
+    ensurePackages(testNeeds)
+  } catch (error) {
+    console.log(error instanceof Error ? error.message : String(error))
+    // A few chosen files may not need any of it; those that do fail by themselves.
+    if (words.length === 0) total.failed = 1
+  }
+  if (files.length === 0) console.log(`no test file has one of these words in its path: ${words.join(' ')}`)
+  else if (total.failed === 0) total = await runAll(root, files)
+  console.log(`${total.passed} passed, ${total.failed} failed`)
+  return total.failed > 0 || total.passed === 0 ? 1 : 0
+}
+
+if (import.meta.main) {
+  const killAll = (): void => groups.forEach(killGroup)
+  process.on('exit', killAll)
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => process.exit(130))
+  process.exitCode = await main(process.argv.slice(2))
+}
