@@ -1,5 +1,6 @@
-// A whole plugin to copy from: its target is a file, an account is a line `name:key:account id` in it. It cannot fence
-// (two nodes could write at once), so the runner looks before and after. It is not in shipped.ts; its test runs it.
+// A whole plugin in fifty lines, to copy from: its target is a file, an account is a line `name:key:account id` in it. It
+// cannot fence (two nodes could write at once), so the runner looks before and after. It is not in
+// shipped.ts; its test runs it.
 import { randomBytes } from 'node:crypto'
 import { access as reach, readFile, rename, writeFile } from 'node:fs/promises'
 import { SallyportError } from '../src/errors.ts'
@@ -20,17 +21,22 @@ async function verify(access: Access, account: AccountRef): Promise<Verified> {
   return { exists, enabled: exists, ours: line?.[2] === account.accountId, sessions: 0, residue: [] }
 }
 
+function isVerb(word: string | undefined): boolean {
+  return word === 'put' || word === 'drop'
+}
+
 export const example: Plugin = {
-  id: 'example', apiVersion: 1, actions: new Set(['create', 'delete'] as const), canEnableItself: false, fences: false,
+  id: 'example', apiVersion: 1, canEnableItself: false, fences: false,
+  actions: new Set(['create', 'delete'] as const),
   variables: { username: 'name of the account', key: 'what the account logs in with (secret)' },
-  lint: ({ steps }) => steps.filter(step => step.do !== 'put' && step.do !== 'drop').map(step => `${step.name}: put or drop`),
+  lint: template => template.steps.filter(step => !isVerb(step.do)).map(step => `${step.name}: put or drop`),
   plan: template => template.steps.map(step => ({ name: step.name, text: JSON.stringify(step.with) })),
   mint: () => {
     const key = new Secret(randomBytes(16).toString('hex'))
     return { inject: { kind: 'password', password: key }, variables: { key } }
   },
   knock: target => reach(target.host).then(() => true, () => false),
-  probe: async access => ({ version: `${(await read(access)).length} lines`, missingRights: [], warnings: [] }),
+  probe: async access => ({ version: `${(await read(access)).length}`, missingRights: [], warnings: [] }),
   run: async (access, template, account, variables) => {
     let lines = await read(access)
     for (const step of template.steps) {

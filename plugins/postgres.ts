@@ -1,14 +1,15 @@
-// The plugin for PostgreSQL 15 and later: roles that exist, or can log in, only while a session lives. Its accounts
-// have no password: 32 random bytes are the key, the target gets only their verifier, so neither its log nor its
-// catalogue holds anything to log in with. What is sent is in the templates; what makes it safe is here: the fence
-// (link.ts), the ladder's rungs (verbs.ts), the estate of an account (estate.ts), and the looks (run.ts).
+// The plugin for PostgreSQL 15 and later: roles that exist, or can log in, only while a session lives. Its
+// accounts have no password: 32 random bytes are the key, the target gets only their verifier, so neither its
+// log nor its catalogue holds anything to log in with. What is sent is in the templates; what makes it safe
+// is here: the fence (link.ts), the ladder's rungs (verbs.ts), the estate of an account (estate.ts), and the
+// looks (run.ts).
 import type {
   Access, AccountRef, Action, HookContext, Minted, Owned, Pinned, Plugin, Verified
 } from '../src/jit/plugin.ts'
 import { Secret } from '../src/secret.ts'
 import { randomKeys, verifierFromKeys } from '../src/wire/postgres/verifier.ts'
 import { advise, lint, plan } from './postgres/lint.ts'
-import { knockAt, markerRole, openLink, readMarker } from './postgres/link.ts'
+import { assertRoleName, knockAt, markerRole, openLink, readMarker } from './postgres/link.ts'
 import { probe } from './postgres/probe.ts'
 import { run, seenNow } from './postgres/run.ts'
 
@@ -37,11 +38,17 @@ export const postgres: Plugin = {
   listOwned
 }
 
-/** 256 random bits each need no stretching; one iteration makes CREATE ROLE 16 times cheaper for the target. */
+/**
+ * 256 random bits each need no stretching; one iteration makes CREATE ROLE 16 times cheaper for the target.
+ */
 function mint(): Minted {
   const { clientKey, serverKey } = randomKeys()
   return {
-    inject: { kind: 'scram-keys', clientKey: new Secret<Uint8Array>(clientKey), serverKey: new Secret<Uint8Array>(serverKey) },
+    inject: {
+      kind: 'scram-keys',
+      clientKey: new Secret<Uint8Array>(clientKey),
+      serverKey: new Secret<Uint8Array>(serverKey)
+    },
     variables: { verifier: new Secret(verifierFromKeys({ clientKey, serverKey })) }
   }
 }
@@ -49,6 +56,7 @@ function mint(): Minted {
 async function verify(
   access: Access, account: AccountRef, context: HookContext, pinned?: Pinned
 ): Promise<Verified> {
+  assertRoleName(account.name)
   const link = await openLink(access, context)
   try {
     return await seenNow(link, account, pinned)
@@ -69,7 +77,9 @@ async function listOwned(access: Access, context: HookContext): Promise<readonly
         WHERE m.member = r.oid AND g.rolname = $1::text
           AND NOT (m.admin_option AND r.rolname = current_user))
       ORDER BY 1`, [markerRole])
-    return rows.map(([name, comment]) => ({ name: name ?? '', accountId: readMarker(comment ?? '')?.accountId }))
+    return rows.map(
+      ([name, comment]) => ({ name: name ?? '', accountId: readMarker(comment ?? '')?.accountId })
+    )
   } finally {
     await link.close()
   }

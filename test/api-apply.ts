@@ -1,5 +1,5 @@
-// `apply`: what documents may say (J2, J7, J8, J9, P6), that everything wrong is told in one list with its path and
-// nothing of the batch is written, and that applying the same again changes nothing.
+// `apply`: what documents may say (J2, J7, J8, J9, P6), that everything wrong is told in one list with its
+// path and nothing of the batch is written, and that applying the same again changes nothing.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { apply, deleteResource } from '../src/api/resources.ts'
@@ -17,7 +17,8 @@ const target = {
   tls: { mode: 'disable' }
 }
 const admin = {
-  kind: 'credential', name: 'orders-admin', target: 'orders', username: 'sallyport', password: { value: 'hunter2' }
+  kind: 'credential', name: 'orders-admin', target: 'orders', username: 'sallyport',
+  password: { value: 'hunter2' }
 }
 const jit = {
   enabled: true, type: 'creation-deletion', useOwnCredential: false, authenticationCredential: 'orders-admin',
@@ -66,7 +67,8 @@ test('a whole installation is applied from one batch, in any order', async () =>
   const { apply: run, memory } = bench()
   const applied = await run(all.toReversed())
   assert.equal(actions(applied), [
-    'created grant/devs', 'created user/alice', 'created credential/orders-rw', 'created credential/orders-admin',
+    'created grant/devs', 'created user/alice', 'created credential/orders-rw',
+    'created credential/orders-admin',
     'created target/orders'
   ])
   assert.is(memory.resources.size, 5)
@@ -77,11 +79,13 @@ test('what is stored has the shape that policy reads, with secrets only as refer
   const { apply: run, memory } = bench()
   await run(all)
   assert.equal(spec(memory, 'target/orders'), {
-    name: 'orders', protocol: 'postgres', host: '127.0.0.1', port: 5433, database: 'app', tls: { mode: 'disable' }
+    name: 'orders', protocol: 'postgres', host: '127.0.0.1', port: 5433, database: 'app',
+    tls: { mode: 'disable' }
   })
   const stored = spec<Credential>(memory, 'credential/orders-rw')
   assert.equal(stored.jit, {
-    enabled: true, type: 'creation-deletion', useOwnCredential: false, authenticationCredential: 'orders-admin',
+    enabled: true, type: 'creation-deletion', useOwnCredential: false,
+    authenticationCredential: 'orders-admin',
     actions: {
       create: { plugin: 'postgres', template: 'postgres/create-role' },
       delete: { plugin: 'postgres', template: 'postgres/delete-role' }
@@ -126,7 +130,8 @@ test('a change is told by path, and a secret that changed without its value', as
 
 test('a dry run tells the same and writes nothing', async () => {
   const { apply: run, memory } = bench()
-  assert.equal(actions(await run([target, alice], { dryRun: true })), ['created target/orders', 'created user/alice'])
+  assert.equal(actions(await run([target, alice], { dryRun: true })),
+    ['created target/orders', 'created user/alice'])
   assert.is(memory.resources.size + memory.secrets.size + memory.audit.length, 0)
 })
 
@@ -150,7 +155,8 @@ test('everything wrong with every document is told at once, with document and pa
     'document 3 (credential/orders-rw): jit.maxSession: expected a duration',
     'document 3 (credential/orders-rw): jit.variables.roles: "app rw" is no role name',
     'document 4: kind: there is no kind "usr"',
-    'document 5 (user/Alice): name: ', 'document 5 (user/Alice): publicKeys[0]: ', 'document 5 (user/Alice): roles[0]: ',
+    'document 5 (user/Alice): name: ', 'document 5 (user/Alice): publicKeys[0]: ',
+    'document 5 (user/Alice): roles[0]: ',
     'document 6 (grant/g): credentials: ', 'document 6 (grant/g): notBefore: ', 'document 7: kind: is missing'
   ]) has(problems, expected)
 })
@@ -240,7 +246,8 @@ test('privileges only is an enable-disable pair of templates (J12)', async () =>
     jit: {
       enabled: true, type: 'enable-disable', authenticationCredential: 'orders-admin',
       enable: { plugin: 'postgres', template: 'postgres/grant-role' },
-      disable: { plugin: 'postgres', template: 'postgres/revoke-role' }, variables: { roles: 'app_rw, app_ro,app_rw ' }
+      disable: { plugin: 'postgres', template: 'postgres/revoke-role' },
+      variables: { roles: 'app_rw, app_ro,app_rw ' }
     }
   }])
   assert.is(applied.at(-1)!.action, 'created')
@@ -249,7 +256,8 @@ test('privileges only is an enable-disable pair of templates (J12)', async () =>
 test('roles reach the store split, trimmed and without duplicates (P6)', async () => {
   const { apply: run, memory } = bench()
   await run([target, admin, { ...rw, jit: { ...jit, variables: { roles: ' app_rw, app_ro ,app_rw' } } }])
-  assert.equal(spec<Credential>(memory, 'credential/orders-rw').jit!.variables, { roles: ['app_rw', 'app_ro'] })
+  assert.equal(spec<Credential>(memory, 'credential/orders-rw').jit!.variables,
+    { roles: ['app_rw', 'app_ro'] })
 })
 
 test('templates must exist, be active, and fit plugin and action; plugins are those of the build (J8, J9)', async () => {
@@ -263,7 +271,8 @@ test('templates must exist, be active, and fit plugin and action; plugins are th
   has(foreign.problems, 'jit.delete.plugin: there is no plugin "oracle"; there are postgres')
   has(foreign.problems, 'jit.delete.template: template "postgres/delete-role" is for plugin postgres')
   memory.templates.find(row => row.id === 'postgres/create-role')!.active = false
-  has((await refused(wrong({}))).problems, 'jit.create.template: template "postgres/create-role" is not active')
+  has((await refused(wrong({}))).problems,
+    'jit.create.template: template "postgres/create-role" is not active')
 })
 
 test('a variable that no template declares is refused with its path', async () => {
@@ -304,7 +313,8 @@ test('<secret> keeps the secret that is stored, so that what `get` shows can be 
 test('a secret that is no longer declared is forgotten', async () => {
   const { apply: run, memory } = bench()
   await run([alice])
-  assert.equal((await run([{ kind: 'user', name: 'alice' }]))[0]!.changes, [{ path: 'password', from: '<secret>' }])
+  assert.equal((await run([{ kind: 'user', name: 'alice' }]))[0]!.changes,
+    [{ path: 'password', from: '<secret>' }])
   assert.is(memory.secrets.size, 0)
 })
 
@@ -321,11 +331,11 @@ test('prune refuses to delete what is in use, and names by whom', async () => {
   memory.dependants.set('credential/orders-rw', ['account sally_1234567 on orders is removing'])
   const error = await refused([{ kind: 'user', name: 'bob' }, admin], { prune: true })
   assert.is(error.code, 'in-use')
-  assert.equal(error.problems, [
+  assert.equal(error.problems.toSorted(), [
     'user/alice: cannot be pruned, in use by grant/devs (users[0])',
     'credential/orders-rw: cannot be pruned, in use by grant/devs (credentials[0])',
     'credential/orders-rw: account sally_1234567 on orders is removing'
-  ].sort((one, other) => error.problems.indexOf(one) - error.problems.indexOf(other)))
+  ].sort())
 })
 
 test('delete refuses what is in use by resources or the ledger, and names by whom', async () => {
@@ -336,11 +346,13 @@ test('delete refuses what is in use by resources or the ledger, and names by who
   const used = await refusal('target', 'orders')
   assert.is(used.code, 'in-use')
   assert.equal(used.problems, [
-    'target/orders: in use by credential/orders-admin (target)', 'target/orders: in use by credential/orders-rw (target)'
+    'target/orders: in use by credential/orders-admin (target)',
+    'target/orders: in use by credential/orders-rw (target)'
   ])
   memory.dependants.set('credential/orders-rw', ['account x on orders is stuck'])
   await remove('grant', 'devs')
-  assert.equal((await refusal('credential', 'orders-rw')).problems, ['credential/orders-rw: account x on orders is stuck'])
+  assert.equal((await refusal('credential', 'orders-rw')).problems,
+    ['credential/orders-rw: account x on orders is stuck'])
   memory.dependants.clear()
   await remove('credential', 'orders-rw')
   await remove('credential', 'orders-admin')

@@ -1,4 +1,5 @@
-// sallyport.yaml: what may stand in it, what it means, and that everything wrong with it is told at once with its path.
+// sallyport.yaml: what may stand in it, what it means, and that everything wrong with it is told at once
+// with its path.
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -67,7 +68,8 @@ masterKey: { file: a, env: B }
 `)
   for (const expected of [
     'dta: unknown key', 'recordings.keep: unknown key', 'recordings.mode: ', 'listen.telnet: unknown key',
-    'listen.ssh: expected host:port', 'limits.loginGrace: expected string', 'limits.recordingsReserve: expected a size',
+    'listen.ssh: expected host:port', 'limits.loginGrace: expected string',
+    'limits.recordingsReserve: expected a size',
     'masterKey: expected exactly one of file, env, command', 'store: expected pglite or postgres://'
   ]) assert.ok(problems.some(line => line.startsWith(expected)), `${expected} in\n${problems.join('\n')}`)
   assert.is(problems.length, 9)
@@ -91,7 +93,8 @@ test('the environment overrides store and redis, and their addresses do not prin
 
 test('the master key comes from a file, a variable or a command', () => {
   assert.equal(parse('masterKey: { env: KEY }').masterKey, { kind: 'env', name: 'KEY' })
-  assert.equal(parse('masterKey: { command: [vault, read] }').masterKey, { kind: 'command', command: ['vault', 'read'] })
+  assert.equal(parse('masterKey: { command: [vault, read] }').masterKey,
+    { kind: 'command', command: ['vault', 'read'] })
   assert.equal(parse('masterKey: { file: k }').masterKey, { kind: 'file', file: '/etc/sallyport/k' })
 })
 
@@ -106,7 +109,8 @@ test('a file that was named must exist; without one the defaults hold', () => {
   const folder = mkdtempSync(join(tmpdir(), 'sallyport-config-'))
   try {
     assert.is(readConfig(undefined, {}, folder).file, undefined)
-    assert.throws(() => readConfig('other.yaml', {}, folder), (thrown: SallyportError) => thrown.code === 'not-found')
+    assert.throws(() => readConfig('other.yaml', {}, folder),
+      (thrown: SallyportError) => thrown.code === 'not-found')
     writeFileSync(join(folder, 'sallyport.yaml'), 'data: state\n')
     const config = readConfig(undefined, {}, folder)
     assert.is(config.file, join(folder, 'sallyport.yaml'))

@@ -1,5 +1,6 @@
-// Many sessions at once: 16 of them make and remove 50 accounts each with the same role (the way with a later GRANT
-// failed 386 times of 800). No creation fails, no name collides, nothing is left; on both versions, one after the other.
+// Many sessions at once: 16 of them make and remove 50 accounts each with the same role (the way with a later
+// GRANT failed 386 times of 800). No creation fails, no name collides, nothing is left; on both versions, one
+// after the other.
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { startJitTarget } from './peers/jit-target.ts'
@@ -18,7 +19,8 @@ for (const version of ['15', '18'] as const) {
     await target[Symbol.asyncDispose]()
   })
 
-  crowd(`${workers} at once make ${accountsEach} accounts each and remove them: none fails, none is left`, async ({ target }) => {
+  const promise = `${workers} at once make and remove ${accountsEach} accounts each: none fails, none is left`
+  crowd(promise, async ({ target }) => {
     const failures: string[] = []
     let [made, removed] = [0, 0]
     const work = async (): Promise<void> => {
@@ -38,7 +40,9 @@ for (const version of ['15', '18'] as const) {
     assert.equal([made, removed], [workers * accountsEach, workers * accountsEach])
     const left = "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'jit%'"
     assert.is(await target.server.psql(left), '0')
-    assert.is(await target.server.psql("SELECT count(*) FROM pg_auth_members WHERE roleid = 'app_rw'::regrole"),
+    assert.is(await target.server.psql(
+      "SELECT count(*) FROM pg_auth_members WHERE roleid = 'app_rw'::regrole"
+    ),
       version === '18' ? '1' : '0')
   })
 

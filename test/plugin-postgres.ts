@@ -1,5 +1,6 @@
-// Accounts on PostgreSQL 15 and 18, made and taken away by the shipped templates through a hook login that is no
-// superuser: what a session can do with them, what nobody can do afterwards, and who wins when two act at once.
+// Accounts on PostgreSQL 15 and 18, made and taken away by the shipped templates through a hook login that is
+// no superuser: what a session can do with them, what nobody can do afterwards, and who wins when two act at
+// once.
 import { readFileSync } from 'node:fs'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -11,7 +12,9 @@ import { adminRole } from '../tool/postgres.ts'
 import { shippedTemplate, startJitTarget } from './peers/jit-target.ts'
 import type { JitTarget } from './peers/jit-target.ts'
 
-const outcome = async (act: Promise<unknown>): Promise<string> => await act.then(() => 'done', () => 'refused')
+const outcome = async (act: Promise<unknown>): Promise<string> => await act.then(
+  () => 'done', () => 'refused'
+)
 
 function context(remainingMs: () => number = () => 30_000): HookContext {
   return {
@@ -21,14 +24,18 @@ function context(remainingMs: () => number = () => 30_000): HookContext {
 }
 
 function template(action: string, steps: string): ReturnType<typeof parseTemplate> {
-  return parseTemplate(`id: postgres/mine\nplugin: postgres\naction: ${action}\ntitle: Mine\nsteps:\n${steps}`)
+  return parseTemplate(
+    `id: postgres/mine\nplugin: postgres\naction: ${action}\ntitle: Mine\nsteps:\n${steps}`
+  )
 }
 
 for (const version of ['15', '18'] as const) {
   const life = suite<{ target: JitTarget, logStart: number }>(`PostgreSQL ${version}`)
 
   life.before(async state => {
-    state.target = await startJitTarget({ version, settings: { log_statement: 'all', log_min_messages: 'info' } })
+    state.target = await startJitTarget(
+      { version, settings: { log_statement: 'all', log_min_messages: 'info' } }
+    )
     // The DBA's own set-up, with the password of the hook login in clear, is before this.
     state.logStart = readFileSync(state.target.server.logFile).length
   })
@@ -44,8 +51,8 @@ for (const version of ['15', '18'] as const) {
       SELECT rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls, rolconnlimit, rolvaliduntil
       FROM pg_roles WHERE rolname = current_user`)
     assert.equal(rights, ['f|f|f|f|f|5|2099-01-01 00:00:00+00'])
-    const roles = `SELECT string_agg(roleid::regrole::text, ' ' ORDER BY roleid::regrole::text) FROM pg_auth_members
-      WHERE member = '${account.name}'::regrole`
+    const roles = `SELECT string_agg(roleid::regrole::text, ' ' ORDER BY roleid::regrole::text)
+      FROM pg_auth_members WHERE member = '${account.name}'::regrole`
     assert.is(await target.server.psql(roles), 'app_ro app_rw sallyport_jit')
     const removed = await target.remove(account)
     assert.is(removed.state, 'done')
@@ -57,14 +64,18 @@ for (const version of ['15', '18'] as const) {
 
   life('no password exists: the target holds a verifier of one iteration', async ({ target }) => {
     const account = await target.create()
-    const stored = await target.server.psql(`SELECT rolpassword FROM pg_authid WHERE rolname = '${account.name}'`)
+    const stored = await target.server.psql(
+      `SELECT rolpassword FROM pg_authid WHERE rolname = '${account.name}'`
+    )
     assert.match(stored, /^SCRAM-SHA-256\$1:/)
     await target.remove(account)
   })
 
   life('removing what is not there is done and changes nothing, twice too', async ({ target }) => {
     const account = await target.create()
-    assert.equal([(await target.remove(account)).changed, (await target.remove(account)).changed], [true, false])
+    assert.equal(
+      [(await target.remove(account)).changed, (await target.remove(account)).changed], [true, false]
+    )
     const never = target.mint()
     const removed = await target.remove(never)
     assert.equal([removed.state, removed.changed], ['done', false])
@@ -72,28 +83,34 @@ for (const version of ['15', '18'] as const) {
 
   life('a role of the same name that is not ours is never touched', async ({ target }) => {
     const account = target.mint()
-    await target.server.psql(`CREATE ROLE ${account.name} LOGIN PASSWORD 'theirs'; COMMENT ON ROLE ${account.name} IS 'hers'`)
+    await target.server.psql(
+      `CREATE ROLE ${account.name} LOGIN PASSWORD 'theirs'; COMMENT ON ROLE ${account.name} IS 'hers'`
+    )
     const state = `SELECT rolcanlogin, rolpassword, shobj_description(oid, 'pg_authid') FROM pg_authid
       WHERE rolname = '${account.name}'`
     const before = await target.server.psql(state)
-    const made = await target.hooks.run(target.job('create', 'create-role', account, { roles: [], ...account.minted }))
+    const made = await target.hooks.run(
+      target.job('create', 'create-role', account, { roles: [], ...account.minted })
+    )
     assert.equal([made.state, made.code, made.retryable], ['conflict', 'account-conflict', false])
     assert.is((await target.remove(account)).state, 'conflict')
     assert.is(await target.server.psql(state), before)
     await target.server.psql(`DROP ROLE ${account.name}`)
   })
 
-  life('creating what is ours already replaces the secret: the old one is worth nothing', async ({ target }) => {
+  life('creating what is ours already replaces the secret; the old one is worthless', async ({ target }) => {
     const account = await target.create()
     const again = { ...target.mint(account.name), accountId: account.accountId, epoch: 2 }
-    const made = await target.hooks.run(target.job('create', 'create-role', again, { roles: ['app_rw'], ...again.minted }))
+    const made = await target.hooks.run(
+      target.job('create', 'create-role', again, { roles: ['app_rw'], ...again.minted })
+    )
     assert.equal([made.state, made.seen?.epoch], ['done', 2])
     assert.is(await outcome(target.login(account)), 'refused')
     await (await target.login(again)).close()
     await target.remove(again)
   })
 
-  life('an older epoch neither creates, removes nor enables what a newer one has acted on', async ({ target }) => {
+  life('an older epoch does not remove what a newer one has acted on', async ({ target }) => {
     const account = await target.create()
     const newer = { ...account, epoch: 5 }
     const variables = { roles: ['app_rw'], ...target.mint().minted }
@@ -115,7 +132,9 @@ for (const version of ['15', '18'] as const) {
   - sql: SELECT pg_sleep(0.5)
   - do: terminate-sessions
   - do: drop-role`)
-    const stalled = await target.plugin.run(target.access, slow, { ...made, epoch: 2 }, {}, context(() => 200))
+    const stalled = await target.plugin.run(
+      target.access, slow, { ...made, epoch: 2 }, {}, context(() => 200)
+    )
     assert.is(stalled.state, 'refused')
     assert.ok(stalled.state === 'refused' && stalled.error.includes('lapsed'), JSON.stringify(stalled))
     assert.is((await target.look(made)).exists, true)
@@ -159,16 +178,22 @@ undo:
     const made = await target.hooks.run(target.job('create', text, account, {}))
     assert.equal([made.state, made.failedStep, made.code], ['refused', 'breaks', 'hook-failed'])
     for (const database of ['app', 'other']) {
-      assert.is(await target.server.psql(`SELECT count(*) FROM pg_namespace WHERE nspname = '${account.name}'`, database), '0')
+      assert.is(await target.server.psql(
+        `SELECT count(*) FROM pg_namespace WHERE nspname = '${account.name}'`, database
+      ), '0')
     }
     assert.is((await target.remove(account)).state, 'done')
     assert.is((await target.look(account)).exists, false)
   })
 
   life('an existing role is on from enable to disable, with a new secret each time', async ({ target }) => {
-    await target.server.psql(`CREATE ROLE "Lo'ng ""name" NOLOGIN; COMMENT ON ROLE "Lo'ng ""name" IS 'owned by Eve'`)
+    await target.server.psql(
+      `CREATE ROLE "Lo'ng ""name" NOLOGIN; COMMENT ON ROLE "Lo'ng ""name" IS 'owned by Eve'`
+    )
     const account = target.mint('Lo\'ng "name', 'enable')
-    const missing = (await target.hooks.probe('postgres', target.access, { username: account.name })).missingRights
+    const missing = (
+      await target.hooks.probe('postgres', target.access, { username: account.name })
+    ).missingRights
     assert.is(missing.length, version === '18' ? 1 : 0)
     for (const right of missing) await target.server.psql(right.slice(right.lastIndexOf(': ') + 2))
     const on = await target.hooks.run(target.job('enable', 'enable-role', account, account.minted))
@@ -209,7 +234,9 @@ undo:
     assert.equal([on.state, on.seen?.enabled], ['done', true], on.error)
     const session = await target.login({ ...account, inject })
     await session.run('SET ROLE app_rw')
-    const off = await target.hooks.run(target.job('disable', 'revoke-role', { ...account, epoch: 2 }, variables))
+    const off = await target.hooks.run(
+      target.job('disable', 'revoke-role', { ...account, epoch: 2 }, variables)
+    )
     assert.equal([off.state, off.seen?.exists, off.seen?.enabled], ['done', true, false], off.error)
     assert.is(await outcome(session.run('SELECT 1')), 'refused')
     await session.close()
@@ -222,7 +249,9 @@ undo:
     const account = await target.create()
     const owned = await target.hooks.listOwned('postgres', target.access)
     assert.ok(owned.some(({ name, accountId }) => name === account.name && accountId === account.accountId))
-    assert.not.ok(owned.some(({ name }) => ['hook admin', 'app_rw', 'sallyport_jit', 'postgres'].includes(name)))
+    assert.not.ok(
+      owned.some(({ name }) => ['hook admin', 'app_rw', 'sallyport_jit', 'postgres'].includes(name))
+    )
     await target.remove(account)
   })
 
@@ -231,8 +260,12 @@ undo:
     assert.equal(sound.missingRights, [])
     assert.is(sound.version.startsWith(version), true)
     await target.server.psql("CREATE ROLE weak LOGIN PASSWORD 'weak'; CREATE ROLE boss SUPERUSER NOLOGIN")
-    await target.server.psql('REVOKE CONNECT ON DATABASE other FROM PUBLIC; GRANT CONNECT ON DATABASE other TO app_rw')
-    const access = { ...target.access, username: 'weak', secret: { kind: 'password', password: new Secret('weak') } as const }
+    await target.server.psql(
+      'REVOKE CONNECT ON DATABASE other FROM PUBLIC; GRANT CONNECT ON DATABASE other TO app_rw'
+    )
+    const access = {
+      ...target.access, username: 'weak', secret: { kind: 'password', password: new Secret('weak') } as const
+    }
     const weak = await target.hooks.probe('postgres', access, { roles: ['app_rw', 'boss', 'absent'] })
     await target.server.psql('GRANT CONNECT ON DATABASE other TO PUBLIC')
     const grants = weak.missingRights.map(sentence => sentence.slice(sentence.indexOf(': ') + 2))
@@ -243,26 +276,34 @@ undo:
     assert.is(grants.includes('GRANT "app_rw" TO "weak" WITH ADMIN OPTION'), version === '18')
     // Each statement is the cure.
     for (const grant of grants) await target.server.psql(grant)
-    assert.equal((await target.hooks.probe('postgres', access, { roles: ['app_rw', 'boss', 'absent'] })).missingRights, [])
+    assert.equal((
+      await target.hooks.probe('postgres', access, { roles: ['app_rw', 'boss', 'absent'] })
+    ).missingRights, [])
     await target.server.psql('DROP OWNED BY weak', 'other')
     await target.server.psql('DROP ROLE weak; DROP ROLE boss; DROP ROLE absent')
   })
 
-  life('a superuser as hook login works as well, and without pg_signal_backend sessions still end', async ({ target }) => {
+  life('a superuser as hook login works, and one without pg_signal_backend too', async ({ target }) => {
     const strong = await adminRole(target.server, { name: 'strong', kind: 'superuser' })
     await target.server.psql("CREATE ROLE unsignalled LOGIN CREATEROLE PASSWORD 'unsignalled'")
     const groups = ['app_rw', 'sallyport_jit', 'sallyport_graveyard'].join(', ')
     await target.server.psql('CREATE ROLE sallyport_graveyard NOLOGIN').catch(() => undefined)
     await target.server.psql(`GRANT ${groups} TO unsignalled WITH ADMIN OPTION`)
-    for (const [username, password] of [[strong.name, strong.password], ['unsignalled', 'unsignalled']] as const) {
-      const access = { ...target.access, username, secret: { kind: 'password', password: new Secret(password) } as const }
+    for (
+      const [username, password] of [[strong.name, strong.password], ['unsignalled', 'unsignalled']] as const
+    ) {
+      const access = {
+        ...target.access, username, secret: { kind: 'password', password: new Secret(password) } as const
+      }
       const account = target.mint()
       const job = target.job('create', 'create-role', account, { roles: ['app_rw'], ...account.minted })
       const made = await target.hooks.run({ ...job, access })
       assert.is(made.state, 'done', made.error)
       const session = await target.login(account)
       await session.run('CREATE TABLE theirs (id int)')
-      const removed = await target.hooks.run({ ...target.job('delete', 'delete-role', { ...account, epoch: 2 }), access })
+      const removed = await target.hooks.run(
+        { ...target.job('delete', 'delete-role', { ...account, epoch: 2 }), access }
+      )
       assert.is(removed.state, 'done', `${removed.failedStep} ${removed.error}`)
       assert.is(await outcome(session.run('SELECT 1')), 'refused')
       await session.close()
@@ -270,7 +311,9 @@ undo:
     }
   })
 
-  life('the log of the target holds no secret, only verifiers; nor do our own lines and errors', async ({ target, logStart }) => {
+  life('the log of the target holds no secret, only verifiers; nor do our own lines and errors', async (
+    { target, logStart }
+  ) => {
     const account = await target.create()
     const broken = await target.hooks.run(target.job('create', 'create-role', target.mint(), {
       roles: ['absent_role'], ...account, ...target.mint().minted

@@ -48,7 +48,7 @@ function startWriter(dataDir: string, ...words: readonly (string | number)[]): W
   children.add(child)
   let output = ''
   let look = (): void => {}
-  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+  child.stdout?.setEncoding('utf8').on('data', (text: string) => {
     output += text
     look()
   })

@@ -286,6 +286,35 @@ test('a target that takes no cancel request either is left all the same', async 
   await left(target)
 })
 
+test('every one of the 256 tags is refused in every phase of an answer where it is not due', async () => {
+  // Bodies that are in order for a row of no columns, a parse, a bind, a description of nothing.
+  const phases: readonly (readonly [Buffer, string])[] = [
+    [Buffer.alloc(0), '1'], [parsed, '2'], [head, 'n'], [Buffer.concat([head, noRows]), 'I'],
+    [Buffer.concat([head, noRows, done]), '']
+  ]
+  const taken: string[] = []
+  for (const [before, due] of phases) {
+    let tag = 0
+    let ended = 0
+    await using target = await startTarget(async peer => {
+      await peer.login(verifier)
+      await peer.statement()
+      peer.send(before, Buffer.from([tag]), '00000004')
+      peer.end()
+    })
+    for (tag = 0; tag < 256; tag++) {
+      const client = await connected(target.port)
+      const thrown: unknown = await client.query('x', { timeoutMs: 3000 }).catch((error: unknown) => error)
+      // Only a message that is due lets the answer go on, until the target hangs up.
+      const { reason } = thrown as ConnectionLost
+      if (reason === 'closed') taken.push(String.fromCharCode(tag))
+      else if (reason === 'violation') ended++
+    }
+    assert.is(ended, due === '' ? 256 : 255, `after ${before.toString('hex')}`)
+  }
+  assert.equal(taken, ['1', '2', 'n', 'I'])
+})
+
 // ---- honest answers
 
 const answer = Buffer.concat([
@@ -364,6 +393,40 @@ test('a statement that cannot be sent is an error of its own and harms nothing',
   ]) {
     assert.instance(await work.catch((error: unknown) => error), WireError)
   }
+  assert.is((await client.query('select 1', { timeoutMs: 3000 })).tag, 'SELECT 1')
+  await client.close()
+  await left(target)
+})
+
+test('a target that floods an idle connection is held back, and its parameters are not kept', async () => {
+  await using target = await startTarget(loggedIn(async peer => {
+    await peer.statement()
+    peer.send(many(50, messages.parameterStatus('unheard_of', 'x')), head, noRows, done, ready)
+    await peer.flood(messages.noticeResponse({ ...report, message: 'x'.repeat(30_000) }))
+  }))
+  const client = await connected(target.port)
+  await client.query('select 1', { timeoutMs: 3000 })
+  assert.equal([...client.parameters.keys()], ['server_version', 'client_encoding'])
+  // More than any socket buffer holds would have come by now.
+  let before = -1
+  for (const [peer] = target.peers; peer!.bytesSent > before;) {
+    before = peer!.bytesSent
+    await new Promise(resolve => setTimeout(resolve, 100))
+    assert.ok(before < 32 * 1024 * 1024, `the target could send ${before} bytes`)
+  }
+  await client.close()
+  await left(target)
+})
+
+test('a connection that was held back while idle goes on with the next statement', async () => {
+  await using target = await startTarget(loggedIn(async peer => {
+    peer.send(many(100, messages.noticeResponse({ ...report, message: 'x'.repeat(30_000) })))
+    await peer.statement()
+    peer.send(head, noRows, done, ready)
+    await peer.mute()
+  }))
+  const client = await connected(target.port)
+  await new Promise(resolve => setTimeout(resolve, 100))
   assert.is((await client.query('select 1', { timeoutMs: 3000 })).tag, 'SELECT 1')
   await client.close()
   await left(target)

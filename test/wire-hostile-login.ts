@@ -3,8 +3,11 @@
 // away.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import type { UpstreamError } from '../src/wire/error.ts'
+import type { TlsOptions } from '../src/wire/postgres/dial.ts'
 import * as messages from '../src/wire/postgres/messages.ts'
 import { openUpstream } from '../src/wire/postgres/upstream.ts'
+import type { SelfSigned } from '../src/wire/x509.ts'
 import { assertLoginFails, canary, optionsFor, quick, verifier, type LoginCase } from './peers/hostile.ts'
 import { certificateFor, hex, startTarget, type Lies, type Script } from './peers/postgres-target.ts'
 
@@ -355,48 +358,52 @@ const greedy: Script = async peer => {
   await peer.mute()
 }
 const other = certificateFor()
-const brokenPem = '-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n'
-cases.push(
-  {
-    name: 'shows a certificate of somebody else', script: greedy, kind: 'untrusted',
-    options: { ...withPassword, tls: { ...trusted, ca: other.certificate } }, certificate
-  },
-  {
-    name: 'shows a certificate that no public authority issued', script: greedy, kind: 'untrusted',
-    options: { ...withPassword, tls: { mode: 'verify-full' } }, certificate
-  },
-  {
-    name: 'shows a certificate for another name', script: greedy, kind: 'untrusted',
-    options: { ...withPassword, tls: { ...trusted, serverName: 'db.example' } }, certificate
-  },
-  {
-    name: 'shows a wrong certificate to `require` with an authority', script: greedy, kind: 'untrusted',
-    options: { ...withPassword, tls: { mode: 'require', ca: other.certificate } }, certificate
-  },
-  {
-    name: 'asks for a cleartext password within verified TLS', script: greedy, kind: 'untrusted',
-    options: tls, certificate, check: error => assert.match(error.message, 'not SCRAM')
-  },
-  {
-    name: 'is to be verified without an authority', script: greedy, kind: 'untrusted',
-    options: { ...withPassword, tls: { mode: 'verify-ca' } }, certificate,
-    check: (_, { received }) => assert.is(received.length, 0)
-  },
-  {
-    name: 'is to be verified by an authority that is none', script: greedy, kind: 'untrusted',
-    options: { ...withPassword, tls: { mode: 'verify-full', ca: brokenPem } },
-    certificate
-  }
-)
 const expired = certificateFor(undefined, { expired: true })
+const brokenPem = '-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n'
+for (const [name, distrust, says, shown] of [
+  ['shows a certificate of somebody else', { ...trusted, ca: other.certificate }, /^TLS: /, certificate],
+  ['shows a certificate that no public authority issued', { mode: 'verify-full' }, /^TLS: /, certificate],
+  ['shows a certificate for another name', { ...trusted, serverName: 'db.example' }, /ALTNAME/, certificate],
+  ['shows `require` a wrong certificate', { mode: 'require', ca: other.certificate }, /^TLS: /, certificate],
+  ['shows an expired certificate', { ...trusted, ca: expired.certificate }, /EXPIRED/, expired],
+  ['is verified by a broken authority', { ...trusted, ca: brokenPem }, /cannot be read/, certificate],
+  ['asks for a cleartext password within verified TLS', trusted, /not SCRAM/, certificate]
+] satisfies [string, TlsOptions, RegExp, SelfSigned][]) {
+  cases.push({
+    name, script: greedy, kind: 'untrusted', options: { ...withPassword, tls: distrust }, certificate: shown,
+    check: ({ message }) => assert.match(message, says)
+  })
+}
 cases.push({
-  name: 'shows an expired certificate', script: greedy, kind: 'untrusted',
-  options: { ...withPassword, tls: { ...trusted, ca: expired.certificate } }, certificate: expired
+  name: 'is to be verified without an authority', script: greedy, kind: 'untrusted',
+  options: { ...withPassword, tls: { mode: 'verify-ca' } }, certificate,
+  check: (_, { received }) => assert.is(received.length, 0)
 })
 
 for (const hostile of cases) {
   test(`a target that ${hostile.name} harms only this login`, () => assertLoginFails(hostile))
 }
+
+test('every one of the 256 tags ends a login in every phase, when it says nothing', async () => {
+  const kinds = new Map<string, number>()
+  let tag = 0
+  for (const phase of ['begin', 'proved', 'let in'] as const) {
+    await using target = await startTarget(async peer => {
+      await peer.packet()
+      if (phase !== 'begin') await peer.scram(verifier)
+      if (phase === 'let in') peer.send(ok)
+      peer.send(Buffer.from([tag]), '0000000800000000')
+      await peer.mute()
+    })
+    for (tag = 0; tag < 256; tag++) {
+      const opening = openUpstream(optionsFor(target.port))
+      const { kind } = await opening.then(() => ({ kind: 'open' }), (error: UpstreamError) => error)
+      kinds.set(kind, (kinds.get(kind) ?? 0) + 1)
+    }
+  }
+  // AuthenticationOk at the beginning; after the proof it is in order, and then nothing follows.
+  assert.equal([...kinds].sort(), [['timeout', 1], ['untrusted', 1], ['violation', 766]])
+})
 
 test('the secret is not asked for before a target has proved its name and asked for SCRAM', async () => {
   let asked = 0

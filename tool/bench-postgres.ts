@@ -3,7 +3,7 @@
 // machine does hits all alike. Read the ratios, and CPU before time: on a small machine clients and server take the
 // same cores. `node tool/bench-postgres.ts --short` takes under a minute; without it some twenty.
 import { spawn } from 'node:child_process'
-import { chmodSync, chownSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { chownSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { loadavg, tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { openUpstream } from '../src/wire/postgres/upstream.ts'
@@ -130,10 +130,9 @@ async function startPgbouncer(targetPort: number, password: string, packetBytes:
     ...packetBytes === undefined ? [] : [`pkt_buf = ${packetBytes}`], ''
   ].join('\n'))
   // It refuses to run as root.
-  const account = process.getuid?.() === 0 ? nobody() : {}
-  if (account.uid !== undefined) {
-    chmodSync(folder, 0o755)
-    for (const file of [users, config]) chownSync(file, account.uid, account.gid)
+  const account = process.getuid?.() === 0 ? nobody() : undefined
+  if (account !== undefined) {
+    for (const path of [folder, users, config]) chownSync(path, account.uid, account.gid)
   }
   const child = spawn(programOf('pgbouncer'), [config], { stdio: ['ignore', 'ignore', 'pipe'], ...account })
   await new Promise<void>((done, fail) => {
@@ -302,13 +301,16 @@ async function idleMemory(way: Way, count: number, mode: 'disable' | 'require'):
   return each
 }
 
-async function benchTransactions(ways: readonly Way[], plan: Plan): Promise<void> {
+async function benchSelects(ways: readonly Way[], plan: Plan): Promise<void> {
   for (const protocol of plan.protocols) {
     for (const clients of plan.clients) {
       await compare(`SELECT, ${protocol}, ${clients} clients`, ways, plan.rounds, way =>
         pgbench(way, ['-S', '-M', protocol], plan, clients))
     }
   }
+}
+
+async function benchTransactions(ways: readonly Way[], plan: Plan): Promise<void> {
   await compare('TPC-B, prepared, 8 clients', ways, plan.rounds, way => pgbench(way, ['-M', 'prepared'], plan, 8))
   await compare('connection set-up (-C -S), 8 clients', ways, plan.rounds, way =>
     pgbench(way, ['-C', '-S'], plan, 8))
@@ -324,12 +326,24 @@ async function benchBulk(ways: readonly Way[], plan: Plan): Promise<void> {
     `SELECT ${line} FROM generate_series(1, ${Math.min(rows, 3_000_000)})`)
 }
 
-function report(ways: readonly Way[], fields: Record<string, unknown>): void {
-  say(`\n${JSON.stringify({ ways: ways.map(way => way.name), ...fields })}`)
+/** `--short`, and single values over it: `--seconds=5 --clients=8,32 --protocols=prepared --rounds=3`. */
+function planOf(words: readonly string[]): Plan {
+  const value = (name: string): string | undefined =>
+    words.find(word => word.startsWith(`--${name}=`))?.slice(name.length + 3)
+  const plan = words.includes('--short') ? short : long
+  return {
+    ...plan,
+    seconds: Number(value('seconds') ?? plan.seconds),
+    rounds: Number(value('rounds') ?? plan.rounds),
+    idle: Number(value('idle') ?? plan.idle),
+    bulkBytes: Number(value('bytes') ?? plan.bulkBytes),
+    clients: value('clients')?.split(',').map(Number) ?? plan.clients,
+    protocols: value('protocols')?.split(',') ?? plan.protocols
+  }
 }
 
 async function main(): Promise<void> {
-  const plan = process.argv.includes('--short') ? short : long
+  const plan = planOf(process.argv)
   ensurePackages(['postgres-15', 'pgbench', 'psql', 'pgbouncer'])
   const only = process.argv.find(word => word.startsWith('--only='))?.slice(7).split(',')
   const wants = (name: string): boolean => only === undefined || only.includes(name)
@@ -351,6 +365,7 @@ async function main(): Promise<void> {
       password: name === 'sallyport' ? clientPassword : password
     }))
   ]
+  if (wants('select')) await benchSelects(ways, plan)
   if (wants('tx')) await benchTransactions(ways, plan)
   if (wants('bulk')) await benchBulk(ways, plan)
   for (const child of children) await child.stop()

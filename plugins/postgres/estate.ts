@@ -1,7 +1,8 @@
-// What an account leaves behind, and what becomes of it. Data goes to the owner that the template names (by default a
-// role without any rights), code that would run with that owner's rights is dropped, privileges are dropped. Done in
-// every database in which the server itself says that the role is mentioned (pg_shdepend): DROP ROLE looks there too,
-// so nothing is missed. Where something cannot be cleaned it is listed as left, and the role stays, shut.
+// What an account leaves behind, and what becomes of it. Data goes to the owner that the template names (by
+// default a role without any rights), code that would run with that owner's rights is dropped, privileges are
+// dropped. Done in every database in which the server itself says that the role is mentioned (pg_shdepend):
+// DROP ROLE looks there too, so nothing is missed. Where something cannot be cleaned it is listed as left,
+// and the role stays, shut.
 import { SallyportError } from '../../src/errors.ts'
 import { quoteIdentifier } from '../../src/jit/sql-text.ts'
 import type { Access, HookContext, Residue } from '../../src/jit/plugin.ts'
@@ -19,14 +20,15 @@ const listedMax = 200
 const passesMax = 5
 
 /**
- * Kinds that are code or set-up, not data, with the word that DROP wants: dropped where they cannot change hands.
- * Names are those of pg_identify_object.
+ * Kinds that are code or set-up, not data, with the word that DROP wants: dropped where they cannot change
+ * hands. Names are those of pg_identify_object.
  */
 const droppable: Readonly<Record<string, string>> = {
   'function': 'ROUTINE', 'procedure': 'ROUTINE', 'aggregate': 'ROUTINE', 'window function': 'ROUTINE',
   'operator': 'OPERATOR', 'operator class': 'OPERATOR CLASS', 'operator family': 'OPERATOR FAMILY',
   'collation': 'COLLATION', 'conversion': 'CONVERSION', 'statistics object': 'STATISTICS',
-  'text search dictionary': 'TEXT SEARCH DICTIONARY', 'text search configuration': 'TEXT SEARCH CONFIGURATION',
+  'text search dictionary': 'TEXT SEARCH DICTIONARY',
+  'text search configuration': 'TEXT SEARCH CONFIGURATION',
   'publication': 'PUBLICATION', 'subscription': 'SUBSCRIPTION', 'event trigger': 'EVENT TRIGGER',
   'server': 'SERVER', 'foreign-data wrapper': 'FOREIGN DATA WRAPPER', 'language': 'LANGUAGE'
 }
@@ -80,14 +82,15 @@ async function enter(access: Access, context: HookContext, database: string): Pr
 }
 
 /**
- * Databases in which the server's own list mentions the role. What belongs to no database is cleaned from `main`, at
- * the end; subscriptions do not either, but can be dropped only where they were made.
+ * Databases in which the server's own list mentions the role. What belongs to no database is cleaned from
+ * `main`, at the end; subscriptions do not either, but can be dropped only where they were made.
  */
 async function databasesOf(main: Link, { oid }: Role): Promise<{ name: string, reachable: boolean }[]> {
   const rows = await main.query(`
     SELECT coalesce(d.datname, current_database()) AS name, coalesce(d.datallowconn, true)
     FROM (SELECT dbid FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND refobjid = $1::oid
-      UNION SELECT subdbid FROM pg_subscription WHERE subowner = $1::oid) s LEFT JOIN pg_database d ON d.oid = s.dbid
+      UNION SELECT subdbid FROM pg_subscription WHERE subowner = $1::oid) s
+      LEFT JOIN pg_database d ON d.oid = s.dbid
     GROUP BY 1, 2 ORDER BY coalesce(d.datname, current_database()) = current_database(), 1`, [oid])
   return rows.map(([name, reachable]) => ({ name: name ?? '', reachable: reachable === 't' }))
 }
@@ -124,8 +127,9 @@ async function handOver(link: Link, { name }: Role, owner: string): Promise<void
 }
 
 /**
- * SECURITY DEFINER routines run with their owner's rights: handing one over would hand over those of the new owner.
- * They are dropped; one that something else needs is made to run with its caller's rights, and nobody may call it.
+ * SECURITY DEFINER routines run with their owner's rights: handing one over would hand over those of the new
+ * owner. They are dropped; one that something else needs is made to run with its caller's rights, and nobody
+ * may call it.
  */
 async function disarm(link: Link, { oid }: Role): Promise<Residue[]> {
   const rows = await link.query(`
@@ -143,7 +147,9 @@ async function disarm(link: Link, { oid }: Role): Promise<Residue[]> {
         await link.query(`ALTER ROUTINE ${thing.identity} SECURITY INVOKER`)
         await link.query(`REVOKE ALL ON ROUTINE ${thing.identity} FROM PUBLIC`)
       })
-      residue.push({ kind: named.kind, name: `${named.name} (needed by others: made harmless)`, fate: 'left' })
+      residue.push(
+        { kind: named.kind, name: `${named.name} (needed by others: made harmless)`, fate: 'left' }
+      )
     }
   }
   return residue
@@ -200,7 +206,10 @@ async function owned(link: Link, { oid }: Role): Promise<Thing[]> {
   return rows.map(thingOf)
 }
 
-/** Everything that keeps the role from being dropped, counted by database; for a role that could not be removed. */
+/**
+ * Everything that keeps the role from being dropped, counted by database; for a role that could not be
+ * removed.
+ */
 export async function mentions(main: Link, oid: string): Promise<Residue[]> {
   const rows = await main.query(`
     SELECT coalesce(d.datname, ''), count(*) FROM pg_shdepend s LEFT JOIN pg_database d ON d.oid = s.dbid
@@ -225,6 +234,8 @@ function listed(link: Link, { kind, name }: Thing, fate: Residue['fate']): Resid
 
 function shortened(residue: Residue[]): Residue[] {
   if (residue.length <= listedMax) return residue
-  const rest = { kind: 'objects', name: `and ${residue.length - listedMax} more`, fate: 'reassigned' } as const
+  const rest = {
+    kind: 'objects', name: `and ${residue.length - listedMax} more`, fate: 'reassigned'
+  } as const
   return [...residue.slice(0, listedMax), rest]
 }

@@ -1,10 +1,11 @@
 // The plugin's connection to a target: opened with the hook's limits, every statement with a time limit, and
-// transactions that are fenced. A fenced transaction takes an advisory lock on the account's name, so that two nodes
-// never act on one account at once, and then looks at the account: whose it is, which epoch acted last, and whether
-// the target's own clock is past the claim's deadline. A node that slept through its claim finds out here (F22, F23).
+// transactions that are fenced. A fenced transaction takes an advisory lock on the account's name, so that
+// two nodes never act on one account at once, and then looks at the account: whose it is, which epoch acted
+// last, and whether the target's own clock is past the claim's deadline. A node that slept through its claim
+// finds out here (F22, F23).
 import { connect } from 'node:net'
 import { SallyportError } from '../../src/errors.ts'
-import { quoteIdentifier, quoteLiteral } from '../../src/jit/sql-text.ts'
+import { UnfitValue, quoteIdentifier, quoteLiteral } from '../../src/jit/sql-text.ts'
 import { proofAccountPrefix } from '../../src/jit/plugin.ts'
 import type { Access, AccountRef, HookContext, Injectable, TargetAddress } from '../../src/jit/plugin.ts'
 import { UpstreamError } from '../../src/wire/error.ts'
@@ -135,7 +136,9 @@ export class Link {
         // From here on the target's clock decides, even if ours stands still.
         this.#deadline = new Date(Date.parse(look.clock) + this.#context.remainingMs()).toISOString()
       }
-      if (look.leftMs <= 0 || this.#context.remainingMs() <= 0) throw new Fenced('late', 'the claim on the account has lapsed')
+      if (look.leftMs <= 0 || this.#context.remainingMs() <= 0) {
+        throw new Fenced('late', 'the claim on the account has lapsed')
+      }
       if (look.accountId === account.accountId && (look.epoch ?? 0) > account.epoch) {
         throw new Fenced('stale', `epoch ${look.epoch} has acted on the account, this is ${account.epoch}`)
       }
@@ -160,7 +163,10 @@ export class Link {
     const [oid, canLogin, replication, comment, clock, leftMs, marker, graveyard] = row ?? []
     const read = readMarker(comment ?? '')
     return {
-      oid: oid ?? undefined, canLogin: canLogin === 't', hasReplication: replication === 't', comment: comment ?? '',
+      oid: oid ?? undefined,
+      canLogin: canLogin === 't',
+      hasReplication: replication === 't',
+      comment: comment ?? '',
       accountId: read?.accountId, epoch: read?.epoch, clock: clock ?? '',
       leftMs: leftMs === null || leftMs === undefined ? Infinity : Number(leftMs),
       markerExists: marker === 't', graveyardExists: graveyard === 't'
@@ -181,8 +187,8 @@ export class Link {
   }
 
   /**
-   * Ends whoever holds the account's lock and is not a hook of the same login: anybody may take an advisory lock,
-   * and with it hold up their own removal. True when somebody was told to end.
+   * Ends whoever holds the account's lock and is not a hook of the same login: anybody may take an advisory
+   * lock, and with it hold up their own removal. True when somebody was told to end.
    */
   async endStrangers(name: string): Promise<boolean> {
     const rows = await this.query(strangersSql, [name])
@@ -206,7 +212,8 @@ export class Link {
   }
 }
 
-// Runs in every transaction, so it avoids the costly views; quote_ident because to_regrole reads an identifier.
+// Runs in every transaction, so it avoids the costly views; quote_ident because to_regrole reads an
+// identifier.
 const lookSql = `
   SELECT r.oid, r.rolcanlogin, r.rolreplication, shobj_description(r.oid, 'pg_authid'),
     to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
@@ -233,7 +240,9 @@ export interface LinkOptions {
  * Logs in as the hook's credential.
  * @throws SallyportError('target-unreachable' | 'target-untrusted' | 'target-refused' | 'target-violation')
  */
-export async function openLink(access: Access, context: HookContext, options: LinkOptions = {}): Promise<Link> {
+export async function openLink(
+  access: Access, context: HookContext, options: LinkOptions = {}
+): Promise<Link> {
   const { target, username, secret } = access
   const database = options.database ?? target.database ?? 'postgres'
   const limitMs = context.connectTimeoutMs
@@ -260,7 +269,9 @@ export async function openLink(access: Access, context: HookContext, options: Li
   }
 }
 
-type ScramSecret = { kind: 'password', password: string } | { kind: 'scram-keys', clientKey: Uint8Array, serverKey: Uint8Array }
+type ScramSecret =
+  | { kind: 'password', password: string }
+  | { kind: 'scram-keys', clientKey: Uint8Array, serverKey: Uint8Array }
 
 function exposed(secret: Injectable): ScramSecret {
   if (secret.kind === 'password') return { kind: 'password', password: secret.password.expose() }
@@ -272,9 +283,12 @@ const notNow = ['53300', '57P01', '57P02', '57P03']
 
 function unreached(error: unknown, target: TargetAddress, signal: AbortSignal): unknown {
   if (!(error instanceof UpstreamError)) return error
-  if (error.kind === 'aborted' && signal.aborted) return new SallyportError('hook-timeout', { detail: 'given up while connecting' })
+  if (error.kind === 'aborted' && signal.aborted) {
+    return new SallyportError('hook-timeout', { detail: 'given up while connecting' })
+  }
   const said = error.serverMessage === undefined ? '' : ` (${error.serverMessage})`
-  const detail = `${target.name}: ${error.kind === 'aborted' ? 'connecting took too long' : error.message}${said}`
+  const what = error.kind === 'aborted' ? 'connecting took too long' : error.message
+  const detail = `${target.name}: ${what}${said}`
   if (error.kind === 'untrusted') return new SallyportError('target-untrusted', { detail, cause: error })
   if (error.kind === 'violation') return new SallyportError('target-violation', { detail, cause: error })
   const refused = error.kind === 'refused' && !notNow.includes(error.sqlstate ?? '')
@@ -296,6 +310,16 @@ export function knockAt({ host, port }: TargetAddress, limitMs: number): Promise
   })
 }
 
+/** @throws SallyportError('invalid') for a name that PostgreSQL would refuse, or cut in silence */
+export function assertRoleName(name: string): void {
+  try {
+    quoteIdentifier(name)
+  } catch (error) {
+    if (!(error instanceof UnfitValue)) throw error
+    throw new SallyportError('invalid', { detail: `the name of the account ${error.message}` })
+  }
+}
+
 /** Puts our marker into the role's comment. */
 export async function mark(link: Link, account: AccountRef, comment: string): Promise<void> {
   const marked = quoteLiteral(withMarker(comment, account))
@@ -307,6 +331,7 @@ export async function ensureRole(link: Link, name: string): Promise<void> {
   try {
     await link.query(`CREATE ROLE ${quoteIdentifier(name)} NOLOGIN`)
   } catch (error) {
-    if (!isServerError(error, sqlstate.duplicateObject, sqlstate.uniqueViolation) && !isRace(error)) throw error
+    const exists = isServerError(error, sqlstate.duplicateObject, sqlstate.uniqueViolation)
+    if (!exists && !isRace(error)) throw error
   }
 }

@@ -1,7 +1,7 @@
 // One action on one account: the template's steps in order, neighbouring statements as one transaction, every
-// transaction fenced and the account marked as ours within it. Creation is one transaction, so a refusal leaves
-// nothing. A removal that is held up by the account itself (a lock, a prepared transaction) ends what holds it up and
-// tries again; whatever a removal meets, it leaves the role without login and password.
+// transaction fenced and the account marked as ours within it. Creation is one transaction, so a refusal
+// leaves nothing. A removal that is held up by the account itself (a lock, a prepared transaction) ends what
+// holds it up and tries again; whatever a removal meets, it leaves the role without login and password.
 import type {
   Access, AccountRef, HookContext, Outcome, Pinned, Residue, Variables, Verified
 } from '../../src/jit/plugin.ts'
@@ -12,7 +12,7 @@ import { SallyportError } from '../../src/errors.ts'
 import { Secret } from '../../src/secret.ts'
 import { mentions } from './estate.ts'
 import {
-  Fenced, ensureRole, graveyardRole, isRace, isServerError, mark, markerRole, openLink, sqlstate
+  Fenced, assertRoleName, ensureRole, graveyardRole, isRace, isServerError, mark, markerRole, openLink, sqlstate
 } from './link.ts'
 import type { Link, Look, Row } from './link.ts'
 import { RungFailed, endSessions, rollBackPrepared, verbs } from './verbs.ts'
@@ -40,7 +40,7 @@ export const ownVariables = { marker_role: markerRole, graveyard_role: graveyard
 export async function run(
   access: Access, template: Template, account: AccountRef, variables: Variables, context: HookContext
 ): Promise<Outcome> {
-  quoteIdentifier(account.name)
+  assertRoleName(account.name)
   const all = { ...variables, ...ownVariables, username: account.name }
   const groups = grouped(template, template.steps, all)
   const undo = grouped(template, template.undo, all)
@@ -81,7 +81,8 @@ class HookAction {
   #committed = false
 
   constructor(
-    link: Link, access: Access, template: Template, account: AccountRef, variables: Variables, context: HookContext
+    link: Link, access: Access, template: Template, account: AccountRef, variables: Variables,
+    context: HookContext
   ) {
     this.#link = link
     this.#access = access
@@ -131,7 +132,9 @@ class HookAction {
     if (this.#template.action === 'create' && !this.#committed) await this.#ensureOwnRoles()
     await this.#racing(() => this.#link.fenced(this.#account, async look => {
       const renewal = this.#template.action === 'create' && !this.#committed && look.oid !== undefined
-      if (this.#template.action === 'enable' && look.oid === undefined) throw new RungFailed('there is no such role')
+      if (this.#template.action === 'enable' && look.oid === undefined) {
+        throw new RungFailed('there is no such role')
+      }
       if (renewal) await this.#renew()
       else await this.#statements(group.steps)
       await mark(this.#link, this.#account, look.comment)
@@ -195,10 +198,14 @@ class HookAction {
   /** The role is there and ours: somebody may have its secret, so it gets the new one. */
   async #renew(): Promise<void> {
     const { verifier, expires_at: expiresAt } = this.#variables
-    if (!(verifier instanceof Secret)) throw new RungFailed('the role exists, and there is no verifier to renew it with')
+    if (!(verifier instanceof Secret)) {
+      throw new RungFailed('the role exists, and there is no verifier to renew it with')
+    }
     const until = typeof expiresAt === 'string' ? ` VALID UNTIL ${quoteLiteral(expiresAt)}` : ''
     const name = quoteIdentifier(this.#account.name)
-    await this.#link.query(`ALTER ROLE ${name} LOGIN PASSWORD ${quoteLiteral(String(verifier.expose()))}${until}`)
+    await this.#link.query(
+      `ALTER ROLE ${name} LOGIN PASSWORD ${quoteLiteral(String(verifier.expose()))}${until}`
+    )
   }
 
   async #verb(planned: Planned | undefined): Promise<void> {
@@ -221,7 +228,9 @@ class HookAction {
     for (const [database] of rows) {
       const link = await openLink(this.#access, this.#context, { database: database ?? undefined })
       try {
-        await link.transaction(() => this.#statement(link, planned.step, planned.sql, planned.step.ignore.length > 0))
+        await link.transaction(
+          () => this.#statement(link, planned.step, planned.sql, planned.step.ignore.length > 0)
+        )
       } finally {
         await link.close()
       }
@@ -261,7 +270,9 @@ class HookAction {
   }
 
   async #endBlockers(): Promise<void> {
-    if (await this.#link.endStrangers(this.#account.name)) this.#context.log(`ended who held the lock of ${this.#account.name}`)
+    if (await this.#link.endStrangers(this.#account.name)) {
+      this.#context.log(`ended who held the lock of ${this.#account.name}`)
+    }
     try {
       await endSessions(this.#rung())
       await rollBackPrepared(this.#rung())
@@ -275,10 +286,14 @@ class HookAction {
     try {
       await this.#patiently(() => this.#link.fenced(this.#account, async ({ oid, canLogin }) => {
         const login = this.#template.proof === 'login' && oid !== undefined && canLogin
-        if (login) await this.#link.query(`ALTER ROLE ${quoteIdentifier(this.#account.name)} NOLOGIN PASSWORD NULL`)
+        if (login) {
+          await this.#link.query(`ALTER ROLE ${quoteIdentifier(this.#account.name)} NOLOGIN PASSWORD NULL`)
+        }
       }))
     } catch (error) {
-      this.#context.log(`${this.#account.name} could not be shut: ${error instanceof Error ? error.message : String(error)}`)
+      this.#context.log(
+        `${this.#account.name} could not be shut: ${error instanceof Error ? error.message : String(error)}`
+      )
     }
   }
 
@@ -286,16 +301,22 @@ class HookAction {
     try {
       for (const group of groups) await this.#openGroup(group)
     } catch (error) {
-      this.#context.log(`undo of ${this.#account.name}: ${error instanceof Error ? error.message : String(error)}`)
+      this.#context.log(
+        `undo of ${this.#account.name}: ${error instanceof Error ? error.message : String(error)}`
+      )
     }
   }
 
   #outcome(error: unknown): Outcome {
     const failedStep = this.#step
-    if (error instanceof Fenced && error.kind === 'foreign') return { state: 'conflict', reason: error.message }
+    if (error instanceof Fenced && error.kind === 'foreign') {
+      return { state: 'conflict', reason: error.message }
+    }
     const message = error instanceof Error ? error.message : String(error)
     if (isDefinite(error)) {
-      return { state: 'refused', failedStep, error: message, retryable: mayWorkLater(error), residue: this.#left() }
+      return {
+        state: 'refused', failedStep, error: message, retryable: mayWorkLater(error), residue: this.#left()
+      }
     }
     return { state: 'unknown', failedStep, error: message }
   }
@@ -319,7 +340,9 @@ export async function seenNow(link: Link, account: AccountRef, pinned?: Pinned):
     await link.lock(account.name, 'shared')
     const look = await link.look(account.name)
     const { oid, canLogin, accountId, epoch } = look
-    if (oid === undefined) return { exists: false, enabled: false, ours: false, sessions: 0, residue: await strays(link) }
+    if (oid === undefined) {
+      return { exists: false, enabled: false, ours: false, sessions: 0, residue: await strays(link) }
+    }
     const privileges = pinned?.template.proof === 'privileges'
     const residue = pendingOf(await link.prepared(oid))
     // What a removal could not take away; a live account's things are nobody's residue yet.
@@ -347,10 +370,15 @@ function pendingOf(rows: readonly Row[]): Residue[] {
     ({ kind: 'prepared-transaction', name: `database ${database ?? ''}: ${gid ?? ''}`, fate: 'left' }))
 }
 
-/** Sessions whose role is gone: somebody dropped a role under them. Whose they were, the server has forgotten. */
+/**
+ * Sessions whose role is gone: somebody dropped a role under them. Whose they were, the server has forgotten.
+ */
 async function strays(link: Link): Promise<Residue[]> {
   const rows = await link.query(`
-    SELECT a.pid FROM pg_stat_get_activity(NULL) a WHERE a.backend_type = 'client backend' AND a.usesysid IS NOT NULL
+    SELECT a.pid FROM pg_stat_get_activity(NULL) a
+    WHERE a.backend_type = 'client backend' AND a.usesysid IS NOT NULL
       AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = a.usesysid)`)
-  return rows.map(([pid]) => ({ kind: 'session', name: `pid ${pid ?? ''} of a role that was dropped`, fate: 'left' }))
+  return rows.map(
+    ([pid]) => ({ kind: 'session', name: `pid ${pid ?? ''} of a role that was dropped`, fate: 'left' })
+  )
 }

@@ -1,6 +1,7 @@
-// The rungs of the removal ladder that are more than one statement. A template names them (`do: terminate-sessions`),
-// so an admin can read and reorder the ladder; what each does is here. Every rung may be repeated: it looks first and
-// does what is left. A rung that fails says so and the ladder stops; the role is shut before that (rung one).
+// The rungs of the removal ladder that are more than one statement. A template names them (`do:
+// terminate-sessions`), so an admin can read and reorder the ladder; what each does is here. Every rung may
+// be repeated: it looks first and does what is left. A rung that fails says so and the ladder stops; the role
+// is shut before that (rung one).
 import { quoteIdentifier, quoteLiteral } from '../../src/jit/sql-text.ts'
 import type { Access, AccountRef, HookContext, Residue } from '../../src/jit/plugin.ts'
 import { cleanDatabases, mentions } from './estate.ts'
@@ -26,14 +27,15 @@ interface Verb {
   act(rung: Rung): Promise<void>
 }
 
-// Asking for the end again and again makes nothing faster; this is how long the server sleeps between two looks.
+// Asking for the end again and again makes nothing faster; this is how long the server sleeps between two
+// looks.
 const pollSeconds = 0.05
 // What must be left of the action's time so that the rungs after this one can still run.
 const reserveMs = 5000
 
 export const verbs: Readonly<Record<string, Verb>> = {
   'terminate-sessions': {
-    plan: 'end every session of the account, by the number of the role, not by its name (pg_terminate_backend)',
+    plan: 'end every session of the account, by the number of the role (pg_terminate_backend)',
     options: [],
     act: async rung => {
       await endSessions(rung)
@@ -55,8 +57,8 @@ export const verbs: Readonly<Record<string, Verb>> = {
     act: resetSettings
   },
   'clean-databases': {
-    plan: 'in every database that mentions the account: drop its SECURITY DEFINER functions, REASSIGN OWNED to the '
-      + 'role in `owner`, DROP OWNED',
+    plan: 'in every database that mentions the account: drop its SECURITY DEFINER functions, REASSIGN OWNED '
+      + 'to the role in `owner`, DROP OWNED',
     options: ['owner'],
     act: clean
   },
@@ -88,17 +90,24 @@ async function endOnce(link: Link, { oid, hasReplication }: Look, residue: Resid
   const sessions = await link.sessions(oid)
   if (sessions > 0 || hasReplication) await nameSlots(link, oid, hasReplication, residue)
   if (sessions > 0) {
-    await link.query('SELECT pg_terminate_backend(pid) FROM pg_stat_get_activity(NULL) WHERE usesysid = $1::oid', [oid])
+    await link.query(
+      'SELECT pg_terminate_backend(pid) FROM pg_stat_get_activity(NULL) WHERE usesysid = $1::oid', [oid]
+    )
   }
   return sessions
 }
 
 /** A slot does not say who made it, and dropping somebody else's would lose their data: it is named. */
-async function nameSlots(link: Link, oid: string, hasReplication: boolean, residue: Residue[]): Promise<void> {
+async function nameSlots(
+  link: Link, oid: string, hasReplication: boolean, residue: Residue[]
+): Promise<void> {
   const slots = await link.query(`
     SELECT s.slot_name FROM pg_replication_slots s LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid
-    WHERE NOT s.temporary AND (a.usesysid = $1::oid OR (a.pid IS NULL AND $2::boolean))`, [oid, String(hasReplication)])
-  residue.push(...slots.map(([name]) => ({ kind: 'replication-slot', name: name ?? '', fate: 'left' } as const)))
+    WHERE NOT s.temporary AND (a.usesysid = $1::oid OR (a.pid IS NULL AND $2::boolean))`,
+  [oid, String(hasReplication)])
+  residue.push(
+    ...slots.map(([name]) => ({ kind: 'replication-slot', name: name ?? '', fate: 'left' } as const))
+  )
 }
 
 async function waitForNone(rung: Rung): Promise<void> {
@@ -110,7 +119,9 @@ async function waitForNone(rung: Rung): Promise<void> {
   }
 }
 
-/** Only who prepared it may roll it back, so for each we become the account for a moment; superusers need not. */
+/**
+ * Only who prepared it may roll it back, so for each we become the account for a moment; superusers need not.
+ */
 export async function rollBackPrepared({ link, access, account, context, residue }: Rung): Promise<void> {
   const { oid } = await link.look(account.name)
   const rows = oid === undefined ? [] : await link.prepared(oid)
@@ -121,14 +132,18 @@ export async function rollBackPrepared({ link, access, account, context, residue
     try {
       if (!link.superuser) await there.query(`SET ROLE ${quoteIdentifier(account.name)}`)
       await there.query(`ROLLBACK PREPARED ${quoteLiteral(gid ?? '')}`)
-      residue.push({ kind: 'prepared-transaction', name: `database ${database ?? ''}: ${gid ?? ''}`, fate: 'removed' })
+      residue.push(
+        { kind: 'prepared-transaction', name: `database ${database ?? ''}: ${gid ?? ''}`, fate: 'removed' }
+      )
     } catch (error) {
       if (!isServerError(error, sqlstate.undefinedObject)) throw error
     } finally {
       await there.close()
     }
   }
-  if (joined) await link.fenced(account, () => link.query(`REVOKE ${quoteIdentifier(account.name)} FROM CURRENT_USER`))
+  if (joined) {
+    await link.fenced(account, () => link.query(`REVOKE ${quoteIdentifier(account.name)} FROM CURRENT_USER`))
+  }
 }
 
 async function resetSettings({ link, account, residue }: Rung): Promise<void> {
@@ -137,17 +152,20 @@ async function resetSettings({ link, account, residue }: Rung): Promise<void> {
       JOIN pg_roles r ON r.oid = s.setrole LEFT JOIN pg_database d ON d.oid = s.setdatabase
     WHERE r.rolname = $1::text`
   await link.fenced(account, async () => {
-    const where = (database: string | null | undefined): string => typeof database === 'string' ? `database ${database}: ` : ''
     for (const [database, values] of await link.query(settings, [account.name])) {
       const place = typeof database === 'string' ? ` IN DATABASE ${quoteIdentifier(database)}` : ''
       await link.query(`ALTER ROLE ${quoteIdentifier(account.name)}${place} RESET ALL`)
-      residue.push({ kind: 'setting', name: `${where(database)}${values ?? ''}`, fate: 'removed' })
+      residue.push({ kind: 'setting', name: `${whereOf(database)}${values ?? ''}`, fate: 'removed' })
     }
     // Settings that only a superuser may take away stay, without an error.
     for (const [database, values] of await link.query(settings, [account.name])) {
-      residue.push({ kind: 'setting', name: `${where(database)}${values ?? ''}`, fate: 'left' })
+      residue.push({ kind: 'setting', name: `${whereOf(database)}${values ?? ''}`, fate: 'left' })
     }
   })
+}
+
+function whereOf(database: string | null | undefined): string {
+  return typeof database === 'string' ? `database ${database}: ` : ''
 }
 
 async function clean({ link, access, account, context, options, residue }: Rung): Promise<void> {
@@ -155,7 +173,8 @@ async function clean({ link, access, account, context, options, residue }: Rung)
   const look = await link.fenced(account, async seen => seen)
   if (look.oid === undefined) return
   const [mentioned] = await link.query(
-    "SELECT FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND refobjid = $1::oid LIMIT 1", [look.oid])
+    "SELECT FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND refobjid = $1::oid LIMIT 1",
+    [look.oid])
   residue.push(...await wardsOf(link, look))
   if (mentioned === undefined) return
   if (owner === graveyardRole && !look.graveyardExists) await ensureRole(link, graveyardRole)
@@ -171,7 +190,9 @@ async function wardsOf(link: Link, { oid }: Look): Promise<Residue[]> {
   const rows = await link.query(`
     SELECT g.rolname FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid
     WHERE m.member = $1::oid AND m.admin_option`, [oid ?? null])
-  return rows.map(([name]) => ({ kind: 'role', name: `${name ?? ''} (the account could hand it out)`, fate: 'left' }))
+  return rows.map(
+    ([name]) => ({ kind: 'role', name: `${name ?? ''} (the account could hand it out)`, fate: 'left' })
+  )
 }
 
 async function dropRole({ link, account, residue }: Rung): Promise<void> {
@@ -187,7 +208,9 @@ async function dropRole({ link, account, residue }: Rung): Promise<void> {
   }
 }
 
-/** Makes the hook's login a member of `role`, with its rights; true when it was none. Superusers need not be. */
+/**
+ * Makes the hook's login a member of `role`, with its rights; true when it was none. Superusers need not be.
+ */
 async function join(link: Link, role: string): Promise<boolean> {
   const { superuser, majorVersion } = link
   if (superuser) return false

@@ -3,15 +3,17 @@
 // schema of the answer. An answer is cut down to what its schema names, so that a field that somebody adds
 // to a row does not leave the house by accident; an error leaves as the table of errors words it, never as
 // a stack.
+import type { ServerResponse } from 'node:http'
 import { Hono } from 'hono'
-import { bodyLimit } from 'hono/body-limit'
 import type { Context } from 'hono'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
 import { z } from 'zod'
 import { SallyportError, asSallyportError, errorTable } from '../errors.ts'
 import { problemsOf } from '../input.ts'
+import { defined } from './documents.ts'
 import { apiPrefix, openApiOf } from './openapi.ts'
 import type { Call, Caller, Route, Stream } from './route.ts'
+import { safeHeaders, sendStream } from './stream.ts'
 
 /** Largest body of a request, where its route does not say otherwise: a name, a password, a template. */
 export const requestBytesMax = 64 * 1024
@@ -19,6 +21,7 @@ export const requestBytesMax = 64 * 1024
 /** What the node adapter hands to a request; a test may leave it out. */
 export interface Bindings {
   incoming?: { socket: { remoteAddress?: string | undefined } }
+  outgoing?: ServerResponse
 }
 
 export interface ApiOptions {
@@ -39,10 +42,7 @@ export function createApi(options: ApiOptions): Hono<{ Bindings: Bindings }> {
   const app = new Hono<{ Bindings: Bindings }>()
   app.use(async (context, next) => {
     await next()
-    context.header('cache-control', 'no-store')
-    context.header('x-content-type-options', 'nosniff')
-    context.header('content-security-policy', "default-src 'none'; frame-ancestors 'none'")
-    context.header('referrer-policy', 'no-referrer')
+    for (const [name, value] of Object.entries(safeHeaders)) context.header(name, value)
   })
   app.use(async (context, next) => {
     if (!foreign(context)) return next()
@@ -52,7 +52,7 @@ export function createApi(options: ApiOptions): Hono<{ Bindings: Bindings }> {
   app.get('/openapi.json', context => context.json(document))
   for (const route of options.routes) {
     const path = apiPrefix + route.path.replace(/\{(\w+)\}/g, ':$1')
-    app.on(route.method.toUpperCase(), path, limitOf(route), context => answer(options, route, context))
+    app.on(route.method.toUpperCase(), path, context => answer(options, route, context))
   }
   app.notFound(context =>
     refuse(context, new SallyportError('not-found', { detail: 'no such route' }), nobody))
@@ -62,14 +62,6 @@ export function createApi(options: ApiOptions): Hono<{ Bindings: Bindings }> {
     return refuse(context, error, nobody)
   })
   return app
-}
-
-function limitOf(route: Route): ReturnType<typeof bodyLimit> {
-  const maxSize = route.bodyBytesMax ?? requestBytesMax
-  const problems = [`the request is larger than ${maxSize} bytes`]
-  return bodyLimit({
-    maxSize, onError: context => refuse(context, new SallyportError('invalid', { problems }), nobody)
-  })
 }
 
 async function answer(options: ApiOptions, route: Route, context: HonoContext): Promise<Response> {
@@ -86,12 +78,15 @@ async function answer(options: ApiOptions, route: Route, context: HonoContext): 
     const call: Call<unknown, unknown, unknown> = {
       params: read(route.params, context.req.param(), 'path'),
       query: read(route.query, context.req.query(), 'query'),
-      body: route.body === undefined ? undefined : read(route.body, await bodyOf(context), ''),
+      body: route.body === undefined ? undefined : read(route.body,
+        await bodyOf(context, route.bodyBytesMax ?? requestBytesMax), ''),
       caller, address, signal: context.req.raw.signal
     }
     const result = await route.run(call)
     if (route.response instanceof z.ZodType) return context.json(route.response.parse(result) as object)
-    return await send(result as Stream)
+    return await sendStream(result as Stream, context.env?.outgoing, thrown => {
+      options.failed(asSallyportError(thrown), `${context.req.method} ${context.req.path}`)
+    })
   } catch (thrown) {
     const error = asSallyportError(thrown)
     if (errorTable[error.code].http >= 500) options.failed(error, `${context.req.method} ${context.req.path}`)
@@ -106,17 +101,31 @@ function read(schema: z.ZodType | undefined, value: unknown, place: string): unk
   throw new SallyportError('invalid', { problems: problemsOf(result.error, place) })
 }
 
-async function bodyOf(context: HonoContext): Promise<unknown> {
+async function bodyOf(context: HonoContext, bytesMax: number): Promise<unknown> {
   const type = context.req.header('content-type') ?? ''
   if (!/^application\/json\b/i.test(type)) {
     throw new SallyportError('invalid', { problems: ['the body must be application/json'] })
   }
+  const text = await textOf(context.req.raw.body, bytesMax)
   try {
-    return await context.req.json()
-  } catch (thrown) {
-    if (thrown instanceof SallyportError) throw thrown
+    return JSON.parse(text) as unknown
+  } catch {
     throw new SallyportError('invalid', { problems: ['the body is no JSON'] })
   }
+}
+
+// Whatever length the client states: what counts is what comes.
+async function textOf(body: ReadableStream<Uint8Array> | null, bytesMax: number): Promise<string> {
+  const chunks: Uint8Array[] = []
+  let bytes = 0
+  for await (const chunk of body ?? []) {
+    bytes += chunk.length
+    if (bytes > bytesMax) {
+      throw new SallyportError('invalid', { problems: [`the request is larger than ${bytesMax} bytes`] })
+    }
+    chunks.push(chunk)
+  }
+  return Buffer.concat(chunks).toString('utf8')
 }
 
 function tokenOf(context: HonoContext): string | undefined {
@@ -137,37 +146,9 @@ function refuse(context: HonoContext, error: SallyportError, caller: Caller): Re
   return context.json({
     error: {
       code: error.code, message: client, reference: error.reference, problems: error.problems,
-      ...(trusted ? { ...(error.detail === undefined ? {} : { detail: error.detail }), hint: operator } : {})
+      ...(trusted ? { hint: operator } : {}),
+      // Of a defect nobody knows what its message quotes: it is in the log, under the reference.
+      ...(trusted && error.code !== 'internal' ? defined({ detail: error.detail }) : {})
     }
   }, http as ContentfulStatusCode)
-}
-
-/**
- * Answers piece by piece; a failure before the first piece is an ordinary refusal, a later one cuts the
- * answer.
- */
-async function send({ contentType, fileName, chunks, live }: Stream): Promise<Response> {
-  const iterator = chunks[Symbol.asyncIterator]()
-  // Begun in any case: a generator that never began would not close its file when the client goes.
-  let pending: Promise<IteratorResult<Uint8Array | string>> | undefined = iterator.next()
-  if (live === true) pending.catch(() => undefined)
-  else await pending
-  const encoder = new TextEncoder()
-  const body = new ReadableStream<Uint8Array>({
-    async pull(controller) {
-      const next = await (pending ?? iterator.next())
-      pending = undefined
-      if (next.done === true) controller.close()
-      else controller.enqueue(typeof next.value === 'string' ? encoder.encode(next.value) : next.value)
-    },
-    async cancel() {
-      await iterator.return?.()
-    }
-  }, { highWaterMark: 0 })
-  return new Response(body, {
-    headers: {
-      'content-type': contentType,
-      ...(fileName === undefined ? {} : { 'content-disposition': `attachment; filename="${fileName}"` })
-    }
-  })
 }

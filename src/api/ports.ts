@@ -215,7 +215,9 @@ export interface SessionPort {
   kill(id: string, by: string): Promise<boolean>
 }
 
-/** The recordings folder. Each method throws `not-found` at once when there is no recording of the session. */
+/**
+ * The recordings folder. Each method throws `not-found` at once when there is no recording of the session.
+ */
 export interface RecordingPort {
   /** The file as it is. */
   raw(session: string): AsyncIterable<Uint8Array>

@@ -118,7 +118,8 @@ function refused(connection: Connection, answer: IncomingMessage, body: Buffer):
   }
   const { code, message, reference, problems, detail, hint } = refusal.error
   const again = connection.as === 'login' ? 'that login has ended: log in again' : 'run `sallyport login`'
-  const help = code === 'auth-required' ? again : hint
+  // Where problems are listed, "see the problems" is no help.
+  const help = code === 'auth-required' ? again : problems.length > 0 ? undefined : hint
   const words = detail === undefined ? message : `${message}: ${detail}`
   return new Failure(words, { code, reference, problems, hint: help })
 }

@@ -35,7 +35,8 @@ async function send(
     if (read.problems.length === 0) return applied
   } catch (thrown) {
     if (!(thrown instanceof Failure) || thrown.problems.length === 0) throw thrown
-    const { message, code, reference } = thrown
+    const { code, reference } = thrown
+    const message = code === 'invalid' ? 'the documents are not valid' : thrown.message
     const problems = [...read.problems, ...thrown.problems.map(problem => placed(problem, read.places))]
     throw new Failure(`${message}: nothing was applied`, { code, reference, problems })
   }

@@ -11,4 +11,8 @@ function endQuietly(thrown: NodeJS.ErrnoException): void {
 
 process.stdout.on('error', endQuietly)
 process.stderr.on('error', endQuietly)
+// Waiting on the clock does not keep a process alive; an open port does, until the command is done.
+const { port1: alive } = new MessageChannel()
+alive.ref()
 process.exitCode = await run(process.argv.slice(2), process.stdout, process.stderr)
+alive.close()

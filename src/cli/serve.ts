@@ -8,5 +8,6 @@ export const serve: Run = async call => {
   const config = readConfig(call.config)
   const { serve: run } = await import('../main.ts')
   await run(config)
-  return exit.ok
+  // Everything is closed and on the disk; a timer of a library must not keep a stopped server in the list.
+  process.exit(exit.ok)
 }

@@ -1,16 +1,21 @@
-// Template text: what may stand between `{{ }}` and `{% %}`, and how a value gets into the text. LiquidJS parses and
-// renders, behind an allow-list on the exact source of every hole and tag; its filters and most of its tags are
-// gone. The place of a hole decides what may stand there: between SQL tokens `| ident`, `| literal`, `| identlist`
-// or a bare whole number, inside quotes a bare inert word, in plain data the string itself.
-// Every way through the branches is scanned at save time, so an unused branch cannot hide a mistake.
+// Template text: what may stand between `{{ }}` and `{% %}`, and how a value gets into the text. LiquidJS
+// parses and renders, behind an allow-list on the exact source of every hole and tag; its filters and most of
+// its tags are gone. The place of a hole decides what may stand there: between SQL tokens `| ident`, `|
+// literal`, `| identlist` or a bare whole number, inside quotes a bare inert word, in plain data the string
+// itself. Every way through the branches is scanned at save time, so an unused branch cannot hide a mistake.
 import { Liquid, TokenKind, Tokenizer } from 'liquidjs'
-import { UnfitValue, assertWellFormed, quoteIdentifier, quoteLiteral, scanSql, statementProblems } from './sql-text.ts'
+import {
+  UnfitValue, assertWellFormed, quoteIdentifier, quoteLiteral, scanSql, statementProblems
+} from './sql-text.ts'
 import type { HolePlace, SqlPiece } from './sql-text.ts'
 
 /** `sql`: one statement of PostgreSQL. `data`: a value that the plugin quotes itself. */
 export type TextContext = 'sql' | 'data'
 
-/** What a hole can print, secrets exposed or masked. Absent or empty: false in a condition, an error in a hole. */
+/**
+ * What a hole can print, secrets exposed or masked. Absent or empty: false in a condition, an error in a
+ * hole.
+ */
 export type PlainValue = string | number | readonly string[]
 
 export interface CompiledText {
@@ -37,7 +42,9 @@ const listItemsMax = 100
 const renderLimitMs = 1000
 
 const variableName = '[a-z][a-z0-9_]{0,62}'
-const holeForm = new RegExp(`^\\{\\{\\s*(${variableName})\\s*(?:\\|\\s*(ident|literal|identlist)\\s*)?\\}\\}$`)
+const holeForm = new RegExp(
+  `^\\{\\{\\s*(${variableName})\\s*(?:\\|\\s*(ident|literal|identlist)\\s*)?\\}\\}$`
+)
 const conditionForm = new RegExp(`^(${variableName})(?:\\s*(?:==|!=)\\s*(?:'[\\w .-]*'|"[\\w .-]*"))?$`)
 const tagForm = /^\{%\s*(if|elsif|unless|else|endif|endunless|comment|endcomment)\b\s*([^%{}]*?)\s*%\}$/
 
@@ -66,7 +73,9 @@ export function compileText(text: string, context: TextContext): CompiledText {
   return { uses, lists, words, numbers, problems: [...problems], render }
 }
 
-function checkPaths(nodes: Node[], holes: Hole[], places: Map<number, HolePlace>, problems: Set<string>): void {
+function checkPaths(
+  nodes: Node[], holes: Hole[], places: Map<number, HolePlace>, problems: Set<string>
+): void {
   const paths = expand(nodes)
   if (paths === undefined) {
     problems.add(`more than ${pathsMax} ways through the conditions: split the step`)
@@ -76,7 +85,9 @@ function checkPaths(nodes: Node[], holes: Hole[], places: Map<number, HolePlace>
     const scan = scanSql(joinText(path))
     for (const problem of scan.problems) problems.add(problem)
     for (const [number, place] of scan.places) {
-      if ((places.get(number) ?? place) !== place) problems.add(`{{ ${holes[number]?.name} }} is quoted in one branch only`)
+      if ((places.get(number) ?? place) !== place) {
+        problems.add(`{{ ${holes[number]?.name} }} is quoted in one branch only`)
+      }
       places.set(number, place)
     }
   }
@@ -96,7 +107,8 @@ function renderer(
   for (const [number, hole] of [...holes.entries()].reverse()) {
     const bare = context === 'data' ? 'datum' : places.get(number) === 'plain' ? 'count' : 'inert'
     // The filter hears the name as well, so that its error can say which variable is unfit.
-    source = `${source.slice(0, hole.begin)}{{ ${hole.name} | ${hole.filter ?? bare}: '${hole.name}' }}${source.slice(hole.end)}`
+    const filled = `{{ ${hole.name} | ${hole.filter ?? bare}: '${hole.name}' }}`
+    source = source.slice(0, hole.begin) + filled + source.slice(hole.end)
   }
   let parsed: ReturnType<Liquid['parse']>
   try {
@@ -107,13 +119,16 @@ function renderer(
   }
   return values => {
     const rendered = renderParsed(parsed, scopeOf(values))
-    if (context === 'sql' && statementProblems(rendered).length > 0) throw new UnfitValue('the text is not one statement')
+    const [problem] = context === 'sql' ? statementProblems(rendered) : []
+    if (problem !== undefined) throw new UnfitValue(`with these values, ${problem}`)
     return rendered
   }
 }
 
 /** Strings and lists of strings only, without prototype; what is absent or empty is not there at all. */
-function scopeOf(values: Readonly<Record<string, PlainValue | undefined>>): Record<string, string | string[]> {
+function scopeOf(
+  values: Readonly<Record<string, PlainValue | undefined>>
+): Record<string, string | string[]> {
   const scope = Object.create(null) as Record<string, string | string[]>
   for (const [name, value] of Object.entries(values)) {
     if (typeof value === 'string' || typeof value === 'number') scope[name] = String(value)
@@ -185,7 +200,9 @@ class Reader {
 
   read(text: string): Node[] {
     if (text.length > textCharactersMax) return this.#give(`longer than ${textCharactersMax} characters`)
-    if (text.includes('\0') || !text.isWellFormed()) return this.#give('holds a NUL character or broken Unicode')
+    if (text.includes('\0') || !text.isWellFormed()) {
+      return this.#give('holds a NUL character or broken Unicode')
+    }
     let tokens
     try {
       tokens = new Tokenizer(text).readTopLevelTokens()
@@ -216,11 +233,13 @@ class Reader {
     const form = holeForm.exec(source)
     const [, name, filter] = form ?? []
     if (name === undefined) {
-      const allowed = this.#context === 'sql' ? '{{ name | ident }}, | literal, | identlist or {{ name }}' : '{{ name }}'
-      this.problems.add(`${shown(source)}: a hole is ${allowed}`)
+      const filters = this.#context === 'sql' ? '{{ name | ident }}, | literal, | identlist or ' : ''
+      this.problems.add(`${shown(source)}: a hole is ${filters}{{ name }}`)
       return
     }
-    if (this.#context === 'data' && filter !== undefined) this.problems.add(`${shown(source)}: no filter here, the plugin quotes`)
+    if (this.#context === 'data' && filter !== undefined) {
+      this.problems.add(`${shown(source)}: no filter here, the plugin quotes`)
+    }
     this.uses.add(name)
     if (filter === 'identlist') this.lists.add(name)
     else this.words.add(name)
@@ -252,13 +271,16 @@ class Reader {
       return top.outer
     }
     const known = word !== undefined && word !== 'elsif' && word !== 'else'
-    this.problems.add(`${shown(source)}: ${known ? 'closes nothing' : 'only if, elsif, else, unless and comment are allowed'}`)
+    const what = known ? 'closes nothing' : 'only if, elsif, else, unless and comment are allowed'
+    this.problems.add(`${shown(source)}: ${what}`)
     return list
   }
 
   #condition(source: string, condition: string): void {
     const [, name] = conditionForm.exec(condition) ?? []
-    if (name === undefined) this.problems.add(`${shown(source)}: a condition is NAME, NAME == 'word' or NAME != 'word'`)
+    if (name === undefined) {
+      this.problems.add(`${shown(source)}: a condition is NAME, NAME == 'word' or NAME != 'word'`)
+    }
     else this.uses.add(name)
   }
 }
@@ -279,7 +301,9 @@ function makeEngine(): Liquid {
     // Every hole carries one of the filters below, which are raw; anything else is a defect here.
     outputEscape: () => { throw new UnfitValue('a hole without a filter') }
   })
-  for (const tag of Object.keys(made.tags)) if (!['if', 'unless', 'comment'].includes(tag)) delete made.tags[tag]
+  for (const tag of Object.keys(made.tags)) {
+    if (!['if', 'unless', 'comment'].includes(tag)) delete made.tags[tag]
+  }
   for (const filter of Object.keys(made.filters)) delete made.filters[filter]
   const filters: Record<string, (value: unknown) => string> = {
     ident: value => quoteIdentifier(text(value)),
@@ -290,7 +314,8 @@ function makeEngine(): Liquid {
     datum: value => datum(text(value))
   }
   for (const [filter, handler] of Object.entries(filters)) {
-    made.registerFilter(filter, { raw: true, handler: (value: unknown, name: unknown) => named(name, () => handler(value)) })
+    const act = (value: unknown, name: unknown): string => named(name, () => handler(value))
+    made.registerFilter(filter, { raw: true, handler: act })
   }
   return made
 }

@@ -1,12 +1,14 @@
-// Runs hooks: one plugin action against one target, within its limits, judged by looking. The ledger says what it
-// wants; the answer says what is known afterwards, never more: `done` only when a look at the target showed it,
-// `unknown` when the answer was lost and the look did not settle it. Removals are always judged over a fresh
-// connection. No secret passes through here into a message: every text is redacted before it leaves.
+// Runs hooks: one plugin action against one target, within its limits, judged by looking. The ledger says
+// what it wants; the answer says what is known afterwards, never more: `done` only when a look at the target
+// showed it, `unknown` when the answer was lost and the look did not settle it. Removals are always judged
+// over a fresh connection. No secret passes through here into a message: every text is redacted before it
+// leaves.
 import type { Clock } from '../clock.ts'
 import { SallyportError, asSallyportError } from '../errors.ts'
 import type { ErrorCode } from '../errors.ts'
 import type {
-  Access, AccountRef, Action, HookContext, Injectable, Outcome, Owned, Plugin, Probe, Residue, TargetAddress, Variables, Verified
+  Access, AccountRef, Action, HookContext, Injectable, Outcome, Owned, Plugin, Probe, Residue, TargetAddress,
+  Variables, Verified
 } from './plugin.ts'
 import { createRedactor, secretsOf } from './redact.ts'
 import type { Redactor } from './redact.ts'
@@ -51,15 +53,18 @@ export interface HookJob {
   variables: Variables
   /** What the session will present: known here only to keep it out of messages. */
   inject?: Injectable | undefined
-  /** Monotonic instant (of the same clock) at which the ledger's claim lapses; without one, the action's limit. */
+  /**
+   * Monotonic instant (of the same clock) at which the ledger's claim lapses; without one, the action's
+   * limit.
+   */
   claimEndsMs?: number | undefined
   signal?: AbortSignal | undefined
 }
 
 export interface HookResult {
   /**
-   * done: a look showed the wanted state. conflict: the account is not ours, nothing was touched. refused: definitely
-   * not done, perhaps in part. unknown: it may have happened, now or until the claim lapses.
+   * done: a look showed the wanted state. conflict: the account is not ours, nothing was touched. refused:
+   * definitely not done, perhaps in part. unknown: it may have happened, now or until the claim lapses.
    */
   state: 'done' | 'conflict' | 'refused' | 'unknown'
   changed: boolean
@@ -99,6 +104,13 @@ export interface HookOptions {
   onRecovered?: ((target: string) => void) | undefined
 }
 
+interface LimitedContext extends HookContext {
+  stop(): void
+}
+
+/** What is known of an action, before it is told to others. */
+type Judged = Omit<HookResult, 'tookMs' | 'quarantined'>
+
 export function createHooks(options: HookOptions): Hooks {
   return new HookRunner(options)
 }
@@ -109,7 +121,10 @@ export function isSettled(action: Action, template: Template, seen: Verified): b
     case 'create': return seen.exists && seen.ours && seen.enabled
     case 'enable': return seen.exists && seen.enabled
     case 'delete': return !seen.exists && seen.sessions === 0
-    case 'disable': return !seen.exists || (!seen.enabled && (template.proof === 'privileges' || seen.sessions === 0))
+    case 'disable': {
+      const quiet = template.proof === 'privileges' || seen.sessions === 0
+      return !seen.exists || (!seen.enabled && quiet)
+    }
   }
 }
 
@@ -125,8 +140,8 @@ class HookRunner implements Hooks {
 
   async run(job: HookJob): Promise<HookResult> {
     const startedMs = this.#options.clock.monotonicMs()
-    const redact = createRedactor(secretsOf(job.variables, job.access.secret, ...job.inject === undefined ? [] : [job.inject]))
-    let result: Omit<HookResult, 'tookMs' | 'quarantined'>
+    const redact = redactorOf(job)
+    let result: Judged
     try {
       const plugin = this.#options.shelf.plugin(job.pluginId)
       const ticket = { account: job.account.name, opening: isOpening(job.action), signal: job.signal }
@@ -135,20 +150,25 @@ class HookRunner implements Hooks {
       // Nothing was sent: the login failed, the queue refused, or the template could not be rendered.
       const known = asSallyportError(error)
       const retryable = known.code !== 'invalid' && known.code !== 'not-found'
-      result = { state: 'refused', changed: false, code: known.code, error: known.detail, retryable, residue: [] }
+      result = {
+        state: 'refused', changed: false, code: known.code, error: known.detail, retryable, residue: []
+      }
     }
     const seen = result.seen
     const quarantined = seen !== undefined && seen.exists && !seen.enabled && seen.sessions === 0
     const tookMs = this.#options.clock.monotonicMs() - startedMs
     const error = result.error === undefined ? undefined : redact(result.error)
-    return { ...result, error, residue: result.residue.map(one => ({ ...one, name: redact(one.name) })), quarantined, tookMs }
+    const residue = result.residue.map(one => ({ ...one, name: redact(one.name) }))
+    return { ...result, error, residue, quarantined, tookMs }
   }
 
   async verify(job: HookJob): Promise<Verified> {
     const plugin = this.#options.shelf.plugin(job.pluginId)
-    const redact = createRedactor(secretsOf(job.variables, job.access.secret))
+    const redact = redactorOf(job)
     const ticket = { account: job.account.name, opening: isOpening(job.action), signal: job.signal }
-    return await this.#redacted(redact, () => this.#queue(plugin, job.access.target).run(ticket, () => this.#look(plugin, job, redact)))
+    return await this.#redacted(
+      redact, () => this.#queue(plugin, job.access.target).run(ticket, () => this.#look(plugin, job, redact))
+    )
   }
 
   async probe(pluginId: string, access: Access, variables?: Variables): Promise<Probe> {
@@ -170,7 +190,7 @@ class HookRunner implements Hooks {
   }
 
   /** One action in its turn: look where the plugin does not fence, run, look again. */
-  async #act(plugin: Plugin, job: HookJob, redact: Redactor): Promise<Omit<HookResult, 'tookMs' | 'quarantined'>> {
+  async #act(plugin: Plugin, job: HookJob, redact: Redactor): Promise<Judged> {
     let before: Verified | undefined
     if (!plugin.fences) {
       before = await this.#look(plugin, job, redact)
@@ -181,16 +201,18 @@ class HookRunner implements Hooks {
       }
     }
     const variables = { ...job.variables, username: job.account.name }
-    const limitMs = Math.min(this.#limits.actionMs, (job.claimEndsMs ?? Infinity) - this.#options.clock.monotonicMs())
-    if (limitMs <= 0) throw new SallyportError('hook-timeout', { detail: 'the claim lapsed before the action began' })
+    const limitMs = Math.min(
+      this.#limits.actionMs, (job.claimEndsMs ?? Infinity) - this.#options.clock.monotonicMs()
+    )
+    if (limitMs <= 0) {
+      throw new SallyportError('hook-timeout', { detail: 'the claim lapsed before the action began' })
+    }
     const outcome = await this.#limited(limitMs, redact, job.signal, context =>
       plugin.run(job.access, job.template, job.account, variables, { ...context, before }))
     return await this.#judge(plugin, job, redact, outcome)
   }
 
-  async #judge(
-    plugin: Plugin, job: HookJob, redact: Redactor, outcome: Outcome
-  ): Promise<Omit<HookResult, 'tookMs' | 'quarantined'>> {
+  async #judge(plugin: Plugin, job: HookJob, redact: Redactor, outcome: Outcome): Promise<Judged> {
     if (outcome.state === 'conflict') return conflict(outcome.reason)
     const residue = outcome.state === 'unknown' ? [] : outcome.residue
     // An opening that was refused rolled back or will be removed: the person waits, so nobody looks now.
@@ -205,23 +227,32 @@ class HookRunner implements Hooks {
     }
     const settled = seen !== undefined && isSettled(job.action, job.template, seen)
     const all = withoutRepeats([...residue, ...seen?.residue ?? []])
-    // After a lost answer, only our own epoch in the marker shows that it was this very action that took effect.
-    const proven = settled && (outcome.state !== 'unknown' || !isOpening(job.action) || seen?.epoch === job.account.epoch)
+    // After a lost answer, only our own epoch in the marker shows that it was this very action that took
+    // effect.
+    const proven = settled && (
+      outcome.state !== 'unknown' || !isOpening(job.action) || seen?.epoch === job.account.epoch
+    )
     if (proven && outcome.state !== 'refused') {
-      return { state: 'done', changed: outcome.state === 'unknown' || outcome.changed, retryable: false, residue: all, seen }
+      const changed = outcome.state === 'unknown' || outcome.changed
+      return { state: 'done', changed, retryable: false, residue: all, seen }
     }
     if (outcome.state === 'refused') {
-      if (settled && !isOpening(job.action)) return { state: 'done', changed: true, retryable: false, residue: all, seen }
+      if (settled && !isOpening(job.action)) {
+        return { state: 'done', changed: true, retryable: false, residue: all, seen }
+      }
       const { failedStep, error, retryable } = outcome
-      return { state: 'refused', changed: false, code: 'hook-failed', failedStep, error, retryable, residue: all, seen }
+      const known = { code: 'hook-failed', failedStep, error, retryable, residue: all, seen } as const
+      return { state: 'refused', changed: false, ...known }
     }
     if (outcome.state === 'unknown') {
       const { failedStep, error } = outcome
-      return { state: 'unknown', changed: true, code: 'hook-timeout', failedStep, error, retryable: true, residue: all, seen }
+      const known = { code: 'hook-timeout', failedStep, error, retryable: true, residue: all, seen } as const
+      return { state: 'unknown', changed: true, ...known }
     }
     const state = seen === undefined ? 'unknown' : 'refused'
-    const error = seen === undefined ? `done, but nobody could look: ${blind}` : `done, but the look says ${described(seen)}`
-    return { state, changed: true, code: 'hook-failed', failedStep: 'verify', error, retryable: true, residue: all, seen }
+    const found = seen === undefined ? `nobody could look: ${blind}` : `the look says ${described(seen)}`
+    const known = { code: 'hook-failed', failedStep: 'verify', retryable: true, residue: all, seen } as const
+    return { state, changed: true, ...known, error: `done, but ${found}` }
   }
 
   async #look(plugin: Plugin, job: HookJob, redact: Redactor): Promise<Verified> {
@@ -236,7 +267,8 @@ class HookRunner implements Hooks {
 
   async #aside<T>(plugin: Plugin, access: Access, act: (context: HookContext) => Promise<T>): Promise<T> {
     const redact = createRedactor(secretsOf({}, access.secret))
-    return await this.#redacted(redact, () => this.#queue(plugin, access.target).run({ account: '', opening: true }, async () => {
+    const queue = this.#queue(plugin, access.target)
+    return await this.#redacted(redact, () => queue.run({ account: '', opening: true }, async () => {
       const context = this.#context(this.#limits.actionMs, redact, undefined)
       try {
         return await this.#raced(act(context), context.signal)
@@ -248,7 +280,8 @@ class HookRunner implements Hooks {
 
   /** Runs a plugin within a limit; one that does not come back leaves its outcome unknown. */
   async #limited(
-    limitMs: number, redact: Redactor, signal: AbortSignal | undefined, act: (context: HookContext) => Promise<Outcome>
+    limitMs: number, redact: Redactor, signal: AbortSignal | undefined,
+    act: (context: HookContext) => Promise<Outcome>
   ): Promise<Outcome> {
     const context = this.#context(limitMs, redact, signal)
     try {
@@ -262,11 +295,13 @@ class HookRunner implements Hooks {
     }
   }
 
-  #context(limitMs: number, redact: Redactor, signal: AbortSignal | undefined): HookContext & { stop(): void } {
+  #context(limitMs: number, redact: Redactor, signal: AbortSignal | undefined): LimitedContext {
     const { clock, log } = this.#options
     const endsMs = clock.monotonicMs() + limitMs
     const limit = new AbortController()
-    const reason = new SallyportError('hook-timeout', { detail: `not finished after ${Math.round(limitMs)} ms` })
+    const reason = new SallyportError(
+      'hook-timeout', { detail: `not finished after ${Math.round(limitMs)} ms` }
+    )
     const stop = clock.after(limitMs, () => limit.abort(reason))
     return {
       signal: signal === undefined ? limit.signal : AbortSignal.any([signal, limit.signal]),
@@ -283,7 +318,9 @@ class HookRunner implements Hooks {
     let leave = (): void => undefined
     const left = new Promise<never>((_resolve, reject) => {
       const giveUp = (): void => {
-        leave = this.#options.clock.after(this.#limits.graceMs, () => reject(asSallyportError(signal.reason, 'hook-timeout')))
+        leave = this.#options.clock.after(
+          this.#limits.graceMs, () => reject(asSallyportError(signal.reason, 'hook-timeout'))
+        )
       }
       if (signal.aborted) giveUp()
       else signal.addEventListener('abort', giveUp, { once: true })
@@ -300,7 +337,9 @@ class HookRunner implements Hooks {
       return await act()
     } catch (error) {
       const known = asSallyportError(error)
-      throw new SallyportError(known.code, { detail: redact(known.detail ?? known.code), problems: known.problems.map(redact) })
+      throw new SallyportError(
+        known.code, { detail: redact(known.detail ?? known.code), problems: known.problems.map(redact) }
+      )
     }
   }
 
@@ -319,6 +358,10 @@ class HookRunner implements Hooks {
   }
 }
 
+function redactorOf({ variables, access, inject }: HookJob): Redactor {
+  return createRedactor(secretsOf(variables, access.secret, ...inject === undefined ? [] : [inject]))
+}
+
 function isOpening(action: Action): boolean {
   return action === 'create' || action === 'enable'
 }
@@ -328,11 +371,13 @@ function withoutRepeats(residue: readonly Residue[]): Residue[] {
   return [...new Map(residue.map(one => [JSON.stringify(one), one])).values()]
 }
 
-function conflict(reason: string, seen?: Verified): Omit<HookResult, 'tookMs' | 'quarantined'> {
-  return { state: 'conflict', changed: false, code: 'account-conflict', error: reason, retryable: false, residue: [], seen }
+function conflict(reason: string, seen?: Verified): Judged {
+  const known = { code: 'account-conflict', error: reason, retryable: false, residue: [], seen } as const
+  return { state: 'conflict', changed: false, ...known }
 }
 
 function described({ exists, enabled, ours, sessions }: Verified): string {
   if (!exists) return 'it does not exist'
-  return `it exists, ${enabled ? 'can' : 'cannot'} log in, is ${ours ? '' : 'not '}ours and has ${sessions} sessions`
+  const login = enabled ? 'can' : 'cannot'
+  return `it exists, ${login} log in, is ${ours ? '' : 'not '}ours and has ${sessions} sessions`
 }

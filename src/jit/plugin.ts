@@ -46,7 +46,10 @@ export interface Minted {
   variables: Record<string, Secret<string>>
 }
 
-/** Accounts of `templates prove` have ids that begin so: the marker that one leaves on a shared account binds nobody. */
+/**
+ * Accounts of `templates prove` have ids that begin so: the marker that one leaves on a shared account binds
+ * nobody.
+ */
 export const proofAccountPrefix = 'proof-'
 
 /** The account as it stands in the ledger. */
@@ -78,7 +81,10 @@ export interface HookContext {
    * another node may have taken over by then. Plugins that fence hand it to the target as a deadline.
    */
   remainingMs(): number
-  /** For plugins that do not fence: what `verify` saw just before. An account that exists and is ours gets the new secret. */
+  /**
+   * For plugins that do not fence: what `verify` saw just before. An account that exists and is ours gets the
+   * new secret.
+   */
   before?: Verified | undefined
   /** One line for the operator's log; secrets are redacted before it is kept. */
   log(line: string): void
@@ -135,8 +141,8 @@ export interface Owned {
 }
 
 /**
- * A plugin throws SallyportError('target-unreachable' | 'target-untrusted' | 'target-refused') when it could not log
- * in, and only then: nothing was sent. Everything later is an Outcome.
+ * A plugin throws SallyportError('target-unreachable' | 'target-untrusted' | 'target-refused') when it could
+ * not log in, and only then: nothing was sent. Everything later is an Outcome.
  */
 export interface Plugin {
   readonly id: string
@@ -145,8 +151,8 @@ export interface Plugin {
   /** `useOwnCredential` with enable-disable is refused unless true (J7). */
   readonly canEnableItself: boolean
   /**
-   * True when `run` itself checks ownership, epoch and deadline on the target, together with its effect; otherwise
-   * the runner looks before it runs.
+   * True when `run` itself checks ownership, epoch and deadline on the target, together with its effect;
+   * otherwise the runner looks before it runs.
    */
   readonly fences: boolean
   /** Variables that the engine supplies to every template of this plugin, with a sentence for each. */
@@ -158,10 +164,13 @@ export interface Plugin {
   /** Dry run: what would be sent, without any network. */
   plan(template: Template, variables: Variables): readonly PlannedStep[]
   mint(): Minted
-  /** `variables`: of one credential, to check its roles as well; `username` is an account to switch on and off. */
   /**
-   * True when something accepts connections at the target's address; nothing is said to it. Lets those who wait for
-   * a target that was away begin again.
+   * `variables`: of one credential, to check its roles as well; `username` is an account to switch on and
+   * off.
+   */
+  /**
+   * True when something accepts connections at the target's address; nothing is said to it. Lets those who
+   * wait for a target that was away begin again.
    */
   knock(target: TargetAddress, limitMs: number): Promise<boolean>
   probe(access: Access, context: HookContext, variables?: Variables): Promise<Probe>

@@ -1,6 +1,6 @@
-// Tries a pair of templates on a scratch target before anybody relies on them: opens, looks, closes, looks again. It
-// passes only when nothing remains, and when closing twice is no error, since a ledger that lost an answer will. What a
-// failed try left behind is closed before the report is given.
+// Tries a pair of templates on a scratch target before anybody relies on them: opens, looks, closes, looks
+// again. It passes only when nothing remains, and when closing twice is no error, since a ledger that lost an
+// answer will. What a failed try left behind is closed before the report is given.
 import { randomBytes } from 'node:crypto'
 import { asSallyportError } from '../errors.ts'
 import type { HookJob, Hooks } from './hooks.ts'
@@ -22,6 +22,7 @@ export interface ProofOptions {
   expiresAt: string
   /** enable with disable: the account to try it on. create with delete: a drawn name when absent. */
   username?: string | undefined
+  signal?: AbortSignal | undefined
 }
 
 export interface ProofStep {
@@ -43,13 +44,19 @@ export async function proveTemplates(options: ProofOptions): Promise<Proof> {
   const pair = `${opening.action} ${closing.action}`
   const creates = pair === 'create delete'
   if (!creates && pair !== 'enable disable') throw new Error(`${opening.id} and ${closing.id} are not a pair`)
-  if (!creates && username === undefined) throw new Error('enable and disable are proved on an account that exists')
+  if (!creates && username === undefined) {
+    throw new Error('enable and disable are proved on an account that exists')
+  }
   const account = {
-    name: username ?? mintName(), accountId: `${proofAccountPrefix}${randomBytes(8).toString('hex')}`, epoch: 1,
+    name: username ?? mintName(),
+    accountId: `${proofAccountPrefix}${randomBytes(8).toString('hex')}`,
+    epoch: 1,
     kind: creates ? 'create' as const : 'enable' as const
   }
   const { inject, variables } = plugin.mint()
-  const prover = new Prover(options, account, { ...options.variables, expires_at: options.expiresAt, ...variables }, inject)
+  const prover = new Prover(
+    options, account, { ...options.variables, expires_at: options.expiresAt, ...variables }, inject
+  )
   try {
     if (await prover.before(creates)) await prover.tryPair()
   } finally {
@@ -85,8 +92,9 @@ class Prover {
     if (!await this.#run(opening, 1)) return
     if (!await this.#look('it is there', opening, seen => isSettled(opening.action, opening, seen))) return
     if (!await this.#run(closing, 2)) return
-    const left = (seen: Verified): boolean => isSettled(closing.action, closing, seen) && seen.residue.length === 0
-    if (!await this.#look('nothing remains', closing, left)) return
+    const bare = (seen: Verified): boolean =>
+      isSettled(closing.action, closing, seen) && seen.residue.length === 0
+    if (!await this.#look('nothing remains', closing, bare)) return
     this.#open = !await this.#run(closing, 3)
   }
 
@@ -98,7 +106,8 @@ class Prover {
   #job(template: Template, epoch: number): HookJob {
     return {
       action: template.action, pluginId: template.plugin, template, account: { ...this.#account, epoch },
-      access: this.#options.access, variables: this.#variables, inject: this.#inject
+      access: this.#options.access, variables: this.#variables, inject: this.#inject,
+      signal: this.#options.signal
     }
   }
 
@@ -108,7 +117,8 @@ class Prover {
     const failure = `${result.state} at ${result.failedStep ?? result.code ?? ''}: ${result.error ?? ''}`
     const passed = result.state === 'done'
     const again = epoch > 2 ? ' again' : ''
-    this.steps.push({ name: `${template.id}${again}`, passed, detail: passed ? left : failure, tookMs: result.tookMs })
+    const detail = passed ? left : failure
+    this.steps.push({ name: `${template.id}${again}`, passed, detail, tookMs: result.tookMs })
     return passed
   }
 
@@ -117,7 +127,8 @@ class Prover {
       const seen = await this.#options.hooks.verify(this.#job(template, 1))
       const passed = judge(seen)
       const left = seen.residue.map(one => `${one.kind} ${one.name}`).join('; ')
-      const detail = `exists ${seen.exists}, can log in ${seen.enabled}, sessions ${seen.sessions}${left === '' ? '' : `, ${left}`}`
+      const state = `exists ${seen.exists}, can log in ${seen.enabled}, sessions ${seen.sessions}`
+      const detail = left === '' ? state : `${state}, ${left}`
       this.steps.push({ name, passed, detail, tookMs: 0 })
       return passed
     } catch (error) {

@@ -1,6 +1,7 @@
-// Takes secrets out of text that is about to be kept: a target may quote a statement, and with it a password, in its
-// error. Each secret is looked for as it is, in base64 and base64url, in hex, percent-encoded and with quotes doubled.
-// A secret of fewer than four characters is left alone: taking every `a` out of a message hides nothing.
+// Takes secrets out of text that is about to be kept: a target may quote a statement, and with it a password,
+// in its error. Each secret is looked for as it is, in base64 and base64url, in hex, percent-encoded and with
+// quotes doubled. A secret of fewer than four characters is left alone: taking every `a` out of a message
+// hides nothing.
 import { Secret } from '../secret.ts'
 import type { Injectable, Variables } from './plugin.ts'
 
@@ -14,8 +15,10 @@ export function createRedactor(secrets: Iterable<string | Uint8Array>): Redactor
   const forms = new Set<string>()
   for (const secret of secrets) {
     const bytes = Buffer.from(secret)
-    const words = [bytes.toString('base64'), bytes.toString('base64').replace(/=+$/, ''), bytes.toString('base64url'),
-      bytes.toString('hex'), bytes.toString('hex').toUpperCase()]
+    const words = [
+      bytes.toString('base64'), bytes.toString('base64').replace(/=+$/, ''), bytes.toString('base64url'),
+      bytes.toString('hex'), bytes.toString('hex').toUpperCase()
+    ]
     if (typeof secret === 'string') {
       words.push(secret, encodeURIComponent(secret.toWellFormed()), secret.replaceAll("'", "''"),
         secret.replaceAll('\\', '\\\\').replaceAll("'", "''"), JSON.stringify(secret).slice(1, -1))
@@ -24,11 +27,19 @@ export function createRedactor(secrets: Iterable<string | Uint8Array>): Redactor
   }
   // The longest first: a form may contain another one.
   const ordered = [...forms].sort((one, other) => other.length - one.length)
-  return text => ordered.reduce((left, form) => left.replaceAll(form, hidden), text)
+  if (ordered.length === 0) return text => text
+  const any = new RegExp(ordered.map(escaped).join('|'), 'g')
+  return text => text.replaceAll(any, hidden)
+}
+
+function escaped(form: string): string {
+  return form.replaceAll(/[\\^$.*+?()[\]{}|/-]/g, '\\$&')
 }
 
 /** Every secret that an action handles. */
-export function secretsOf(variables: Variables, ...injectables: readonly Injectable[]): (string | Uint8Array)[] {
+export function secretsOf(
+  variables: Variables, ...injectables: readonly Injectable[]
+): (string | Uint8Array)[] {
   const found: (string | Uint8Array)[] = []
   for (const value of Object.values(variables)) if (value instanceof Secret) found.push(value.expose())
   for (const injectable of injectables) {

@@ -1,6 +1,7 @@
-// The plugins that this build has, by id. They arrive as a list written in the source (plugins/shipped.ts): no path,
-// no setting and no upload adds one (J9). The shelf also says whether a template may be saved: it must parse, name a
-// plugin and an action that exist, use only variables that somebody supplies, and pass the plugin's own lint.
+// The plugins that this build has, by id. They arrive as a list written in the source (plugins/shipped.ts):
+// no path, no setting and no upload adds one (J9). The shelf also says whether a template may be saved: it
+// must parse, name a plugin and an action that exist, use only variables that somebody supplies, and pass the
+// plugin's own lint.
 import { SallyportError } from '../errors.ts'
 import type { Plugin } from './plugin.ts'
 import { parseTemplate, unknownVariables } from './template.ts'
@@ -18,10 +19,16 @@ export interface Shelf {
 export function createShelf(plugins: readonly Plugin[]): Shelf {
   const byId = new Map<string, Plugin>()
   for (const plugin of plugins) {
-    if (plugin.apiVersion !== 1) throw new Error(`plugin ${plugin.id}: contract version ${String(plugin.apiVersion)}`)
+    if (plugin.apiVersion !== 1) {
+      throw new Error(`plugin ${plugin.id}: contract version ${String(plugin.apiVersion)}`)
+    }
     if (byId.has(plugin.id)) throw new Error(`plugin ${plugin.id} is listed twice`)
-    if (plugin.actions.has('enable') !== plugin.actions.has('disable')) throw new Error(`plugin ${plugin.id}: half a pair`)
-    if (plugin.actions.has('create') !== plugin.actions.has('delete')) throw new Error(`plugin ${plugin.id}: half a pair`)
+    if (plugin.actions.has('enable') !== plugin.actions.has('disable')) {
+      throw new Error(`plugin ${plugin.id}: half a pair`)
+    }
+    if (plugin.actions.has('create') !== plugin.actions.has('delete')) {
+      throw new Error(`plugin ${plugin.id}: half a pair`)
+    }
     byId.set(plugin.id, plugin)
   }
   return {
@@ -37,7 +44,9 @@ export function createShelf(plugins: readonly Plugin[]): Shelf {
       const problems = plugin === undefined
         ? [`plugin: there is no plugin ${template.plugin}; there are ${[...byId.keys()].join(', ')}`]
         : admissionProblems(template, plugin)
-      if (problems.length > 0) throw new SallyportError('invalid', { detail: `template ${template.id}`, problems })
+      if (problems.length > 0) {
+        throw new SallyportError('invalid', { detail: `template ${template.id}`, problems })
+      }
       return { template, warnings: plugin?.advise?.(template) ?? [] }
     }
   }
@@ -51,10 +60,14 @@ function admissionProblems(template: Template, plugin: Plugin): string[] {
     problems.push(`variables.${name}: used but not declared; ${plugin.id} itself supplies ${supplied}`)
   }
   for (const name of template.numbers) {
-    if (Object.hasOwn(plugin.variables, name)) problems.push(`{{ ${name} }}: print it with | ident or | literal`)
+    if (Object.hasOwn(plugin.variables, name)) {
+      problems.push(`{{ ${name} }}: print it with | ident or | literal`)
+    }
   }
   for (const name of Object.keys(template.variables)) {
-    if (Object.hasOwn(plugin.variables, name)) problems.push(`variables.${name}: is supplied by the engine, do not declare it`)
+    if (Object.hasOwn(plugin.variables, name)) {
+      problems.push(`variables.${name}: is supplied by the engine, do not declare it`)
+    }
   }
   return [...problems, ...plugin.lint(template)]
 }

@@ -1,7 +1,8 @@
-// SQL as text, PostgreSQL's lexical rules only (PostgreSQL documentation, "Lexical Structure"): quoting a value so
-// that it stays one token, and scanning a statement to see where a hole stands and whether a second statement
-// hides behind a semicolon. If the scanner and the server ever disagree about where a quote ends, a value can
-// become code: so whatever is unusual (string continuation, holes in comments or dollar quotes) is refused.
+// SQL as text, PostgreSQL's lexical rules only (PostgreSQL documentation, "Lexical Structure"): quoting a
+// value so that it stays one token, and scanning a statement to see where a hole stands and whether a second
+// statement hides behind a semicolon. If the scanner and the server ever disagree about where a quote ends, a
+// value can become code: so whatever is unusual (string continuation, holes in comments or dollar quotes) is
+// refused.
 import { Buffer } from 'node:buffer'
 
 /** Where a hole stands: between tokens, inside `'…'`, or inside `"…"`. */
@@ -36,14 +37,20 @@ export function assertWellFormed(value: string): void {
 export function quoteIdentifier(value: string): string {
   assertWellFormed(value)
   if (value === '') throw new UnfitValue('is empty')
-  if (Buffer.byteLength(value) > identifierBytesMax) throw new UnfitValue(`is longer than ${identifierBytesMax} bytes`)
+  if (Buffer.byteLength(value) > identifierBytesMax) {
+    throw new UnfitValue(`is longer than ${identifierBytesMax} bytes`)
+  }
   return `"${value.replaceAll('"', '""')}"`
 }
 
-/** `value` → `'value'`, or `E'…'` when a backslash is inside, which reads alike under both string settings. */
+/**
+ * `value` → `'value'`, or `E'…'` when a backslash is inside, which reads alike under both string settings.
+ */
 export function quoteLiteral(value: string): string {
   assertWellFormed(value)
-  if (value.length > literalCharactersMax) throw new UnfitValue(`is longer than ${literalCharactersMax} characters`)
+  if (value.length > literalCharactersMax) {
+    throw new UnfitValue(`is longer than ${literalCharactersMax} characters`)
+  }
   const doubled = value.replaceAll("'", "''")
   return value.includes('\\') ? `E'${doubled.replaceAll('\\', '\\\\')}'` : `'${doubled}'`
 }
@@ -54,8 +61,8 @@ export function statementProblems(text: string): readonly string[] {
 }
 
 /**
- * Follows the server's lexer over the pieces of one statement. A hole in plain text must stand alone: a letter,
- * a quote or another hole next to it would melt with the value into one token.
+ * Follows the server's lexer over the pieces of one statement. A hole in plain text must stand alone: a
+ * letter, a quote or another hole next to it would melt with the value into one token.
  */
 export function scanSql(pieces: readonly SqlPiece[]): SqlScan {
   const scanner = new SqlScanner()
@@ -67,6 +74,12 @@ export function scanSql(pieces: readonly SqlPiece[]): SqlScan {
 }
 
 type State = 'plain' | 'string' | 'escape-string' | 'identifier' | 'dollar' | 'line-comment' | 'block-comment'
+
+/** Bytes of one UTF-16 unit; the two halves of a pair make four. */
+function utf8Bytes(unit: number): number {
+  if (unit < 0x80) return 1
+  return unit < 0x800 || (unit >= 0xd800 && unit < 0xe000) ? 2 : 3
+}
 
 const oneOnly = 'more than one statement: write one step for each'
 const touching = 'a hole touches a word, a quote or another hole'
@@ -82,6 +95,8 @@ class SqlScanner {
   /** A string ended and nothing but space followed: another string here would continue it. */
   #afterString = false
   #afterHole = false
+  /** Bytes of the quoted name that we are in; the server would cut a long one in silence. */
+  #nameBytes = 0
   #ended = false
   #places = new Map<number, HolePlace>()
   #problems = new Set<string>()
@@ -137,7 +152,8 @@ class SqlScanner {
     if (character === "'") return this.#openString()
     this.#afterString = false
     if (character === '"') return this.#enter('identifier', 1)
-    const tag = character === '$' && !wordCharacter.test(this.#word) ? dollarTag.exec(text.slice(at, at + 80)) : null
+    const maybeTag = character === '$' && !wordCharacter.test(this.#word)
+    const tag = maybeTag ? dollarTag.exec(text.slice(at, at + 80)) : null
     if (tag !== null) {
       this.#tag = tag[0]
       return this.#enter('dollar', tag[0].length)
@@ -156,6 +172,7 @@ class SqlScanner {
 
   #enter(state: State, length: number): number {
     this.#state = state
+    this.#nameBytes = 0
     if (state === 'block-comment') this.#depth = 1
     return length
   }
@@ -173,7 +190,9 @@ class SqlScanner {
       case 'string':
         return text[at] === "'" ? this.#closeQuote(two === "''") : 1
       case 'identifier':
-        return text[at] === '"' ? this.#closeQuote(two === '""') : 1
+        if (text[at] === '"') return this.#closeQuote(two === '""')
+        this.#nameBytes += utf8Bytes(text.charCodeAt(at))
+        return 1
       case 'line-comment':
         if (text[at] === '\n' || text[at] === '\r') this.#leave('')
         return 1
@@ -190,7 +209,13 @@ class SqlScanner {
   }
 
   #closeQuote(doubled: boolean): number {
-    if (doubled) return 2
+    if (doubled) {
+      this.#nameBytes++
+      return 2
+    }
+    if (this.#state === 'identifier' && this.#nameBytes > identifierBytesMax) {
+      this.#problems.add(`a quoted name is longer than ${identifierBytesMax} bytes`)
+    }
     this.#afterString = this.#state !== 'identifier'
     this.#leave('"')
     return 1

@@ -1,12 +1,16 @@
-// One queue and one circuit breaker for each target, so that a target that hangs holds up nobody but itself. At most a
-// few actions run at once on a target, and one at a time on an account. Openings (somebody waits at a prompt) and
-// closings (an account must go) take turns, so neither starves under a flood of the other. After some connection
-// failures in a row nothing is tried for a moment; then one trial, and its success lets the others through.
+// One queue and one circuit breaker for each target, so that a target that hangs holds up nobody but itself.
+// At most a few actions run at once on a target, and one at a time on an account. Openings (somebody waits at
+// a prompt) and closings (an account must go) take turns, so neither starves under a flood of the other.
+// After some connection failures in a row nothing is tried for a moment; then one trial, and its success lets
+// the others through.
 import type { Cancel, Clock } from '../clock.ts'
 import { SallyportError } from '../errors.ts'
 
 export interface QueueLimits {
-  /** Actions at once on one target: below PostgreSQL's reserve of connections, above what one slow action blocks. */
+  /**
+   * Actions at once on one target: below PostgreSQL's reserve of connections, above what one slow action
+   * blocks.
+   */
   parallel: number
   /** Actions that may wait for one target; the ledger asks again. */
   waitingMax: number
@@ -79,14 +83,18 @@ export class TargetQueue {
     const open = this.#openUntilMs !== undefined
     const resting = open && this.#clock.monotonicMs() < (this.#openUntilMs ?? 0)
     return {
-      target: this.#target, breaker: !open ? 'closed' : resting ? 'open' : 'half-open', failures: this.#failures,
-      lastError: this.#lastError, running: this.#running, waiting: this.#openings.length + this.#closings.length
+      target: this.#target,
+      breaker: !open ? 'closed' : resting ? 'open' : 'half-open',
+      failures: this.#failures,
+      lastError: this.#lastError,
+      running: this.#running,
+      waiting: this.#openings.length + this.#closings.length
     }
   }
 
   /**
-   * Runs `act` when its turn comes. `act` reports how the connection fared by throwing 'target-unreachable', or
-   * anything else.
+   * Runs `act` when its turn comes. `act` reports how the connection fared by throwing 'target-unreachable',
+   * or anything else.
    * @throws SallyportError('target-unreachable') at once while the breaker is open; the signal's reason
    */
   async run<T>(ticket: Ticket, act: () => Promise<T>): Promise<T> {
@@ -110,21 +118,26 @@ export class TargetQueue {
   close(): void {
     this.#closed = true
     this.#cancelKnock?.()
-    for (const waiting of [...this.#openings, ...this.#closings]) waiting.refuse(new SallyportError('shutting-down'))
+    for (const waiting of [...this.#openings, ...this.#closings]) {
+      waiting.refuse(new SallyportError('shutting-down'))
+    }
     this.#openings = []
     this.#closings = []
   }
 
   #turn(ticket: Ticket): Promise<void> {
     if (this.#openings.length + this.#closings.length >= this.#limits.waitingMax) {
-      return Promise.reject(new SallyportError('target-unreachable', { detail: `${this.#target}: too many actions wait` }))
+      return Promise.reject(
+        new SallyportError('target-unreachable', { detail: `${this.#target}: too many actions wait` })
+      )
     }
     return new Promise((resolve, reject) => {
       const giveUp = (): void => {
         this.#openings = this.#openings.filter(other => other !== waiting)
         this.#closings = this.#closings.filter(other => other !== waiting)
         const reason: unknown = ticket.signal?.reason
-        reject(reason instanceof Error ? reason : new SallyportError('hook-timeout', { detail: 'aborted while waiting' }))
+        if (reason instanceof Error) reject(reason)
+        else reject(new SallyportError('hook-timeout', { detail: 'aborted while waiting' }))
       }
       const done = (): void => ticket.signal?.removeEventListener('abort', giveUp)
       const waiting: Waiting = {
@@ -173,7 +186,7 @@ export class TargetQueue {
     const resting = this.#clock.monotonicMs() < this.#openUntilMs
     if (!resting && !this.#trial) return undefined
     return new SallyportError('target-unreachable', {
-      detail: `${this.#target}: not tried, ${this.#failures} connections failed in a row; last: ${this.#lastError ?? ''}`
+      detail: `${this.#target}: not tried, ${this.#failures} connections failed: ${this.#lastError ?? ''}`
     })
   }
 
@@ -201,10 +214,14 @@ export class TargetQueue {
     this.#cancelKnock = this.#clock.after(pauseMs, () => void this.#knockAgain())
   }
 
-  /** After the pause: when somebody opens the door, those who wait for the target are told, else another pause. */
+  /**
+   * After the pause: when somebody opens the door, those who wait for the target are told, else another
+   * pause.
+   */
   async #knockAgain(): Promise<void> {
     const answered = await this.#door.knock().catch(() => false)
-    if (this.#closed || this.#openUntilMs === undefined || this.#clock.monotonicMs() < this.#openUntilMs) return
+    const untilMs = this.#openUntilMs
+    if (this.#closed || untilMs === undefined || this.#clock.monotonicMs() < untilMs) return
     if (answered) this.#door.onRecovered()
     else this.#open()
   }

@@ -1,7 +1,8 @@
-// Templates: what an admin writes so that a plugin knows what to send, one YAML file for each action. `parseTemplate`
-// accepts or lists every problem with its path; `renderStep` fills one step. The text is all there is: a session
-// keeps the text that it opened with and its closing hook parses that again, whatever was edited or deleted
-// meanwhile (J11, F35). Nothing here talks to a target, and nothing here knows a plugin's verbs: its lint does.
+// Templates: what an admin writes so that a plugin knows what to send, one YAML file for each action.
+// `parseTemplate` accepts or lists every problem with its path; `renderStep` fills one step. The text is all
+// there is: a session keeps the text that it opened with and its closing hook parses that again, whatever was
+// edited or deleted meanwhile (J11, F35). Nothing here talks to a target, and nothing here knows a plugin's
+// verbs: its lint does.
 import { createHash } from 'node:crypto'
 import { isAlias, isMap, isPair, isScalar, isSeq, parseAllDocuments, visit } from 'yaml'
 import { SallyportError } from '../errors.ts'
@@ -20,8 +21,8 @@ export interface Template {
   action: Action
   title: string
   /**
-   * What proves that the account is off: it cannot log in, or (J12, privileges only) it is in none of the roles
-   * of the variable `roles`. Says nothing for create and delete.
+   * What proves that the account is off: it cannot log in, or (J12, privileges only) it is in none of the
+   * roles of the variable `roles`. Says nothing for create and delete.
    */
   proof: 'login' | 'privileges'
   variables: Readonly<Record<string, VariableDeclaration>>
@@ -80,7 +81,8 @@ const codeForm = /^[A-Z0-9]{1,12}$/
 
 /**
  * Reads a template.
- * @throws SallyportError('invalid') with one problem for each mistake: `steps[0].sql: more than one statement …`
+ * @throws SallyportError('invalid') with one problem for each mistake: `steps[0].sql: more than one statement
+ * …`
  */
 export function parseTemplate(text: string, version = 0): Template {
   const reader = new TemplateReader()
@@ -92,8 +94,8 @@ export function parseTemplate(text: string, version = 0): Template {
 }
 
 /**
- * What is wrong with the values that a credential supplies to its two templates: unknown names, missing ones, a list
- * where none is expected. Empty when its hooks can run with them and with what the engine supplies.
+ * What is wrong with the values that a credential supplies to its two templates: unknown names, missing ones,
+ * a list where none is expected. Empty when its hooks can run with them and with what the engine supplies.
  */
 export function checkVariables(
   templates: readonly Template[], supplied: Readonly<Record<string, unknown>>
@@ -101,10 +103,16 @@ export function checkVariables(
   const problems = new Set<string>()
   for (const [name, value] of Object.entries(supplied)) {
     const users = templates.filter(template => Object.hasOwn(template.variables, name))
-    if (users.length === 0) problems.add(`${name}: no such variable in ${templates.map(({ id }) => id).join(' or ')}`)
+    if (users.length === 0) {
+      problems.add(`${name}: no such variable in ${templates.map(({ id }) => id).join(' or ')}`)
+    }
     for (const template of users) {
-      for (const problem of valueProblems(value, template.variables[name]?.list === true)) problems.add(`${name}: ${problem}`)
-      if (template.numbers.includes(name) && !isWholeNumber(value)) problems.add(`${name}: must be a whole number`)
+      for (const problem of valueProblems(value, template.variables[name]?.list === true)) {
+        problems.add(`${name}: ${problem}`)
+      }
+      if (template.numbers.includes(name) && !isWholeNumber(value)) {
+        problems.add(`${name}: must be a whole number`)
+      }
     }
   }
   for (const template of templates) {
@@ -116,18 +124,26 @@ export function checkVariables(
 }
 
 /** Names that a template uses and neither declares nor gets from the engine. */
-export function unknownVariables(template: Template, engine: Readonly<Record<string, string>>): readonly string[] {
-  return template.uses.filter(name => !Object.hasOwn(template.variables, name) && !Object.hasOwn(engine, name))
+export function unknownVariables(
+  template: Template, engine: Readonly<Record<string, string>>
+): readonly string[] {
+  return template.uses.filter(
+    name => !Object.hasOwn(template.variables, name) && !Object.hasOwn(engine, name)
+  )
 }
 
 /**
  * Fills the holes of one step. Secrets are exposed here, or shown as `********` with `masked`.
  * @throws SallyportError('invalid') naming the variable that is missing or unfit, never its value
  */
-export function renderStep(template: Template, step: Step, variables: Variables, { masked = false } = {}): RenderedStep {
+export function renderStep(
+  template: Template, step: Step, variables: Variables, { masked = false } = {}
+): RenderedStep {
   const values = plainValues(template, variables, masked)
   try {
-    const options = Object.entries(step.with).map(([name, text]) => [name, compiled(text, 'data').render(values)] as const)
+    const options = Object.entries(step.with).map(
+      ([name, text]) => [name, compiled(text, 'data').render(values)] as const
+    )
     return {
       sql: step.sql === undefined ? undefined : compiled(step.sql, 'sql').render(values),
       do: step.do,
@@ -140,13 +156,16 @@ export function renderStep(template: Template, step: Step, variables: Variables,
 }
 
 /** The values as text, defaults filled in. */
-function plainValues(template: Template, variables: Variables, masked: boolean): Record<string, PlainValue | undefined> {
+function plainValues(
+  template: Template, variables: Variables, masked: boolean
+): Record<string, PlainValue | undefined> {
   const values: Record<string, PlainValue | undefined> = {}
   for (const name of template.uses) {
     const declared = Object.hasOwn(template.variables, name) ? template.variables[name] : undefined
     const value = (Object.hasOwn(variables, name) ? variables[name] : undefined) ?? declared?.default
     const hidden = masked && (value instanceof Secret || declared?.secret === true)
-    values[name] = value === undefined ? undefined : hidden ? '********' : value instanceof Secret ? value.expose() : value
+    if (value === undefined) continue
+    values[name] = hidden ? '********' : value instanceof Secret ? value.expose() : value
   }
   return values
 }
@@ -201,7 +220,9 @@ class TemplateReader {
     const plugin = this.#word(fields, 'plugin', wordForm, 'a word')
     const action = this.#text(fields, 'action', '')
     if (!actions.includes(action)) this.#problem('action', `must be one of ${actions.join(', ')}`)
-    if (plugin !== '' && id !== '' && !id.startsWith(`${plugin}/`)) this.#problem('id', `must begin with ${plugin}/`)
+    if (plugin !== '' && id !== '' && !id.startsWith(`${plugin}/`)) {
+      this.#problem('id', `must begin with ${plugin}/`)
+    }
     const proof = fields.get('proof') ?? 'login'
     if (proof !== 'login' && proof !== 'privileges') this.#problem('proof', 'must be login or privileges')
     const variables = this.#variables(fields.get('variables'))
@@ -211,13 +232,18 @@ class TemplateReader {
       if (this.#numbers.has(name) && fallback !== undefined && !isWholeNumber(fallback)) {
         this.#problem(`variables.${name}.default`, 'a bare hole prints it: must be a whole number')
       }
-      if (!list && this.#lists.has(name)) this.#problem(`variables.${name}`, 'identlist prints it: set list: true')
-      if (list && this.#words.has(name)) this.#problem(`variables.${name}`, 'is a list: print it with | identlist')
+      if (!list && this.#lists.has(name)) {
+        this.#problem(`variables.${name}`, 'identlist prints it: set list: true')
+      }
+      if (list && this.#words.has(name)) {
+        this.#problem(`variables.${name}`, 'is a list: print it with | identlist')
+      }
     }
     return {
       id, version, plugin, action: action as Action, title: this.#text(fields, 'title', ''),
       proof: proof === 'privileges' ? 'privileges' : 'login',
-      variables, steps, undo, uses: [...this.#uses], numbers: [...this.#numbers], text, sha256: createHash('sha256').update(text).digest('hex')
+      variables, steps, undo, uses: [...this.#uses], numbers: [...this.#numbers],
+      text, sha256: createHash('sha256').update(text).digest('hex')
     }
   }
 
@@ -232,7 +258,9 @@ class TemplateReader {
       return undefined
     }
     try {
-      const documents = parseAllDocuments(text, { version: '1.2', schema: 'core', strict: true, uniqueKeys: true, logLevel: 'silent' })
+      const documents = parseAllDocuments(
+        text, { version: '1.2', schema: 'core', strict: true, uniqueKeys: true, logLevel: 'silent' }
+      )
       const document = Array.isArray(documents) ? documents[0] : undefined
       if (document === undefined || documents.length !== 1) this.#problem('', 'must be one YAML document')
       for (const error of [...document?.errors ?? [], ...document?.warnings ?? []]) {
@@ -241,7 +269,9 @@ class TemplateReader {
       if (document === undefined || this.problems.length > 0) return undefined
       visit(document, (_key, node) => {
         const marked = isMap(node) || isSeq(node) || isScalar(node)
-        if (isAlias(node) || (marked && node.anchor !== undefined)) this.#problem('', 'anchors and aliases are not allowed')
+        if (isAlias(node) || (marked && node.anchor !== undefined)) {
+          this.#problem('', 'anchors and aliases are not allowed')
+        }
         if (marked && node.tag !== undefined) this.#problem('', `the tag ${node.tag} is not allowed`)
         if (isPair(node) && !(isScalar(node.key) && typeof node.key.value === 'string')) {
           this.#problem('', 'every key must be a word')
@@ -290,7 +320,7 @@ class TemplateReader {
   }
 
   #variables(value: unknown): Record<string, VariableDeclaration> {
-    const declared: Record<string, VariableDeclaration> = Object.create(null) as Record<string, VariableDeclaration>
+    const declared = Object.create(null) as Record<string, VariableDeclaration>
     const fields = value === undefined ? undefined : this.#map('variables', value)
     if ((fields?.size ?? 0) > variablesMax) this.#problem('variables', `more than ${variablesMax}`)
     for (const [name, entry] of fields ?? []) {
@@ -307,7 +337,8 @@ class TemplateReader {
       const secret = this.#flag(path, inner, 'secret') ?? false
       if (secret && fallback !== undefined) this.#problem(`${path}.default`, 'a secret has no default')
       declared[name] = {
-        description: this.#text(inner, 'description', path), default: fallback as VariableDeclaration['default'],
+        description: this.#text(inner, 'description', path),
+        default: fallback as VariableDeclaration['default'],
         required: this.#flag(path, inner, 'required') ?? fallback === undefined, secret, list
       }
     }
@@ -319,7 +350,9 @@ class TemplateReader {
       this.#problem(path, `must be a list of 1 to ${stepsMax} steps`)
       return []
     }
-    return value.map((entry: unknown, index) => this.#step(`${path}[${index}]`, entry)).filter(step => step !== undefined)
+    return value.map((entry: unknown, index) => this.#step(`${path}[${index}]`, entry)).filter(
+      step => step !== undefined
+    )
   }
 
   #step(path: string, value: unknown): Step | undefined {
@@ -329,10 +362,13 @@ class TemplateReader {
     const verb = fields.get('do')
     const sql = fields.get('sql')
     if ((sql === undefined) === (verb === undefined)) this.#problem(path, 'must have either sql or do')
-    if (verb !== undefined && !(typeof verb === 'string' && wordForm.test(verb))) this.#problem(`${path}.do`, 'must be a word')
+    if (verb !== undefined && !(typeof verb === 'string' && wordForm.test(verb))) {
+      this.#problem(`${path}.do`, 'must be a word')
+    }
     if (sql !== undefined) this.#compile(`${path}.sql`, sql, 'sql')
     const options: Record<string, string> = {}
-    for (const [name, text] of fields.has('with') ? this.#map(`${path}.with`, fields.get('with')) ?? [] : []) {
+    const given = fields.has('with') ? this.#map(`${path}.with`, fields.get('with')) : undefined
+    for (const [name, text] of given ?? []) {
       if (!wordForm.test(name)) this.#problem(`${path}.with.${name}`, 'must be a word')
       this.#compile(`${path}.with.${name}`, text, 'data')
       options[name] = String(text)
@@ -349,7 +385,8 @@ class TemplateReader {
 
   #codes(path: string, value: unknown): string[] {
     if (value === undefined) return []
-    if (Array.isArray(value) && value.every(code => typeof code === 'string' && codeForm.test(code))) return value as string[]
+    const isCode = (code: unknown): boolean => typeof code === 'string' && codeForm.test(code)
+    if (Array.isArray(value) && value.every(isCode)) return value as string[]
     this.#problem(path, 'must be a list of error codes in quotes')
     return []
   }

@@ -159,7 +159,12 @@ async function conclude(
       }
     }
   })
-  if (outcome === 'fenced') return
+  if (outcome === 'fenced') {
+    // Somebody took over while we were at it. A deletion that lands late deletes nothing else; a switch-off may have
+    // hit the next session, whose account is asserted at once.
+    if (claim.kind === 'enable') await store.late(claim.accountId, 'system', 'a switch-off was overtaken')
+    return
+  }
   if (state === 'proved-gone' && claim.secret !== undefined) await quietly(secrets.forget(claim.secret))
   if (claim.state === 'unreachable' && verdict.state !== 'unreachable') {
     await quietly(store.wake(claim.target, limits.wakeSpreadMs))

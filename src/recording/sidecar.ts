@@ -54,11 +54,11 @@ function eachTrigram(text: string, act: (bit: number) => void): void {
   for (let i = 2; i < bytes.length; i++) act(trigramBit(bytes[i - 2] ?? 0, bytes[i - 1] ?? 0, bytes[i] ?? 0))
 }
 
+const bitsOfByte = Uint8Array.from({ length: 256 }, (_, byte) => byte.toString(2).replaceAll('0', '').length)
+
 function bitsSet(filter: Uint8Array): number {
   let count = 0
-  for (let byte of filter) {
-    for (; byte !== 0; byte &= byte - 1) count++
-  }
+  for (const byte of filter) count += bitsOfByte[byte] ?? 0
   return count
 }
 
@@ -67,7 +67,8 @@ function fold(filter: Uint8Array): Uint8Array {
   let small = filter
   while (small.length * 8 > filterBitsMin) {
     const half = small.length / 2
-    const next = Uint8Array.from({ length: half }, (_, i) => (small[i] ?? 0) | (small[half + i] ?? 0))
+    const next = small.slice(0, half)
+    for (let i = 0; i < half; i++) next[i] = (next[i] ?? 0) | (small[half + i] ?? 0)
     if (bitsSet(next) > next.length * 8 * filterShareMax) break
     small = next
   }

@@ -13,8 +13,9 @@ import { visible } from './inert.ts'
 const stringMax = 4096
 /** Longest control sequence that is looked at; SGR with 24-bit colours for all attributes stays below. */
 const sequenceMax = 128
-/** Numbers above this are for no screen; `REP` with a huge count would write gigabytes. */
-const numberMax = 9999
+/** Longer numbers are for no screen, and terminals have had trouble with them. */
+const digitsMax = 4
+/** `REP` with a huge count would write gigabytes. */
 const repeatMax = 500
 
 /**
@@ -217,7 +218,7 @@ function allowedSequence(inner: string, final: string): string {
   // Insert mode: an editor on a slow line.
   if (final === 'h' || final === 'l') return inner === '4' ? `\x1b[4${final}` : ''
   const numbers = inner.split(/[;:]/)
-  if (numbers.some(number => Number(number) > numberMax)) return ''
+  if (numbers.some(number => number.length > digitsMax)) return ''
   if (final === 's' || final === 'u') return inner === '' ? `\x1b[${final}` : ''
   if (!drawing.has(final) || (singleNumber.has(final) && numbers.length > 1)) return ''
   // The watcher's own scrollback.

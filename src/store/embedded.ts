@@ -41,24 +41,38 @@ export async function openEmbedded({ dataDir, clock, onNotice }: EmbeddedOptions
   const settings: WorkerSettings = { directory: join(dataDir, 'store') }
   const connections = new Set<StoreConnection>()
   let worker: Promise<Worker> | undefined
+  let gone: Promise<void> = Promise.resolve()
   let connectionCount = 0
   let closing = false
 
   const start = (): Promise<Worker> => {
     if (closing) return Promise.reject(lost())
-    return worker ??= startWorker(settings, {
+    if (worker !== undefined) return worker
+    // Never two threads on one directory: the last one must be gone.
+    const started: Promise<Worker> = gone.then(() => startWorker(settings, {
       answered: (connection, bytes) => {
         for (const open of connections) if (open.id === connection) open.answered(bytes)
       },
       died: reason => {
-        worker = undefined
+        if (worker === started) worker = undefined
         if (!closing) onNotice(`store: the embedded store stopped and will be started again: ${reason}`)
-        for (const open of connections) open.destroy(lost())
+        for (const open of connections) if (open.worker === started) open.destroy(lost())
       }
-    })
+    }))
+    worker = started
+    return started
+  }
+  // The thread is inside PostgreSQL and cannot be asked to stop. The next one rolls back what it had not committed.
+  const giveUp = (): void => {
+    const stuck = worker
+    worker = undefined
+    gone = Promise.resolve(stuck?.then(thread => thread.terminate())).then(() => {}, () => {})
   }
   const dial = (): Duplex => {
-    const connection = new StoreConnection(++connectionCount, start(), () => connections.delete(connection))
+    const connection: StoreConnection = new StoreConnection(++connectionCount, start(), stuck => {
+      connections.delete(connection)
+      if (stuck) giveUp()
+    })
     connections.add(connection)
     return connection
   }
@@ -79,6 +93,7 @@ export async function openEmbedded({ dataDir, clock, onNotice }: EmbeddedOptions
       for (const open of connections) open.destroy()
       const last = worker
       if (last !== undefined) await last.then(thread => stopWorker(thread, clock), () => {})
+      await gone
       lock.release()
     }
   }
@@ -126,14 +141,14 @@ async function stopWorker(worker: Worker, clock: Clock): Promise<void> {
 /** What the driver takes for a socket: bytes to the worker and back. */
 class StoreConnection extends Duplex {
   readonly id: number
-  readonly #worker: Promise<Worker>
-  readonly #onClosed: () => void
+  readonly worker: Promise<Worker>
+  readonly #onClosed: (stuck: boolean) => void
   #unanswered = 0
 
-  constructor(id: number, worker: Promise<Worker>, onClosed: () => void) {
+  constructor(id: number, worker: Promise<Worker>, onClosed: (stuck: boolean) => void) {
     super()
     this.id = id
-    this.#worker = worker
+    this.worker = worker
     this.#onClosed = onClosed
   }
 
@@ -143,7 +158,7 @@ class StoreConnection extends Duplex {
   }
 
   override _construct(done: (error?: Error) => void): void {
-    this.#worker.then(
+    this.worker.then(
       worker => {
         worker.postMessage({ kind: 'connect' } satisfies ToWorker)
         done()
@@ -160,8 +175,9 @@ class StoreConnection extends Duplex {
   override _write(chunk: Buffer, _encoding: BufferEncoding, done: (error?: Error) => void): void {
     // Terminate: the session behind goes on, for the next connection.
     if (chunk[0] === terminateTag) return done()
-    this.#worker.then(
+    this.worker.then(
       worker => {
+        if (this.destroyed) return done(lost())
         const bytes = new Uint8Array(chunk)
         this.#unanswered++
         worker.postMessage({ kind: 'bytes', connection: this.id, bytes } satisfies ToWorker, [bytes.buffer])
@@ -181,10 +197,7 @@ class StoreConnection extends Duplex {
   }
 
   override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
-    this.#onClosed()
-    // Destroyed while it works: the thread is inside PostgreSQL and cannot be asked to stop. Another one starts
-    // with the next statement and rolls back what this one had not committed.
-    if (this.#unanswered > 0) this.#worker.then(worker => worker.terminate()).catch(() => {})
+    this.#onClosed(this.#unanswered > 0)
     done(error)
   }
 }

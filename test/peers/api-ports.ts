@@ -1,6 +1,6 @@
-// The ports of the API over plain maps: for tests of the API and of the command line that are not about the store.
-// Templates, plugins, policy and verifiers are the real ones; only where rows live, and what targets answer, is not.
-// A change that throws leaves nothing behind, as in the store.
+// The ports of the API over plain maps: for tests of the API and of the command line that are not about the
+// store. Templates, plugins, policy and verifiers are the real ones; only where rows live, and what targets
+// answer, is not. A change that throws leaves nothing behind, as in the store.
 import { readFileSync, readdirSync } from 'node:fs'
 import { shippedPlugins } from '../../plugins/shipped.ts'
 import type {
@@ -36,7 +36,8 @@ export interface Memory {
 export function createMemory(): { memory: Memory, ports: ApiPorts } {
   const memory: Memory = {
     resources: new Map(), secrets: new Map(), tokens: new Map(), templates: shippedRows(), sessions: [],
-    receipts: new Map(), leases: [], audit: [], dependants: new Map(), failures: [], killed: [], throttled: false
+    receipts: new Map(), leases: [], audit: [], dependants: new Map(), failures: [], killed: [],
+    throttled: false
   }
   const ports: ApiPorts = {
     clock: systemClock, version: '0.0.0-test', node: 'test',
@@ -65,11 +66,13 @@ function shippedRows(): TemplateRow[] {
     const body = readFileSync(new URL(name, folder), 'utf8')
     const { id, plugin, action, sha256 } = parseTemplate(body)
     const createdAt = new Date('2026-01-01T00:00:00Z')
-    return { id, version: 1, plugin, action, body, sha256, shipped: true, active: true, author: 'sallyport', createdAt }
+    return { id, version: 1, plugin, action, body, sha256, shipped: true, active: true, author: 'sallyport',
+      createdAt }
   })
 }
 
-function storePorts(memory: Memory): Pick<ApiPorts, 'resources' | 'templates' | 'passwords' | 'tokens' | 'policy'> {
+function storePorts(memory: Memory): Pick<ApiPorts,
+'resources' | 'templates' | 'passwords' | 'tokens' | 'policy'> {
   const byKind = (kind?: string): ResourceRow[] =>
     [...memory.resources.values()].filter(row => kind === undefined || row.kind === kind)
   const open = ({ secret }: { secret: string }): Promise<Secret<string>> => {
@@ -89,7 +92,8 @@ function storePorts(memory: Memory): Pick<ApiPorts, 'resources' | 'templates' | 
         row.id === id && (version === undefined || row.version === version))),
       save: text => {
         const version = memory.templates.filter(row => row.id === text.id).length + 1
-        const row = { ...text, version, sha256: parseTemplate(text.body).sha256, active: true, createdAt: new Date(0) }
+        const row = { ...text, version, sha256: parseTemplate(text.body).sha256, active: true,
+          createdAt: new Date(0) }
         memory.templates.push(row)
         return Promise.resolve(row)
       },
@@ -133,7 +137,8 @@ function alive(row: TokenRow | undefined): TokenRow | undefined {
 }
 
 function declaredOf(byKind: (kind: string) => ResourceRow[]): Declared {
-  const named = <T>(kind: string): Map<string, T> => new Map(byKind(kind).map(row => [row.name, row.spec as T]))
+  const named = <T>(kind: string): Map<string,
+  T> => new Map(byKind(kind).map(row => [row.name, row.spec as T]))
   return {
     targets: named('target'), credentials: named('credential'), users: named('user'),
     grants: [...named<Declared['grants'][0]>('grant').values()]
@@ -143,14 +148,16 @@ function declaredOf(byKind: (kind: string) => ResourceRow[]): Declared {
 async function changeAll<T>(
   memory: Memory, open: ResourceChange['open'], act: (change: ResourceChange) => Promise<T>
 ): Promise<T> {
-  const before = { resources: new Map(memory.resources), secrets: new Map(memory.secrets), audit: memory.audit.length }
+  const before = { resources: new Map(memory.resources), secrets: new Map(memory.secrets),
+    audit: memory.audit.length }
   const change: ResourceChange = {
     list: () => Promise.resolve([...memory.resources.values()]),
     put: (kind, name, spec, updatedBy) => {
       const old = memory.resources.get(`${kind}/${name}`)
       const now = systemClock.now()
       memory.resources.set(`${kind}/${name}`, {
-        kind, name, spec: structuredClone(spec), version: (old?.version ?? 0) + 1, createdAt: old?.createdAt ?? now,
+        kind, name, spec: structuredClone(spec), version: (old?.version ?? 0) + 1,
+        createdAt: old?.createdAt ?? now,
         updatedAt: now, updatedBy
       })
       return Promise.resolve()
@@ -195,7 +202,8 @@ function evidencePorts(
   return {
     sessions: {
       list: ({ user, status, limit }) => Promise.resolve(memory.sessions.filter(row =>
-        (user === undefined || row.user === user) && (status === undefined || row.status === status)).slice(0, limit)),
+        (user === undefined || row.user === user) && (status === undefined || row.status === status)).slice(0,
+        limit)),
       get: id => Promise.resolve(memory.sessions.find(row => row.id === id)),
       receipts: ids => Promise.resolve(new Map([...memory.receipts].filter(([id]) => ids.includes(id)))),
       accountStates: accounts => Promise.resolve(new Map(accounts.map(account => [account, 'proved-gone']))),
@@ -211,15 +219,18 @@ function evidencePorts(
       follow: (session, signal) => (there(session), live(signal)),
       export: (session, format) => (there(session), pieces(`${format} of ${session}\n`)),
       verify: (session, expected) => Promise.resolve({
-        state: expected.headHash === 'cafe' ? 'sealed' : 'interrupted', session, head: undefined, close: undefined,
+        state: expected.headHash === 'cafe' ? 'sealed' : 'interrupted', session, head: undefined,
+        close: undefined,
         bytes: 10, frames: 2, seals: 1, verifiedBytes: 10, headHash: 'cafe', keyId: 'k', brokenAt: undefined,
         problem: undefined
       }),
       search: ({ query }) => pieces({
-        session: memory.sessions[0]?.id ?? '', path: 'p', at: '2026-11-21T00:00:00.000Z', atMs: 1, lane: 0, offset: 32,
+        session: memory.sessions[0]?.id ?? '', path: 'p', at: '2026-11-21T00:00:00.000Z', atMs: 1, lane: 0,
+        offset: 32,
         kind: 'statement', text: `select '${query}'`,
         head: {
-          session: '', user: 'alice', credential: 'orders-rw', target: 'orders', protocol: 'postgres', address: '',
+          session: '', user: 'alice', credential: 'orders-rw', target: 'orders', protocol: 'postgres',
+          address: '',
           startedAt: '', node: 'test'
         }
       })
@@ -229,7 +240,8 @@ function evidencePorts(
       show: id => Promise.resolve(memory.leases.find(row => row.id === id)),
       renew: (id, seconds) => {
         const row = leaseOf(id)
-        if (seconds * 1000 > row.renewableMs) throw new SallyportError('invalid', { problems: ['ttl: past the maximum'] })
+        if (seconds * 1000 > row.renewableMs) throw new SallyportError('invalid',
+          { problems: ['ttl: past the maximum'] })
         return Promise.resolve({ ...row, renewals: row.renewals + 1 })
       },
       revoke: id => Promise.resolve(leaseOf(id).status === 'active'),

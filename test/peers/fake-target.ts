@@ -66,8 +66,11 @@ export async function blast(socket: Socket, bytes: number, rowBytes: number): Pr
   for (let sent = 0; sent < chunks && !socket.destroyed; sent++) {
     if (socket.write(chunk)) continue
     await new Promise<void>(resolve => {
-      socket.once('drain', resolve)
-      socket.once('close', resolve)
+      const go = (): void => {
+        socket.off('drain', go).off('close', go)
+        resolve()
+      }
+      socket.on('drain', go).on('close', go)
     })
   }
   socket.write(Buffer.concat([commandComplete(`SELECT ${rows * chunks}`), readyForQuery('I')]))
@@ -97,7 +100,7 @@ export async function startFakeTarget(options: FakeOptions = {}): Promise<FakeTa
     connections.push(connection)
     const answer = options.answer ?? defaultAnswer
     const login = logins(socket, verifier, ++pid, cancels, ready)
-    let [inbox, done] = [Buffer.alloc(0), false]
+    let [inbox, done]: [Buffer, boolean] = [Buffer.alloc(0), false]
     socket.on('data', (chunk: Buffer) => {
       inbox = inbox.length === 0 ? chunk : Buffer.concat([inbox, chunk])
       while (!done && inbox.length > 0) {

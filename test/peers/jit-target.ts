@@ -1,13 +1,15 @@
-// A throw-away PostgreSQL with all that the tests of accounts need: two databases, group roles, the recommended hook
-// login (CREATEROLE, no superuser), the shipped templates and a hook runner. Accounts are made and removed with one
-// call each, and a session logs in with the keys that the account was made with.
+// A throw-away PostgreSQL with all that the tests of accounts need: two databases, group roles, the
+// recommended hook login (CREATEROLE, no superuser), the shipped templates and a hook runner. Accounts are
+// made and removed with one call each, and a session logs in with the keys that the account was made with.
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { shippedPlugins } from '../../plugins/shipped.ts'
 import { systemClock } from '../../src/clock.ts'
 import { createHooks } from '../../src/jit/hooks.ts'
 import type { HookJob, HookLimits, HookResult, Hooks } from '../../src/jit/hooks.ts'
-import type { Access, AccountRef, Action, Injectable, Plugin, Variables, Verified } from '../../src/jit/plugin.ts'
+import type {
+  Access, AccountRef, Action, Injectable, Plugin, Variables, Verified
+} from '../../src/jit/plugin.ts'
 import { createShelf } from '../../src/jit/shelf.ts'
 import type { Template } from '../../src/jit/template.ts'
 import { Secret } from '../../src/secret.ts'
@@ -53,7 +55,8 @@ export class JitTarget implements AsyncDisposable {
     this.#made++
     const { inject, variables } = this.plugin.mint()
     return {
-      name: name ?? `jit_${String(this.#made).padStart(7, '0')}`, accountId: `account-${this.#made}`, epoch: 1, kind,
+      name: name ?? `jit_${String(this.#made).padStart(7, '0')}`,
+      accountId: `account-${this.#made}`, epoch: 1, kind,
       inject, minted: { ...variables, expires_at: '2099-01-01T00:00:00Z' }
     }
   }
@@ -61,15 +64,20 @@ export class JitTarget implements AsyncDisposable {
   job(action: Action, template: string | Template, account: AccountRef, variables: Variables = {}): HookJob {
     const { name, accountId, epoch, kind } = account
     return {
-      action, pluginId: 'postgres', template: typeof template === 'string' ? shippedTemplate(template) : template,
+      action, pluginId: 'postgres',
+      template: typeof template === 'string' ? shippedTemplate(template) : template,
       account: { name, accountId, epoch, kind }, access: this.access, variables
     }
   }
 
   async create(roles: readonly string[] = ['app_rw']): Promise<Account> {
     const account = this.mint()
-    const made = await this.hooks.run(this.job('create', 'create-role', account, { roles, ...account.minted }))
-    if (made.state !== 'done') throw new Error(`create: ${made.state} ${made.failedStep ?? ''} ${made.error ?? ''}`)
+    const made = await this.hooks.run(
+      this.job('create', 'create-role', account, { roles, ...account.minted })
+    )
+    if (made.state !== 'done') {
+      throw new Error(`create: ${made.state} ${made.failedStep ?? ''} ${made.error ?? ''}`)
+    }
     return account
   }
 
@@ -117,17 +125,24 @@ export class Session {
   }
 }
 
-/** Two databases (`postgres`, where hooks connect, and `app`, `other` for people), groups `app_rw` and `app_ro`. */
+/**
+ * Two databases (`postgres`, where hooks connect, and `app`, `other` for people), groups `app_rw` and
+ * `app_ro`.
+ */
 export async function startJitTarget({ version, limits, settings }: JitTargetOptions): Promise<JitTarget> {
   const server = await startPostgres({ version, settings: { max_prepared_transactions: 10, ...settings } })
   await server.psql('CREATE ROLE app_rw NOLOGIN; CREATE ROLE app_ro NOLOGIN')
   for (const database of ['app', 'other']) {
     await server.psql(`CREATE DATABASE ${database}`)
     await server.psql(`GRANT CREATE ON DATABASE ${database} TO app_rw`)
-    await server.psql('GRANT CREATE, USAGE ON SCHEMA public TO app_rw; CREATE TABLE orders (id int)', database)
+    await server.psql(
+      'GRANT CREATE, USAGE ON SCHEMA public TO app_rw; CREATE TABLE orders (id int)', database
+    )
     await server.psql('GRANT SELECT, INSERT, TRIGGER, REFERENCES ON orders TO app_rw', database)
   }
-  const admin = await adminRole(server, { name: 'hook admin', kind: 'createrole', groups: ['app_rw', 'app_ro'] })
+  const admin = await adminRole(
+    server, { name: 'hook admin', kind: 'createrole', groups: ['app_rw', 'app_ro'] }
+  )
   const log: string[] = []
   const access: Access = {
     target: {

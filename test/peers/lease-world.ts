@@ -107,11 +107,13 @@ export async function openStore(kind: StoreKind): Promise<{ database: Database, 
   }
 }
 
-/** An empty ledger in that database, and a target. */
-export async function openWorld(database: Database, target = new LeaseTarget()): Promise<World> {
+/** An empty ledger in that database (or with `keep` the one that is there), and a target. */
+export async function openWorld(
+  database: Database, { target = new LeaseTarget(), keep = false }: { target?: LeaseTarget, keep?: boolean } = {}
+): Promise<World> {
   const rows = (statement: string): Promise<readonly Record<string, unknown>[]> =>
     database.run(async handle => [...await handle.execute(sql.raw(statement)) as unknown as Record<string, unknown>[]])
-  await rows('truncate account, hold, lease_event, receipt, node cascade')
+  if (!keep) await rows('truncate account, hold, lease_event, receipt, node cascade')
   const nodes: Ledger[] = []
   const sealed = new Map<string, Secret<string>>()
   const { publicKey, privateKey } = generateKeyPairSync('ed25519')
@@ -159,10 +161,11 @@ export async function openWorld(database: Database, target = new LeaseTarget()):
   return world
 }
 
-let drawn = 0
+// Not by chance: a test that counts names must not collide with itself, nor with the process that it recovers from.
+let drawn = systemClock.now().getTime()
 
 function drawName(): string {
-  return `jit_${String(++drawn).padStart(7, '0')}`
+  return `jit_${++drawn}`
 }
 
 function template(action: PinnedTemplate['action'], version = 1): PinnedTemplate {

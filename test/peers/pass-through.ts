@@ -4,6 +4,7 @@
 // test/peers/pass-through.ts` with a JSON setting on its standard input, for benchmarks that must measure the
 // proxy's process alone.
 import { generateKeyPairSync, randomBytes, sign } from 'node:crypto'
+import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -206,12 +207,8 @@ function stepsOf(options: PassThroughOptions, shared: Shared): Steps {
 
 /** For benchmarks: runs until its standard input ends. Prints its port and process id as one line of JSON. */
 async function main(): Promise<void> {
-  const chunks: Buffer[] = []
-  for await (const chunk of process.stdin) {
-    chunks.push(chunk as Buffer)
-    if ((chunk as Buffer).includes(0x0a)) break
-  }
-  const options = JSON.parse(Buffer.concat(chunks).toString('utf8')) as PassThroughOptions
+  const [line] = await once(process.stdin, 'data') as [Buffer]
+  const options = JSON.parse(line.toString('utf8')) as PassThroughOptions
   const passThrough = await startPassThrough(options)
   process.stdout.write(`${JSON.stringify({ port: passThrough.port, pid: process.pid })}\n`)
   process.stdin.resume().on('end', () => void passThrough.stop().then(() => process.exit(0)))

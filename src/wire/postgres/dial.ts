@@ -2,6 +2,7 @@
 // ever sent in clear to a target that should speak TLS: there is no fall-back, a refusal of TLS is an error,
 // and bytes that come with the answer to SSLRequest are refused (they were written before TLS;
 // CVE-2021-23222). Connecting and TLS have their own limits, so that a mute target costs no more than these.
+import { X509Certificate } from 'node:crypto'
 import { connect as connectTcp, isIP, type Socket } from 'node:net'
 import {
   checkServerIdentity, connect as connectTls, createSecureContext, type SecureContext, type TLSSocket
@@ -52,6 +53,8 @@ function contextFor(ca: string | undefined): SecureContext {
   let context = contexts.get(key)
   if (context === undefined) {
     try {
+      // Node takes any text for an authority, and then trusts nobody: say so at once.
+      if (ca !== undefined) new X509Certificate(ca)
       context = createSecureContext(ca === undefined ? {} : { ca })
     } catch (cause) {
       throw new UpstreamError('untrusted', 'the authority of the target cannot be read', { cause })

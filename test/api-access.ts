@@ -1,0 +1,145 @@
+// Coming in: passwords, tokens, the one-time token of the first start, and the local admin of the machine
+// that serves.
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { createFirstAdminToken, createIdentify, hashToken, logIn, mintToken, redeem } from '../src/api/access.ts'
+import { localAdminFile, mintLocalToken, publishLocalAdmin, withdrawLocalAdmin } from '../src/api/local-admin.ts'
+import type { ApiPorts } from '../src/api/ports.ts'
+import { apply } from '../src/api/resources.ts'
+import type { SallyportError } from '../src/errors.ts'
+import { Secret } from '../src/secret.ts'
+import { createMemory } from './peers/api-ports.ts'
+import type { Memory } from './peers/api-ports.ts'
+
+const address = '192.0.2.9'
+
+async function house(): Promise<{ memory: Memory, ports: ApiPorts }> {
+  const made = createMemory()
+  await apply(made.ports, {
+    dryRun: false, prune: false, documents: [
+      { kind: 'user', name: 'alice', roles: ['auditor'], password: { value: 'correct horse' } },
+      { kind: 'user', name: 'keyed', publicKeys: ['ssh-ed25519 AAAA'] },
+      { kind: 'user', name: 'gone', password: { value: 'correct horse' }, disabled: true }
+    ]
+  }, 'local')
+  return made
+}
+
+const codeOf = (promise: Promise<unknown>): Promise<string> =>
+  promise.then(() => 'no refusal', (thrown: SallyportError) => thrown.code)
+
+test('a password gets a token, which stands for the user until it expires', async () => {
+  const { memory, ports } = await house()
+  const issued = await logIn(ports, 'alice', new Secret('correct horse'), address, 3600)
+  assert.match(issued.token, /^sally_[A-Za-z0-9_-]{43}$/)
+  const identify = createIdentify(ports, undefined)
+  assert.equal(await identify(issued.token, address), { name: 'alice', roles: ['auditor'], how: 'token' })
+  assert.not.match(JSON.stringify([...memory.tokens]), new RegExp(issued.token))
+  memory.tokens.get(hashToken(issued.token))!.expiresAt = new Date(0)
+  assert.is(await codeOf(identify(issued.token, address)), 'auth-required')
+})
+
+test('a wrong password, an unknown user, one without a password and a disabled one sound the same', async () => {
+  const { memory, ports } = await house()
+  const tries = [['alice', 'wrong'], ['mallory', 'x'], ['keyed', 'x'], ['gone', 'correct horse']] as const
+  for (const [name, password] of tries) {
+    assert.is(await codeOf(logIn(ports, name, new Secret(password), address, 60)), 'auth-failed', name)
+  }
+  const refused = memory.audit.filter(event => event.kind === 'login.refused')
+  assert.equal(refused.map(event => [event.actor, (event.detail as { why: string }).why]), [
+    ['alice', 'wrong password'], ['mallory', 'unknown user'], ['keyed', 'the user has no password'],
+    ['gone', 'the user is disabled']
+  ])
+  assert.not.match(JSON.stringify(memory.audit), /correct horse/)
+})
+
+test('every login that fails asks for the same work, whether the user exists or not', async () => {
+  const { ports } = await house()
+  const asked: string[] = []
+  const { matches } = ports.passwords
+  ports.passwords.matches = (verifier, password) => {
+    asked.push(verifier.split('$')[1]!.split(':')[0]!)
+    return matches(verifier, password)
+  }
+  for (const name of ['alice', 'mallory', 'keyed']) await codeOf(logIn(ports, name, new Secret('x'), address, 60))
+  assert.equal(asked, ['4096', '4096', '4096'])
+})
+
+test('who has failed too often is refused before any work is done', async () => {
+  const { memory, ports } = await house()
+  memory.throttled = true
+  ports.passwords.matches = () => assert.unreachable()
+  assert.is(await codeOf(logIn(ports, 'alice', new Secret('correct horse'), address, 60)), 'auth-throttled')
+  assert.is(await codeOf(redeem(ports, mintToken(), address)), 'auth-throttled')
+})
+
+test('how a login ended is told to the throttle', async () => {
+  const { ports } = await house()
+  const tried: boolean[] = []
+  ports.passwords.tried = (_from, succeeded) => tried.push(succeeded)
+  await codeOf(logIn(ports, 'alice', new Secret('x'), address, 60))
+  await logIn(ports, 'alice', new Secret('correct horse'), address, 60)
+  await codeOf(redeem(ports, mintToken(), address))
+  assert.equal(tried, [false, true, false])
+})
+
+test('the first start prints a one-time token, which is redeemed once', async () => {
+  const { memory, ports } = createMemory()
+  const token = await createFirstAdminToken(ports)
+  assert.ok(token !== undefined)
+  assert.is(await createFirstAdminToken(ports), undefined, 'an unused one is still valid')
+  const identify = createIdentify(ports, undefined)
+  assert.is(await codeOf(identify(token, address)), 'auth-required', 'it is no bearer token itself')
+  const issued = await redeem(ports, token!, address)
+  assert.equal(await identify(issued.token, address), { name: 'first-admin', roles: ['admin'], how: 'token' })
+  assert.is(await codeOf(redeem(ports, token!, address)), 'auth-failed')
+  assert.equal(memory.audit.map(event => event.kind), ['login', 'login.refused'])
+})
+
+test('where there is an admin already, no one-time token is made', async () => {
+  const { ports } = createMemory()
+  const documents = [{ kind: 'user', name: 'root', roles: ['admin'], password: { value: 'x' } }]
+  await apply(ports, { documents, dryRun: false, prune: false }, 'local')
+  assert.is(await createFirstAdminToken(ports), undefined)
+})
+
+test('the local admin comes from this machine only', async () => {
+  const { ports } = createMemory()
+  const token = mintLocalToken()
+  const identify = createIdentify(ports, token)
+  for (const from of ['127.0.0.1', '127.1.2.3', '::1', '::ffff:127.0.0.1']) {
+    assert.equal(await identify(token.expose(), from), { name: 'local', roles: ['admin'], how: 'local' },
+      from)
+  }
+  for (const from of ['192.0.2.1', '::ffff:192.0.2.1', '2001:db8::1', '', '1127.0.0.1']) {
+    assert.is(await codeOf(identify(token.expose(), from)), 'auth-required', from)
+  }
+  assert.is(await codeOf(identify(mintLocalToken().expose(), '127.0.0.1')), 'auth-required')
+  assert.is(await codeOf(createIdentify(ports, undefined)(token.expose(), '127.0.0.1')), 'auth-required')
+})
+
+test('the file of the local admin is for its owner alone, and new at each start', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'sallyport-local-'))
+  try {
+    const path = join(folder, localAdminFile)
+    // What an attacker may have put there before, to be written through.
+    writeFileSync(`${path}.new`, 'old', { mode: 0o666 })
+    const token = mintLocalToken()
+    await publishLocalAdmin(folder, token, { host: '127.0.0.1', port: 8443 })
+    assert.is(statSync(path).mode & 0o777, 0o600)
+    assert.is(readFileSync(path, 'utf8'), `${token.expose()}\nhttps://127.0.0.1:8443\n`)
+    await publishLocalAdmin(folder, mintLocalToken(), { host: '::1', port: 1 })
+    assert.not.match(readFileSync(path, 'utf8'), new RegExp(token.expose()))
+    assert.match(readFileSync(path, 'utf8'), /https:\/\/\[::1\]:1\n$/)
+    await withdrawLocalAdmin(folder)
+    assert.throws(() => statSync(path), /ENOENT/)
+    await withdrawLocalAdmin(folder)
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
+})
+
+test.run()

@@ -1,0 +1,410 @@
+// The HTTP side of the API: the order of the checks, who may call what (made from the route table, so that
+// a route that is added is covered), the form of answers and refusals, and the OpenAPI document.
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { hashToken, mintToken } from '../src/api/access.ts'
+import type { Bindings } from '../src/api/api.ts'
+import type { ReceiptRow, SessionRow } from '../src/api/ports.ts'
+import type { Route } from '../src/api/route.ts'
+import { allRoutes, createSallyportApi } from '../src/api/routes.ts'
+import { SallyportError } from '../src/errors.ts'
+import type { Role } from '../src/policy/types.ts'
+import { createMemory } from './peers/api-ports.ts'
+import type { Memory } from './peers/api-ports.ts'
+
+const sessionId = '01hzzzzzzzaaaaaaaaaaaaaaaa'
+const roles: readonly Role[] = ['user', 'auditor', 'admin']
+
+interface Bench {
+  memory: Memory
+  routes: readonly Route[]
+  tokens: Readonly<Record<Role, string>>
+  ask(method: string, path: string, how?: Ask): Promise<Answer>
+}
+
+interface Ask {
+  token?: string | undefined
+  body?: unknown
+  headers?: Record<string, string>
+}
+
+interface Answer {
+  status: number
+  type: string
+  text: string
+  json: Record<string, unknown> & { error: { code: string, problems: string[], detail?: string, hint?: string } }
+  headers: Headers
+}
+
+function bench(): Bench {
+  const { memory, ports } = createMemory()
+  const later = new Date('2100-01-01T00:00:00Z')
+  const tokens = Object.fromEntries(roles.map(role => {
+    const token = mintToken()
+    memory.tokens.set(hashToken(token), { user: `the-${role}`, roles: ['admin'], expiresAt: later, oneTime: false })
+    const at = new Date(0)
+    memory.resources.set(`user/the-${role}`, {
+      kind: 'user', name: `the-${role}`, version: 1, createdAt: at, updatedAt: at, updatedBy: 'local',
+      spec: { name: `the-${role}`, roles: [role], publicKeys: [], disabled: false }
+    })
+    return [role, token]
+  })) as Record<Role, string>
+  memory.sessions.push(sessionRow(), { ...sessionRow(), id: '01hzzzzzzzbbbbbbbbbbbbbbbb', user: 'the-user' })
+  const options = { localToken: undefined, loginTokenSeconds: 60 }
+  const app = createSallyportApi(ports, options)
+  const bindings: Bindings = { incoming: { socket: { remoteAddress: '192.0.2.7' } } }
+  return {
+    memory, tokens, routes: allRoutes(ports, options),
+    async ask(method, path, { token, body, headers = {} } = {}) {
+      const answer = await app.request(`https://sallyport.test${path}`, {
+        method, headers: {
+          host: 'sallyport.test', ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+          ...(body === undefined ? {} : { 'content-type': 'application/json' }), ...headers
+        },
+        ...(body === undefined ? {} : { body: typeof body === 'string' ? body : JSON.stringify(body) })
+      }, bindings)
+      // A live tail has no end: it is enough that it began.
+      const endless = path.endsWith('/watch') && answer.status === 200
+      const text = endless ? '' : await answer.text()
+      if (endless) await answer.body?.cancel()
+      const type = answer.headers.get('content-type') ?? ''
+      const json = type.startsWith('application/json') ? JSON.parse(text) as Answer['json'] : {} as Answer['json']
+      return { status: answer.status, type, text, json, headers: answer.headers }
+    }
+  }
+}
+
+function sessionRow(): SessionRow {
+  return {
+    id: sessionId, user: 'alice', credential: 'orders-rw', target: 'orders', protocol: 'postgres',
+    grant: 'devs',
+    address: '192.0.2.1', database: 'app', node: 'n1', status: 'ended', account: 'a1',
+    accountName: 'sally_0000001',
+    startedAt: new Date('2026-11-21T10:00:00Z'), expiresAt: new Date('2026-11-21T18:00:00Z'),
+    endedAt: new Date('2026-11-21T10:05:00Z'), reason: 'client-closed', recording: '2026/11/21/x.spr',
+    recordingHead: 'cafe', recordingBytes: 10
+  }
+}
+
+const receipt: ReceiptRow = {
+  id: 'r1', account: 'a1', session: sessionId, body: { state: 'proved-gone', account: 'sally_0000001' },
+  keyId: 'k1', signature: 'c2ln', createdAt: new Date('2026-11-21T10:05:01Z')
+}
+
+/** A real address for a route of the table. */
+function addressOf(route: Route): string {
+  return `/api/v1${route.path}`.replace('{id}', route.path.startsWith('/leases') ? 'lease-none' : sessionId)
+    .replace('{kind}', 'target').replace('{name}', 'none').replace('{plugin}', 'postgres')
+}
+
+test('every route answers each role as the table says, and nobody without a token', async () => {
+  const { ask, routes, tokens } = bench()
+  let checked = 0
+  for (const route of routes) {
+    for (const role of [undefined, ...roles]) {
+      // Calls that would be allowed get as far as their schema or their row; never to "log in" or "denied".
+      const body = route.method === 'get' || route.method === 'delete' ? undefined : { unknown: 1 }
+      const { status, json } = await ask(route.method.toUpperCase(), addressOf(route), {
+        token: role === undefined ? undefined : tokens[role], body
+      })
+      const open = route.roles === 'anyone'
+      const allowed = open || (role !== undefined && route.roles.includes(role))
+      const where = `${route.method} ${route.path} as ${role ?? 'nobody'}: ${status} ${JSON.stringify(json)}`
+      if (allowed) assert.not.ok([401, 403].includes(status), where)
+      else assert.is(json.error.code, role === undefined ? 'auth-required' : 'not-allowed', where)
+      if (!allowed) assert.is(status, role === undefined ? 401 : 403, where)
+      checked++
+    }
+  }
+  assert.is(checked, routes.length * 4)
+  assert.ok(routes.length >= 35, `${routes.length} routes`)
+})
+
+test('only login, redeeming, health and the public key are open to anyone', () => {
+  assert.equal(bench().routes.filter(route => route.roles === 'anyone').map(route => route.path).sort(),
+    ['/health', '/login', '/public-key', '/redeem'])
+})
+
+test('whatever changes something outside of the own login is for admins alone', () => {
+  const own = new Set(['/login', '/redeem', '/logout'])
+  const asks = new Set(['/lint', '/plan', '/audit/verify'])
+  for (const { method, path, roles: allowed } of bench().routes) {
+    if (method === 'get' || own.has(path) || asks.has(path)) continue
+    assert.equal(allowed, ['admin'], `${method} ${path}`)
+  }
+})
+
+test('the roles of a token are those that its user has now, not those of the login', async () => {
+  const { ask, memory, tokens } = bench()
+  const whoami = (): Promise<Answer> => ask('GET', '/api/v1/whoami', { token: tokens.user })
+  assert.equal((await whoami()).json['roles'], ['user'])
+  ;(memory.resources.get('user/the-user')!.spec as { disabled: boolean }).disabled = true
+  assert.is((await whoami()).status, 401)
+  memory.resources.delete('user/the-user')
+  assert.is((await whoami()).status, 401)
+})
+
+test('a user sees the own sessions only, and nothing of what was recorded', async () => {
+  const { ask, tokens } = bench()
+  const list = await ask('GET', '/api/v1/sessions', { token: tokens.user })
+  assert.equal((list.json['sessions'] as { user: string }[]).map(session => session.user), ['the-user'])
+  const asked = await ask('GET', '/api/v1/sessions?user=alice', { token: tokens.user })
+  assert.equal((asked.json['sessions'] as { user: string }[]).map(session => session.user), ['the-user'])
+  assert.is((await ask('GET', `/api/v1/sessions/${sessionId}`, { token: tokens.user })).status, 404)
+  assert.is((await ask('GET', `/api/v1/sessions/${sessionId}/events`, { token: tokens.user })).status, 403)
+})
+
+test('a session is shown in the words of the specification', async () => {
+  const { ask, memory, tokens } = bench()
+  memory.receipts.set(sessionId, receipt)
+  const { json } = await ask('GET', `/api/v1/sessions/${sessionId}`, { token: tokens.auditor })
+  assert.equal(json as unknown, {
+    id: sessionId, user: 'alice', credential: 'orders-rw', target: 'orders', protocol: 'postgres',
+    grant: 'devs',
+    address: '192.0.2.1', database: 'app', node: 'n1', status: 'ended', startedAt: '2026-11-21T10:00:00.000Z',
+    expiresAt: '2026-11-21T18:00:00.000Z', endedAt: '2026-11-21T10:05:00.000Z', reason: 'client-closed',
+    account: { id: 'a1', name: 'sally_0000001', state: 'proved-gone' },
+    recording: { headHash: 'cafe', bytes: 10, sealed: true },
+    receipt: { id: 'r1', state: 'proved-gone', signedAt: '2026-11-21T10:05:01.000Z' }
+  })
+})
+
+test('a recording is replayed, exported, watched and downloaded as a stream, and each look is audited', async () => {
+  const { ask, memory, tokens } = bench()
+  const token = tokens.auditor
+  const events = await ask('GET', `/api/v1/sessions/${sessionId}/events`, { token })
+  assert.is(events.type, 'application/x-ndjson')
+  assert.is(events.text.trim().split('\n').length, 3)
+  const sql = await ask('GET', `/api/v1/sessions/${sessionId}/export?format=sql`, { token })
+  assert.is(sql.headers.get('content-disposition'), `attachment; filename="${sessionId}.sql"`)
+  assert.is(sql.text, `sql of ${sessionId}\n`)
+  assert.is((await ask('GET', `/api/v1/sessions/${sessionId}/recording`, { token })).type,
+    'application/octet-stream')
+  assert.is((await ask('GET', `/api/v1/sessions/${sessionId}/watch`, { token })).status, 200)
+  assert.equal(memory.audit.map(event => event.kind),
+    ['session.replayed', 'session.exported', 'session.exported', 'session.watched'])
+  assert.is((await ask('GET', `/api/v1/sessions/${sessionId}/export?format=exe`, { token })).status, 400)
+  assert.is((await ask('GET', '/api/v1/sessions/01hzzzzzzznowhere0000000/events', { token })).status, 404)
+})
+
+test('verification holds a recording against the hash that the store remembers', async () => {
+  const { ask, memory, tokens } = bench()
+  const verify = (): Promise<Answer> => ask('GET', `/api/v1/sessions/${sessionId}/verify`,
+    { token: tokens.auditor })
+  assert.is((await verify()).json['valid'], true)
+  memory.sessions[0]!.recordingHead = 'beef'
+  assert.is((await verify()).json['valid'], false)
+})
+
+test('killing is told apart from killing what is not alive, and is audited', async () => {
+  const { ask, memory, tokens } = bench()
+  const kill = (): Promise<Answer> =>
+    ask('POST', `/api/v1/sessions/${sessionId}/kill`, { token: tokens.admin, body: {} })
+  assert.is((await kill()).json['done'], false)
+  memory.sessions[0]!.status = 'live'
+  assert.is((await kill()).json['done'], true)
+  assert.equal(memory.audit.map(event => [event.kind, event.actor]), [['session.killed', 'the-admin']])
+})
+
+test('wrong queries and bodies are refused with every problem and its path', async () => {
+  const { ask, tokens } = bench()
+  const query = await ask('GET', '/api/v1/sessions?limit=0&stats=live&since=yesterday',
+    { token: tokens.admin })
+  assert.is(query.status, 400)
+  assert.equal(query.json.error.problems.map(line => line.split(': ').slice(0, 2).join(': ')).sort(),
+    ['query: limit', 'query: since', 'query: stats'])
+  const body = await ask('POST', '/api/v1/apply',
+    { token: tokens.admin, body: { documents: 1, force: true } })
+  assert.equal(body.json.error.problems, ['documents: expected array, received number', 'force: unknown key'])
+  assert.equal((await ask('POST', '/api/v1/apply', { token: tokens.admin, body: '{' })).json.error.problems,
+    ['the body is no JSON'])
+  const form = await ask('POST', '/api/v1/apply', {
+    token: tokens.admin, body: 'a=b', headers: { 'content-type': 'application/x-www-form-urlencoded' }
+  })
+  assert.equal(form.json.error.problems, ['the body must be application/json'])
+})
+
+test('a body beyond the limit of its route is refused', async () => {
+  const { ask, tokens } = bench()
+  const large = { user: 'a', password: 'x'.repeat(70_000) }
+  assert.match((await ask('POST', '/api/v1/login', { body: large })).json.error.problems[0]!,
+    /larger than 65536/)
+  const documents = [{ kind: 'user', name: 'bob', note: 'x'.repeat(100_000) }]
+  const applied = await ask('POST', '/api/v1/apply', { token: tokens.admin, body: { documents } })
+  assert.equal(applied.json.error.problems, ['document 1 (user/bob): note: unknown key'])
+})
+
+test('a page of another origin is refused, whatever token it has', async () => {
+  const { ask, tokens } = bench()
+  const from = (origin: string): Promise<Answer> =>
+    ask('GET', '/api/v1/whoami', { token: tokens.admin, headers: { origin } })
+  for (const origin of ['https://evil.test', 'http://sallyport.test', 'https://sallyport.test:444', 'null']) {
+    assert.is((await from(origin)).status, 403, origin)
+  }
+  assert.is((await from('https://sallyport.test')).status, 200)
+})
+
+test('a defect is answered as an internal error with a reference, and nothing of what it was', async () => {
+  const { memory, ports } = createMemory()
+  ports.resources.list = () => Promise.reject(new TypeError('secret of the house'))
+  const token = mintToken()
+  memory.tokens.set(hashToken(token), {
+    user: 'first-admin', roles: ['admin'], expiresAt: new Date('2100-01-01'), oneTime: false
+  })
+  const app = createSallyportApi(ports, { localToken: undefined, loginTokenSeconds: 60 })
+  const answer = await app.request('/api/v1/health')
+  assert.is(answer.status, 200)
+  const failed = await app.request('/api/v1/resources/user',
+    { headers: { authorization: `Bearer ${token}` } })
+  const text = await failed.text()
+  assert.not.match(text, /secret of the house/)
+  const { error } = JSON.parse(text) as Answer['json'] & { error: { message: string, reference: string } }
+  assert.is(failed.status, 500)
+  assert.is(error.message, 'internal error')
+  assert.is(error.reference, memory.failures[0]!.reference)
+  const open = await app.request('/api/v1/login', {
+    method: 'POST', headers: { 'content-type': 'application/json' }, body: '{"user":"a","password":"b"}'
+  })
+  assert.is(open.status, 401)
+})
+
+test('only auditors and admins hear what exactly happened', async () => {
+  const { ask, tokens } = bench()
+  const path = '/api/v1/sessions/01hzzzzzzznowhere0000000'
+  assert.is((await ask('GET', path, { token: tokens.user })).json.error.detail, undefined)
+  assert.is((await ask('GET', path, { token: tokens.admin })).json.error.detail,
+    'no session 01hzzzzzzznowhere0000000')
+})
+
+test('answers are never cached, sniffed or framed', async () => {
+  const { ask } = bench()
+  const { headers } = await ask('GET', '/api/v1/health')
+  assert.is(headers.get('cache-control'), 'no-store')
+  assert.is(headers.get('x-content-type-options'), 'nosniff')
+  assert.match(headers.get('content-security-policy')!, /default-src 'none'; frame-ancestors 'none'/)
+})
+
+test('the OpenAPI document describes every route with its roles and schemas', async () => {
+  const { ask, routes } = bench()
+  const { json } = await ask('GET', '/openapi.json')
+  assert.is(json['openapi'], '3.1.0')
+  const paths = json['paths'] as Record<string, Record<string, Record<string, unknown>>>
+  const described = Object.entries(paths).flatMap(([path, methods]) => Object.keys(methods).map(method => `${method} ${path}`))
+  assert.equal(described.sort(), routes.map(({ method, path }) => `${method} /api/v1${path}`).sort())
+  const ids = Object.values(paths).flatMap(methods => Object.values(methods).map(operation => operation['operationId']))
+  assert.is(new Set(ids).size, ids.length)
+  const renew = paths['/api/v1/leases/{id}/renew']!['post']!
+  assert.equal(renew['x-roles'], ['admin'])
+  assert.match(JSON.stringify(renew['requestBody']), /"ttl":\{"type":"string"\}/)
+  assert.match(JSON.stringify(renew['parameters']), /"name":"id","in":"path","required":true/)
+})
+
+test('what a schema does not name does not leave the house', async () => {
+  const { ask, memory, tokens } = bench()
+  Object.assign(memory.sessions[0]!, { sealedSecret: 'hunter2' })
+  const row = memory.resources.get('user/the-user')!
+  row.spec = { ...row.spec as object, verifier: { secret: 'reference-1' } }
+  assert.not.match((await ask('GET', '/api/v1/sessions', { token: tokens.admin })).text, /hunter2/)
+  const users = await ask('GET', '/api/v1/resources/user', { token: tokens.admin })
+  assert.not.match(users.text, /reference-1/)
+  assert.match(users.text, /"password":"<secret>"/)
+})
+
+test('a store that is away is said in so many words', async () => {
+  const { memory, ports } = createMemory()
+  ports.tokens.find = () => Promise.reject(new SallyportError('store-unavailable'))
+  const app = createSallyportApi(ports, { localToken: undefined, loginTokenSeconds: 60 })
+  const answer = await app.request('/api/v1/whoami', { headers: { authorization: `Bearer ${mintToken()}` } })
+  assert.is(answer.status, 503)
+  assert.is((await answer.json() as Answer['json']).error.code, 'store-unavailable')
+  assert.is(memory.failures.length, 1)
+})
+
+test('templates are linted before they are saved, saved as new versions, and not switched off while in use', async () => {
+  const { ask, memory, tokens } = bench()
+  const token = tokens.admin
+  const path = '/api/v1/templates/postgres/create-role'
+  const { json } = await ask('GET', path, { token })
+  const body = String(json['body'])
+  const bad = await ask('PUT', path, { token, body: { body: body.replace('{{ username | ident }}', '{{ username }}') } })
+  assert.is(bad.status, 400)
+  assert.ok(bad.json.error.problems.length > 0)
+  const other = await ask('PUT', '/api/v1/templates/postgres/mine', { token, body: { body } })
+  assert.equal(other.json.error.problems, ['id: is "postgres/create-role", not "postgres/mine"'])
+  const saved = await ask('PUT', path, { token, body: { body: `${body}\n# mine\n` } })
+  assert.equal([saved.json['version'], saved.json['author']], [2, 'the-admin'])
+  assert.is((await ask('GET', `${path}?version=1`, { token })).json['body'], body)
+  memory.resources.set('credential/rw', {
+    ...memory.resources.get('user/the-user')!, kind: 'credential', name: 'rw',
+    spec: { jit: { actions: { create: { plugin: 'postgres', template: 'postgres/create-role' } } } }
+  })
+  const off = await ask('POST', `${path}/active`, { token, body: { active: false } })
+  assert.is(off.json.error.code, 'in-use')
+  assert.equal(off.json.error.problems, ['template postgres/create-role: in use by credential/rw'])
+  memory.resources.delete('credential/rw')
+  assert.is((await ask('POST', `${path}/active`, { token, body: { active: false } })).json['active'], false)
+})
+
+test('a plan shows what would be sent for a credential, secrets masked', async () => {
+  const { ask, memory, tokens } = bench()
+  memory.resources.set('credential/rw', {
+    ...memory.resources.get('user/the-user')!, kind: 'credential', name: 'rw',
+    spec: { name: 'rw', jit: { type: 'creation-deletion', actions: {}, variables: { roles: ['app_rw'] } } }
+  })
+  const plan = await ask('POST', '/api/v1/plan', {
+    token: tokens.auditor, body: { template: 'postgres/create-role', credential: 'rw' }
+  })
+  assert.match(plan.text, /CREATE ROLE/)
+  assert.match(plan.text, /app_rw/)
+  assert.not.match(plan.text, /SCRAM-SHA-256\$/)
+  const lint = await ask('POST', '/api/v1/lint', { token: tokens.auditor, body: { body: 'id: x' } })
+  assert.is(lint.json['valid'], false)
+})
+
+test('explain reads every grammar and says why; whoever is only a user asks about the own name', async () => {
+  const { ask, memory, tokens } = bench()
+  const row = memory.resources.get('user/the-user')!
+  memory.resources.set('target/orders', {
+    ...row, kind: 'target', name: 'orders', spec: { name: 'orders', protocol: 'postgres' }
+  })
+  memory.resources.set('credential/rw', { ...row, kind: 'credential', name: 'rw', spec: { name: 'rw', target: 'orders' } })
+  const explain = (login: string, token: string): Promise<Answer> =>
+    ask('GET', `/api/v1/explain?login=${encodeURIComponent(login)}`, { token })
+  for (const login of ['the-user+rw', 'the-user:rw@orders', 'the-user[rw@orders]', 'the-user%rw', 'the-user@rw@orders']) {
+    const { json } = await explain(login, tokens.admin)
+    assert.equal([json['readable'], json['outcome'], json['credential']], [true, 'refused', 'rw'], login)
+    assert.equal((json['choices'] as { refusal: string }[]).map(each => each.refusal), ['no grant covers it'])
+  }
+  memory.resources.set('grant/g', {
+    ...row, kind: 'grant', name: 'g', spec: { name: 'g', users: ['the-user'], credentials: ['rw'], replication: false }
+  })
+  assert.is((await explain('the-user+rw', tokens.user)).json['outcome'], 'allowed')
+  assert.is((await explain('alice+rw', tokens.user)).status, 403)
+  assert.is((await explain('alice+rw', tokens.auditor)).json['reason'], 'there is no such user')
+  assert.is((await explain('a b', tokens.auditor)).json['readable'], false)
+})
+
+test('a lease is prolonged by a duration and revoked once', async () => {
+  const { ask, memory, tokens } = bench()
+  const at = new Date('2026-11-21T10:00:00Z')
+  memory.leases.push({
+    id: 'lease-1', name: 'orders-rw', account: 'a1', accountName: 'sally_1', accountState: 'active',
+    target: 'orders',
+    credential: 'orders-rw', ownerKind: 'user', owner: 'the-user', status: 'active', createdAt: at,
+    expiresAt: at,
+    maxAt: at, endedAt: null, renewals: 0, renewableMs: 3_600_000, lastError: null
+  })
+  const post = (verb: string, body: unknown): Promise<Answer> =>
+    ask('POST', `/api/v1/leases/lease-1/${verb}`, { token: tokens.admin, body })
+  assert.equal((await post('renew', { ttl: '30m' })).json['renewals'], 1)
+  assert.equal((await post('renew', { ttl: '2h' })).json.error.problems, ['ttl: past the maximum'])
+  assert.match((await post('renew', { ttl: 'a while' })).json.error.problems[0]!, /^ttl: expected a duration/)
+  assert.is((await post('revoke', {})).json['done'], true)
+  memory.leases[0]!.status = 'revoked'
+  assert.is((await post('revoke', {})).json['done'], false)
+  const own = await ask('GET', '/api/v1/leases', { token: tokens.user })
+  assert.equal((own.json['leases'] as { renewableSeconds: number }[]).map(lease => lease.renewableSeconds),
+    [3600])
+})
+
+test.run()

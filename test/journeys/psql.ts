@@ -1,0 +1,206 @@
+// deadline: 240 s
+// The main job, as its people have it: stock psql, the product in a process of its own, a real PostgreSQL. Each promise
+// is checked where it must hold, on the target, by its superuser.
+import { spawn } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { setTimeout as pause } from 'node:timers/promises'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import type { PostgresServer } from '../../tool/postgres.ts'
+import { programOf } from '../../tool/services.ts'
+import { accountsOn, companyDatabase, startHouse, until } from '../peers/house.ts'
+import type { House } from '../peers/house.ts'
+
+let target: PostgresServer
+let adminPassword: string
+let house: House
+
+interface Session {
+  id: string
+  status: string
+  reason: string | null
+  user: string
+  account: { name: string, state: string } | null
+  receipt: { state: string } | null
+  recording: { sealed: boolean } | null
+}
+
+const sessions = (): Promise<Session[]> => house.json<Session[]>('sessions', 'list')
+const newest = async (): Promise<Session> => (await sessions())[0]!
+
+/** A psql that stays connected until it is told what to do next. */
+function interactive(login?: string) {
+  const child = spawn(programOf('psql'), ['-XAtq', house.connection(login)], { env: house.environment, stdio: 'pipe' })
+  let text = ''
+  child.stdout.on('data', chunk => { text += String(chunk) })
+  child.stderr.on('data', chunk => { text += String(chunk) })
+  child.stdin.on('error', () => undefined)
+  const ended = new Promise<number | null>(resolve => child.once('close', resolve))
+  return {
+    child, ended, text: () => text,
+    type: (line: string) => child.stdin.write(`${line}\n`),
+    // psql notices that its connection is gone only when it has something to say.
+    leave: async () => {
+      child.stdin.end()
+      return ended
+    },
+    sees: (what: RegExp, seconds = 20) => until(async () => text, value => what.test(value), seconds)
+  }
+}
+
+test.before(async () => {
+  const company = await companyDatabase('15', { max_prepared_transactions: 10 })
+  target = company.server
+  // Only now: the DBA who made the hooks' role typed its password.
+  await target.psql("ALTER SYSTEM SET log_statement = 'all'")
+  await target.psql('SELECT pg_reload_conf()')
+  adminPassword = company.adminPassword
+  house = await startHouse({ target, adminPassword })
+})
+test.after(async () => {
+  await house.stop()
+  house.clear()
+  await target.stop()
+})
+
+test('psql works with an account that exists only while it is connected', async () => {
+  const psql = interactive()
+  psql.type('SELECT current_user, count(*) FROM orders;')
+  await psql.sees(/jit_\d{7}\|100/)
+  const name = await accountsOn(target)
+  assert.match(name, /^jit_\d{7}$/)
+  assert.is(await psql.leave(), 0)
+  assert.is(await until(() => accountsOn(target), found => found === ''), '')
+  const session = await until(newest, found => found.receipt !== null)
+  assert.is(session.account?.name, name)
+  assert.is(session.receipt?.state, 'proved-gone')
+  assert.is(session.status, 'ended')
+  assert.match(await house.sallyport('sessions', 'verify', session.id), /sealed/)
+  assert.match(await house.sallyport('sessions', 'replay', session.id, '--speed', '0'), /count\(\*\) FROM orders/)
+})
+
+test('a wrong password, an unknown user and a foreign credential are refused with a code and make no account', async () => {
+  const before = await accountsOn(target)
+  const wrong = await house.psql('SELECT 1', { password: 'wrong' })
+  assert.is(wrong.status, 2)
+  assert.match(wrong.stderr, /authentication failed \[auth-failed [0-9a-f]{6}\]/)
+  const unknown = await house.psql('SELECT 1', { login: 'mallory+orders-rw' })
+  assert.match(unknown.stderr, /authentication failed \[auth-failed [0-9a-f]{6}\]/)
+  const foreign = await house.psql('SELECT 1', { login: 'alice+orders-admin' })
+  assert.match(foreign.stderr, /access denied \[not-allowed [0-9a-f]{6}\]/)
+  assert.is(await accountsOn(target), before)
+})
+
+test('every grammar of login names opens the same credential', async () => {
+  for (const login of ['alice:orders-rw', 'alice%orders-rw', 'alice#orders-rw', 'alice@orders-rw@orders', 'alice[orders-rw]']) {
+    const { stdout, stderr } = await house.psql('SELECT current_user', { login })
+    assert.match(stdout, /^jit_\d{7}$/m, `${login}: ${stderr}`)
+  }
+})
+
+test('an admin ends a session at once, the person hears why, the account is gone', async () => {
+  const psql = interactive()
+  psql.type("SELECT 'ready';")
+  await psql.sees(/ready/)
+  const { id } = await newest()
+  await house.sallyport('sessions', 'kill', id)
+  psql.type('SELECT 1;')
+  await psql.sees(/session was ended by an administrator \[session-killed [0-9a-f]{6}\]/)
+  await until(() => accountsOn(target), found => found === '')
+  const session = await until(async () => house.json<Session>('sessions', 'show', id), found => found.receipt !== null)
+  assert.match(session.reason ?? '', /^session-killed/)
+})
+
+test('a client that is killed in the middle of a query leaves nothing behind', async () => {
+  const psql = interactive()
+  psql.type('SELECT pg_sleep(600);')
+  await until(() => target.psql("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%'"), n => n === '1')
+  psql.child.kill('SIGKILL')
+  await until(() => accountsOn(target), found => found === '', 15)
+  assert.is(await target.psql("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%'"), '0')
+})
+
+test('two sessions on one enable-disable credential share it, and the last one out switches it off', async () => {
+  assert.is(await accountsOn(target), '')
+  const [first, second] = [interactive('alice+orders-standing'), interactive('alice+orders-standing')]
+  for (const psql of [first, second]) {
+    psql.type('SELECT current_user;')
+    await psql.sees(/standing/)
+  }
+  assert.is(await accountsOn(target), 'standing')
+  await first.leave()
+  await until(sessions, all => all.filter(each => each.status === 'live').length === 1)
+  second.type("SELECT 'still ' || 'there';")
+  await second.sees(/still there/)
+  assert.is(await accountsOn(target), 'standing')
+  await second.leave()
+  await until(() => accountsOn(target), found => found === '')
+})
+
+test('what a session made is handed over and listed, and its tricks are gone with it', async () => {
+  await house.psql(`CREATE TABLE mine AS SELECT 1 AS one; CREATE FUNCTION trap() RETURNS int
+    LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'; ALTER ROLE CURRENT_USER SET search_path TO evil`)
+  await until(() => accountsOn(target), found => found === '')
+  const { id } = await until(newest, found => found.receipt !== null)
+  const receipt = await house.sallyport('sessions', 'receipt', id)
+  assert.match(receipt, /table public\.mine/)
+  assert.match(receipt, /trap/)
+  assert.is(await target.psql("SELECT tableowner FROM pg_tables WHERE tablename = 'mine'", 'orders'), 'sallyport_graveyard')
+})
+
+test('neither our log nor the target’s log nor a recording holds a secret', async () => {
+  const targetLog = readFileSync(target.logFile, 'utf8')
+  assert.match(targetLog, /CREATE ROLE "jit_\d{7}"|CREATE ROLE jit_/)
+  for (const text of [house.log(), targetLog]) {
+    assert.not.match(text, new RegExp(adminPassword))
+    assert.not.match(text, /correct horse battery/)
+  }
+})
+
+test('after kill -9 of the proxy the next start removes the account and seals the recording', async () => {
+  const psql = interactive()
+  psql.type("SELECT 'before' || ' the crash';")
+  await psql.sees(/before the crash/)
+  assert.match(await accountsOn(target), /^jit_/)
+  const { id } = await newest()
+  await house.kill()
+  await psql.leave()
+  assert.match(await accountsOn(target), /^jit_/, 'nobody was left to remove it')
+  house = await startHouse({ target, adminPassword, folder: house.folder })
+  await until(() => accountsOn(target), found => found === '', 30)
+  const session = await until(async () => house.json<Session>('sessions', 'show', id), found => found.receipt !== null)
+  assert.is(session.status, 'interrupted')
+  assert.is(session.receipt?.state, 'proved-gone')
+  assert.match(await house.sallyport('sessions', 'replay', id, '--speed', '0'), /before.*the crash/s)
+  assert.match(await house.sallyport('sessions', 'verify', id), /sealed/)
+  await house.sallyport('audit', 'verify')
+})
+
+test('while the target is away an account stays on the books, and it is gone soon after the target is back', async () => {
+  const psql = interactive()
+  psql.type("SELECT 'ready';")
+  await psql.sees(/ready/)
+  await target.halt()
+  await psql.leave()
+  const { id } = await newest()
+  await pause(3000)
+  const waiting = await house.json<Session>('sessions', 'show', id)
+  assert.is.not(waiting.account?.state, 'proved-gone')
+  await target.resume()
+  await until(() => accountsOn(target), found => found === '', 15)
+  const done = await until(async () => house.json<Session>('sessions', 'show', id), found => found.account?.state === 'proved-gone')
+  assert.is(done.receipt?.state, 'proved-gone')
+})
+
+test('an orderly stop ends sessions, proves their accounts gone and exits 0', async () => {
+  const psql = interactive()
+  psql.type("SELECT 'ready';")
+  await psql.sees(/ready/)
+  assert.is(await house.stop(), 0)
+  assert.is(await accountsOn(target), '')
+  await psql.leave()
+  house = await startHouse({ target, adminPassword, folder: house.folder })
+  assert.is((await sessions()).filter(each => each.receipt === null && each.account !== null).length, 0)
+})
+
+test.run()

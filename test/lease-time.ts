@@ -1,0 +1,128 @@
+// Time and leases: what ends when, whatever clocks do. Expiry is the store's to decide and the node's to enforce: each
+// node counts what is left on its own monotonic clock, so that neither a wall clock that jumps nor a store that does not
+// answer prolongs a session. On both stores.
+// deadline: 120 s
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { codeOf, openStore, openWorld, request, shortLimits, stateOf, until } from './peers/lease-world.ts'
+import type { StoreKind, World } from './peers/lease-world.ts'
+
+const dayMs = 86_400_000
+
+for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[]) {
+  let opened: Awaited<ReturnType<typeof openStore>>
+
+  const promise = (sentence: string, act: (world: World) => Promise<void>): void => {
+    test(`${kind}: ${sentence}`, async () => {
+      opened ??= await openStore(kind)
+      await using world = await openWorld(opened.database)
+      await act(world)
+    })
+  }
+
+  promise('a lease of one second is cut and its account gone within five', async world => {
+    const { ledger, cut } = await world.node('one', { limits: {} })
+    const startedMs = performance.now()
+    const lease = await ledger.issue(request('create', { ttlSeconds: 1, maxTtlSeconds: 1, owner: { kind: 'session', id: 's1' } }))
+    await until('cut', () => lease.signal.aborted)
+    const tookMs = performance.now() - startedMs
+    assert.ok(tookMs >= 900 && tookMs < 6000, `${tookMs} ms`)
+    assert.is((lease.signal.reason as { code: string }).code, 'session-expired')
+    assert.equal(cut.map(each => each.session), ['s1'])
+    await until('gone', async () => await stateOf(world, lease.accountId) === 'proved-gone')
+    assert.ok(performance.now() - startedMs < 6000)
+    assert.is((await ledger.show(lease.holdId))?.status, 'expired')
+    assert.is(await codeOf(ledger.renew(lease.holdId, 60, 'bob')), 'invalid')
+  })
+
+  promise('a lease of thirty days does not end at once, nor after 29 days, but after 30', async world => {
+    const { ledger, clock } = await world.node('one')
+    const seconds = 30 * 86_400
+    const lease = await ledger.issue(request('create', { ttlSeconds: seconds, maxTtlSeconds: seconds }))
+    assert.ok(lease.expiresAt.getTime() - clock.now().getTime() > 29.9 * dayMs)
+    await new Promise(resolve => setTimeout(resolve, 300))
+    assert.is(lease.signal.aborted, false)
+    clock.forwardMs = 29 * dayMs
+    await new Promise(resolve => setTimeout(resolve, 200))
+    assert.is(lease.signal.aborted, false)
+    clock.forwardMs = 30 * dayMs
+    // The store's clock says that 30 days are left: as if it had been set back. The node's own clock decides.
+    await until('cut', () => lease.signal.aborted)
+    assert.is((lease.signal.reason as { code: string }).code, 'session-expired')
+    await until('gone', () => world.target.accounts.names().length === 0)
+  })
+
+  promise('a wall clock that jumps by an hour or by ten years ends nothing and prolongs nothing', async world => {
+    const { ledger, clock } = await world.node('one')
+    const lease = await ledger.issue(request())
+    const short = await ledger.issue(request('create', { ttlSeconds: 2, maxTtlSeconds: 2 }))
+    for (const jumpMs of [3_600_000, -3_600_000, -3652 * dayMs]) {
+      clock.wallMs = jumpMs
+      await new Promise(resolve => setTimeout(resolve, 150))
+      assert.is(lease.signal.aborted, false)
+    }
+    await until('the short one is cut in time', () => short.signal.aborted, 3000)
+    await lease.release('session ended')
+    assert.equal(world.target.accounts.names(), [])
+  })
+
+  promise('a session whose lease was renewed elsewhere goes on until the new end', async world => {
+    const one = await world.node('one', { limits: { ...shortLimits, askMs: 3_600_000 } })
+    const two = await world.node('two', { limits: { ...shortLimits, tickMs: 3_600_000 } })
+    const lease = await one.ledger.issue(request('create', { ttlSeconds: 600, maxTtlSeconds: 7200 }))
+    const renewed = await two.ledger.renew(lease.holdId, 1800, 'bob')
+    assert.is(renewed.expiresAt.getTime() - lease.expiresAt.getTime(), 1_800_000)
+    assert.is(renewed.renewableMs, 7_200_000 - 2_400_000)
+    one.clock.forwardMs = 700_000
+    await new Promise(resolve => setTimeout(resolve, 300))
+    assert.is(lease.signal.aborted, false)
+    one.clock.forwardMs = 2_401_000
+    await until('cut', () => lease.signal.aborted)
+  })
+
+  promise('a session whose lease another node ended is cut within moments', async world => {
+    const one = await world.node('one')
+    const two = await world.node('two')
+    const lease = await one.ledger.issue(request())
+    await two.ledger.revoke(lease.holdId, 'carol')
+    await until('cut', () => lease.signal.aborted, 2000)
+    assert.is((lease.signal.reason as { code: string }).code, 'lease-lost')
+    assert.equal(world.target.accounts.names(), [])
+  })
+
+  promise('a session is cut at its end even when the store does not answer, and settled when it does', async world => {
+    let away = false
+    const { ledger, cut } = await world.node('one', {
+      limits: { ...shortLimits, expiryAskMs: 200 },
+      // A store that says nothing at all, not even no.
+      through: store => new Proxy(store, {
+        get: (real, verb: keyof typeof store) => away ? () => new Promise(resolve => { waiting.push(resolve as () => void) }) : real[verb]
+      })
+    })
+    const waiting: (() => void)[] = []
+    const lease = await ledger.issue(request('create', { ttlSeconds: 1, maxTtlSeconds: 1 }))
+    away = true
+    await until('cut', () => lease.signal.aborted, 4000)
+    assert.is(cut.length, 1)
+    assert.ok(waiting.length > 0)
+    away = false
+    const next = await world.node('one')
+    await until('gone', () => world.target.accounts.names().length === 0)
+    await next.ledger.idle()
+  })
+
+  promise('a lease is not issued for no time, for parts of a second, or beyond its maximum', async world => {
+    const { ledger } = await world.node('one')
+    for (const [ttlSeconds, maxTtlSeconds] of [[0, 10], [-1, 10], [1.5, 10], [20, 10], [10, NaN]] as const) {
+      assert.is(await codeOf(ledger.issue(request('create', { ttlSeconds, maxTtlSeconds }))), 'invalid')
+    }
+    assert.equal(await world.rows('select id from account'), [])
+  })
+
+  test(`${kind}: (the store is closed)`, async () => {
+    await opened.close()
+    assert.ok(opened)
+  })
+}
+
+test.run()

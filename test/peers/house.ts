@@ -1,0 +1,235 @@
+// The whole product as its users have it: `src/main.ts` in a process of its own, the `sallyport` command, stock psql,
+// and a real PostgreSQL with the roles that a DBA would have set up. Journeys, crash sweeps and soaks start here.
+import { spawn } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { adminRole, freePort, startPostgres } from '../../tool/postgres.ts'
+import type { PostgresServer } from '../../tool/postgres.ts'
+import { programOf } from '../../tool/services.ts'
+
+const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url))
+const command = fileURLToPath(new URL('../../src/cli/sallyport.ts', import.meta.url))
+
+export interface Ran {
+  status: number | null
+  stdout: string
+  stderr: string
+}
+
+/** Runs a program to its end; its standard input is `input` or nothing. */
+export async function ran(
+  program: string, words: readonly string[], environment: NodeJS.ProcessEnv = {}, input = ''
+): Promise<Ran> {
+  const child = spawn(program, [...words], { env: { ...process.env, ...environment }, stdio: 'pipe' })
+  const result: Ran = { status: null, stdout: '', stderr: '' }
+  child.stdout.on('data', chunk => { result.stdout += String(chunk) })
+  child.stderr.on('data', chunk => { result.stderr += String(chunk) })
+  child.stdin.on('error', () => undefined)
+  child.stdin.end(input)
+  result.status = await new Promise<number | null>(resolve => child.once('close', resolve))
+  return result
+}
+
+/** A company's database: tables, a group role with rights on them, and the hooks' role, which is no superuser. */
+export async function companyDatabase(
+  version: '15' | '18', settings: Readonly<Record<string, string | number | boolean>> = {}
+): Promise<{ server: PostgresServer, adminPassword: string }> {
+  const server = await startPostgres({ version, settings })
+  await server.psql('CREATE DATABASE orders')
+  await server.psql('CREATE ROLE app_rw NOLOGIN')
+  await server.psql("CREATE ROLE standing NOLOGIN; GRANT app_rw TO standing")
+  await server.psql(`
+    CREATE TABLE orders (id int PRIMARY KEY, customer text NOT NULL);
+    INSERT INTO orders SELECT n, 'customer ' || n FROM generate_series(1, 100) n;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON orders TO app_rw;
+    GRANT CREATE ON SCHEMA public TO app_rw`, 'orders')
+  const { password } = await adminRole(server, { name: 'sallyport', kind: 'createrole', groups: ['app_rw', 'standing'] })
+  return { server, adminPassword: password }
+}
+
+export interface HouseOptions {
+  target: PostgresServer
+  adminPassword: string
+  /** `pglite` or a `postgres://` URL. */
+  store?: string | undefined
+  /** More of `sallyport.yaml`. */
+  config?: string | undefined
+  /** More documents for `apply`. */
+  access?: string | undefined
+  /** Of the credential `orders-rw`. */
+  maxSession?: string | undefined
+  /** Words before `node`: strace, faketime … */
+  under?: readonly string[] | undefined
+  environment?: NodeJS.ProcessEnv | undefined
+  /** A folder of an earlier house, to start again on its data. */
+  folder?: string | undefined
+}
+
+export interface House {
+  folder: string
+  port: number
+  /** The process of the product; `pid` is that of the wrapper when `under` is given. */
+  process: ChildProcess
+  /** What it logged. */
+  log(): string
+  /** The command line; throws unless it exits 0. */
+  sallyport(...words: string[]): Promise<string>
+  json<T>(...words: string[]): Promise<T>
+  /** Stock psql as alice; `login` is the user name. */
+  psql(sql: string, options?: { login?: string, password?: string, words?: readonly string[] }): Promise<Ran>
+  connection(login?: string): string
+  environment: NodeJS.ProcessEnv
+  /** SIGTERM and wait; resolves with the exit status. */
+  stop(): Promise<number | null>
+  /** SIGKILL and wait. */
+  kill(): Promise<void>
+  /** Deletes the folder. */
+  clear(): void
+}
+
+export const alicePassword = 'correct horse battery'
+
+export function accessDocuments({ target, maxSession = '8h', access = '' }: HouseOptions): string {
+  return `kind: target
+name: orders
+protocol: postgres
+address: 127.0.0.1:${target.port}
+database: orders
+tls: { mode: disable }
+---
+kind: credential
+name: orders-admin
+target: orders
+username: sallyport
+password: { env: ORDERS_ADMIN_PASSWORD }
+---
+kind: credential
+name: orders-rw
+target: orders
+jit:
+  enabled: true
+  type: creation-deletion
+  useOwnCredential: false
+  authenticationCredential: orders-admin
+  create: { plugin: postgres, template: postgres/create-role }
+  delete: { plugin: postgres, template: postgres/delete-role }
+  variables: { roles: [app_rw] }
+  maxSession: ${maxSession}
+---
+kind: credential
+name: orders-standing
+target: orders
+username: standing
+jit:
+  enabled: true
+  type: enable-disable
+  useOwnCredential: false
+  authenticationCredential: orders-admin
+  enable: { plugin: postgres, template: postgres/enable-role }
+  disable: { plugin: postgres, template: postgres/disable-role }
+  maxSession: 8h
+---
+kind: user
+name: alice
+roles: [user]
+password: { env: ALICE_PASSWORD }
+---
+kind: grant
+name: devs-on-orders
+users: [alice]
+credentials: [orders-rw, orders-standing]
+${access}`
+}
+
+/** Starts the product and applies the access documents (unless it starts again on old data). */
+export async function startHouse(options: HouseOptions): Promise<House> {
+  const again = options.folder !== undefined
+  const folder = options.folder ?? mkdtempSync(join(tmpdir(), 'sallyport-house-'))
+  const configFile = join(folder, 'sallyport.yaml')
+  if (!again) {
+    writeFileSync(configFile, `listen: { ssh: null, postgres: "127.0.0.1:${await freePort()}", http: "127.0.0.1:${
+      await freePort()}" }\nlimits: { recordingsReserve: 1MiB, drain: 1s }\n${options.config ?? ''}`)
+    writeFileSync(join(folder, 'access.yaml'), accessDocuments(options))
+  }
+  const port = Number(/postgres: "127\.0\.0\.1:(\d+)"/.exec(readFileSync(configFile, 'utf8'))?.[1])
+  const environment = {
+    ...process.env, PGPASSWORD: alicePassword, PGSSLMODE: 'verify-full', PGSSLROOTCERT: join(folder, 'data/tls/ca.pem'),
+    ORDERS_ADMIN_PASSWORD: options.adminPassword, ALICE_PASSWORD: alicePassword, HOME: folder,
+    ...options.store === undefined ? {} : { SALLYPORT_STORE: options.store }, ...options.environment
+  }
+  const child = await begin(options, folder, environment)
+  const house = houseOf(child, folder, port, environment)
+  if (!again) await house.sallyport('apply', '-f', join(folder, 'access.yaml'))
+  return house
+}
+
+interface Begun {
+  process: ChildProcess
+  log(): string
+  exited: Promise<number | null>
+}
+
+async function begin(options: HouseOptions, folder: string, environment: NodeJS.ProcessEnv): Promise<Begun> {
+  const [program = process.execPath, ...words] = [...options.under ?? [], process.execPath, main]
+  rmSync(join(folder, 'data/local-admin.token'), { force: true })
+  const child = spawn(program, words, { cwd: folder, env: environment, stdio: ['ignore', 'pipe', 'pipe'] })
+  let text = ''
+  child.stdout.on('data', chunk => { text += String(chunk) })
+  child.stderr.on('data', chunk => { text += String(chunk) })
+  const exited = new Promise<number | null>(resolve => child.once('close', resolve))
+  for (let waited = 0; waited < 60_000; waited += 50) {
+    if (text.includes('sallyport serves') && existsSync(join(folder, 'data/local-admin.token'))) break
+    if (child.exitCode !== null || child.signalCode !== null) break
+    await pause(50)
+  }
+  return { process: child, log: () => text, exited }
+}
+
+function houseOf(begun: Begun, folder: string, port: number, environment: NodeJS.ProcessEnv): House {
+  const sallyport = async (...words: string[]): Promise<string> => {
+    const all = [command, ...words, '--config', join(folder, 'sallyport.yaml')]
+    const { status, stdout, stderr } = await ran(process.execPath, all, environment)
+    if (status !== 0) throw new Error(`sallyport ${words.join(' ')}: exit ${status}\n${stdout}${stderr}${begun.log()}`)
+    return stdout
+  }
+  const connection = (login = 'alice+orders-rw'): string =>
+    `host=127.0.0.1 port=${port} user=${login} dbname=orders`
+  return {
+    folder, port, process: begun.process, log: begun.log, sallyport, connection, environment,
+    json: async <T>(...words: string[]): Promise<T> => JSON.parse(await sallyport(...words, '--json')) as T,
+    psql: async (sql, { login, password, words = ['-XAtq'] } = {}) => ran(
+      programOf('psql'), [...words, '-c', sql, connection(login)],
+      { ...environment, ...password === undefined ? {} : { PGPASSWORD: password } }),
+    async stop() {
+      begun.process.kill('SIGTERM')
+      return begun.exited
+    },
+    async kill() {
+      begun.process.kill('SIGKILL')
+      await begun.exited
+    },
+    clear: () => rmSync(folder, { recursive: true, force: true })
+  }
+}
+
+/** Roles of ours on the target that exist, and standing accounts that can log in. */
+export async function accountsOn(server: PostgresServer): Promise<string> {
+  return server.psql(`SELECT coalesce(string_agg(rolname, ',' ORDER BY rolname), '') FROM pg_roles
+    WHERE rolname ~ '^jit_' OR (rolname = 'standing' AND rolcanlogin)`)
+}
+
+/** Waits until `look` says what is wanted; throws with what it said last. */
+export async function until<T>(look: () => Promise<T>, wanted: (value: T) => boolean, seconds = 30): Promise<T> {
+  const end = performance.now() + seconds * 1000
+  for (;;) {
+    const value = await look()
+    if (wanted(value)) return value
+    if (performance.now() > end) throw new Error(`after ${seconds} s still ${JSON.stringify(value)}`)
+    await pause(100)
+  }
+}
