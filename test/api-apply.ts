@@ -90,7 +90,7 @@ test('what is stored has the shape that policy reads, with secrets only as refer
       create: { plugin: 'postgres', template: 'postgres/create-role' },
       delete: { plugin: 'postgres', template: 'postgres/delete-role' }
     },
-    variables: { roles: ['app_rw'] }, maxSessionSeconds: 28_800, namePrefix: 'sally_'
+    variables: { roles: ['app_rw'] }, maxSessionSeconds: 28_800, namePrefix: 'jit_'
   })
   assert.not.match(JSON.stringify([...memory.resources]), /hunter2|correct horse/)
   assert.not.match(JSON.stringify(memory.audit), /hunter2|correct horse/)
@@ -135,7 +135,7 @@ test('a dry run tells the same and writes nothing', async () => {
   assert.is(memory.resources.size + memory.secrets.size + memory.audit.length, 0)
 })
 
-test('everything wrong with every document is told at once, with document and path, and nothing is applied', async () => {
+test('everything wrong is told at once with document and path, and nothing is applied', async () => {
   const { refused } = bench()
   const { code, problems } = await refused([
     { ...target, adress: 'x', protocol: 'postgress', tls: { mode: 'maybe', cert: 'x' } },
@@ -176,10 +176,12 @@ test('missing references are told with their path, over the batch and the store 
 
 test('one name is declared once in a batch', async () => {
   const { problems } = await bench().refused([target, { ...target, address: '127.0.0.1:1' }])
-  assert.equal(problems, ['document 2 (target/orders): name: was declared already by document 1 (target/orders)'])
+  assert.equal(problems, [
+    'document 2 (target/orders): name: was declared already by document 1 (target/orders)'
+  ])
 })
 
-test('a type needs only its own two actions; the other pair is neither validated, stored nor shown (J2)', async () => {
+test('a type needs only its two actions; the other pair is not validated, stored or shown (J2)', async () => {
   const { apply: run, memory } = bench()
   const [, , applied] = await run([
     target, admin, { ...rw, jit: { ...jit, enable: { plugin: 5 }, disable: 'rubbish' } }
@@ -196,10 +198,12 @@ test('a type needs only its own two actions; the other pair is neither validated
 test('both actions of the type are needed', async () => {
   const { create: _, ...without } = jit
   const { problems } = await bench().refused([target, admin, { ...rw, jit: without }])
-  assert.equal(problems, ['document 3 (credential/orders-rw): jit.create: is missing: {plugin: …, template: …}'])
+  assert.equal(problems, [
+    'document 3 (credential/orders-rw): jit.create: is missing: {plugin: …, template: …}'
+  ])
 })
 
-test('with "use own credential" the credential itself must be able to log in; without it another one must (J7)', async () => {
+test('hooks log in with the own credential, or with another that must be named (J7)', async () => {
   const { refused } = bench()
   const { authenticationCredential: _, ...own } = jit
   const first = await refused([target, admin, { ...rw, jit: { ...own, useOwnCredential: true } }])
@@ -213,7 +217,7 @@ test('with "use own credential" the credential itself must be able to log in; wi
   has(both.problems, 'jit.authenticationCredential: does not go together with useOwnCredential')
 })
 
-test('enable-disable with the own credential is refused unless the plugin can enable itself (J7)', async () => {
+test('enable-disable with the own credential is refused unless the plugin can do that (J7)', async () => {
   const { problems } = await bench().refused([target, {
     kind: 'credential', name: 'self', target: 'orders', username: 'app', password: { value: 'x' },
     jit: {
@@ -226,7 +230,7 @@ test('enable-disable with the own credential is refused unless the plugin can en
   for (const problem of problems) assert.match(problem, /jit\.useOwnCredential: plugin "postgres" cannot/)
 })
 
-test('enable-disable names the account that is switched, and is accepted with another to authenticate', async () => {
+test('enable-disable names the account that is switched, and another to authenticate', async () => {
   const { apply: run, refused } = bench()
   const shared = {
     kind: 'credential', name: 'shared', target: 'orders',
@@ -260,7 +264,7 @@ test('roles reach the store split, trimmed and without duplicates (P6)', async (
     { roles: ['app_rw', 'app_ro'] })
 })
 
-test('templates must exist, be active, and fit plugin and action; plugins are those of the build (J8, J9)', async () => {
+test('templates exist, are active, and fit; plugins are those of the build (J8, J9)', async () => {
   const { memory, refused } = bench()
   const wrong = (part: object): unknown[] => [target, admin, { ...rw, jit: { ...jit, ...part } }]
   const missing = await refused(wrong({ create: { plugin: 'postgres', template: 'postgres/make-role' } }))
@@ -276,7 +280,8 @@ test('templates must exist, be active, and fit plugin and action; plugins are th
 })
 
 test('a variable that no template declares is refused with its path', async () => {
-  const { problems } = await bench().refused([target, admin, { ...rw, jit: { ...jit, variables: { rolls: ['a'] } } }])
+  const misspelt = { ...rw, jit: { ...jit, variables: { rolls: ['a'] } } }
+  const { problems } = await bench().refused([target, admin, misspelt])
   assert.is(problems.length, 1)
   assert.match(problems[0]!, /^document 3 \(credential\/orders-rw\): jit\.variables\.rolls: /)
 })
@@ -307,7 +312,9 @@ test('<secret> keeps the secret that is stored, so that what `get` shows can be 
     documentOf(row.kind as ResourceKind, row.spec as Specs[ResourceKind]))
   assert.equal([...new Set((await run(documents)).map(each => each.action))], ['unchanged'])
   const { problems } = await refused([{ ...admin, name: 'new', password: '<secret>' }])
-  assert.equal(problems, ['document 1 (credential/new): password: <secret> means "as it is", and none is stored'])
+  assert.equal(problems, [
+    'document 1 (credential/new): password: <secret> means "as it is", and none is stored'
+  ])
 })
 
 test('a secret that is no longer declared is forgotten', async () => {

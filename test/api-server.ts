@@ -58,7 +58,7 @@ test('every method works over the wire, with and without a body', async () => {
   assert.is((await ask(place, '/resources/user/bob', { method: 'DELETE' })).statusCode, 404)
 })
 
-test('the certificate is checked against the authority of the house, and plain HTTP is not answered', async () => {
+test('the certificate is of the house, and plain HTTP is not answered', async () => {
   await using place = await openPlace()
   const stranger = request(place.url, { agent: false }).end()
   const [error] = await once(stranger, 'error') as [NodeJS.ErrnoException]
@@ -145,7 +145,8 @@ test('an address that is taken is said with its number', async () => {
   const app = createSallyportApi(place.ports, { localToken: undefined, loginTokenSeconds: 1 })
   const error = await serveApi(app, place.server.address, { key: '', certificate: '' }, systemClock)
     .then(() => assert.unreachable() as never, (thrown: SallyportError) => thrown)
-  assert.match(error.detail!, new RegExp(`cannot listen on 127\\.0\\.0\\.1:${place.server.address.port}: .*EADDRINUSE`))
+  const { port } = place.server.address
+  assert.match(error.detail!, new RegExp(`cannot listen on 127\\.0\\.0\\.1:${port}: .*EADDRINUSE`))
 })
 
 test.run()

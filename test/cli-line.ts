@@ -95,7 +95,7 @@ test('options may stand before, between and behind the words', () => {
   }
 })
 
-test('an option has the same form in every command, so that a line can be read before its command is known', () => {
+test('an option has the same form in every command', () => {
   const seen = new Map<string, string>()
   for (const command of commands) {
     for (const [name, { type, short }] of Object.entries({ ...command.options, ...commonOptions })) {

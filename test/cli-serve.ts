@@ -79,7 +79,7 @@ users: [alice]
 credentials: [orders-rw]
 `
 
-test('from the first start to a restart: tokens, documents and the audit log are what they were', async () => {
+test('a restart finds tokens, documents and the audit log as they were', async () => {
   const folder = makeFolder()
   const say = (line: string, how?: RunOptions): Promise<Ran> => run(folder, line.split(' '), how)
   const fine = async (line: string, how?: RunOptions): Promise<Ran> => {

@@ -83,7 +83,8 @@ test('apply looks secrets up here, tells what changed, and the second time that 
   const second = await place.run(['apply', '-f', 'all.yaml'], secrets)
   assert.match(second.out, /0 created, 0 updated, 3 unchanged, 0 deleted/)
   const changed = await place.run(['apply', '-f', '-'], {
-    ...secrets, input: documents.replace('5433', '5434').replace('secrets/alice', join(place.folder, 'secrets/alice'))
+    ...secrets,
+    input: documents.replace('5433', '5434').replace('secrets', join(place.folder, 'secrets'))
   })
   assert.match(changed.out, /updated {4}target\/orders\n +address: "127\.0\.0\.1:5433" → "127\.0\.0\.1:5434"/)
   assert.not.match(first.out + second.out + changed.out, /hunter2|correct horse/)
@@ -119,7 +120,7 @@ test('everything that is wrong is told in one list with file and line, and nothi
   assert.is(error.problems.length, 4)
 })
 
-test('a secret that cannot be looked up keeps everything from being applied, also when nothing else is wrong', async () => {
+test('a secret that cannot be looked up keeps everything from being applied', async () => {
   await using place = await openPlace()
   writeDocuments(place)
   const { code, err } = await place.run(['apply', '-f', 'all.yaml'])
@@ -142,9 +143,10 @@ test('get shows documents that can be applied again, and secrets only as <secret
   writeDocuments(place)
   await place.run(['apply', '-f', 'all.yaml'], secrets)
   const table = await place.run(['get', 'credentials'])
-  assert.match(table.out, /^NAME +TARGET +USERNAME +JIT +VERSION +CHANGED +BY\norders-admin +orders +sallyport +- +1 /)
+  assert.match(table.out, /^NAME +TARGET +USERNAME +JIT +VERSION +CHANGED +BY\n/)
+  assert.match(table.out, /^orders-admin +orders +sallyport +- +1 /m)
   const one = await place.run(['get', 'credential', 'orders-admin'])
-  assert.match(one.out, /^kind: credential\nname: orders-admin\ntarget: orders\nusername: sallyport\npassword: <secret>\n/)
+  assert.match(one.out, /^kind: credential\nname: orders-admin\n.*\npassword: <secret>\n/s)
   const again = await place.run(['apply', '-f', '-'],
     { input: (await place.run(['get', 'user', '--yaml'])).out })
   assert.match(again.out, /1 unchanged/)
@@ -231,7 +233,8 @@ test('sessions are listed, shown, ended and found, as text and as JSON', async (
     createdAt: new Date('2026-11-21T10:05:01Z')
   })
   const list = await place.run(['sessions', 'list'])
-  assert.match(list.out, /^ID +STATUS +USER .*RECEIPT\n01hz\w+ +ended +alice +orders-rw +orders +sally_0000001 .*proved-gone\n$/)
+  assert.match(list.out, /^ID +STATUS +USER .*RECEIPT\n/)
+  assert.match(list.out, /\n01hz\w+ +ended +alice +orders-rw +orders +sally_0000001 .*proved-gone\n$/)
   const [shown] = (await place.run(['sessions', 'list', '--json'])).json<{ receipt: { state: string } }[]>()
   assert.is(shown!.receipt.state, 'proved-gone')
   assert.match((await place.run(['sessions', 'show', id])).out, /recording +1\.5 KiB\n/)
@@ -271,7 +274,7 @@ test('watching ends when the person has seen enough', async () => {
   assert.equal([watch.code, watch.out], [0, 'so far\r\n'])
 })
 
-test('an export goes to standard output or into a file for its owner; a recording only into a file', async () => {
+test('an export goes to standard output or into a file for its owner', async () => {
   await using place = await openPlace()
   place.memory.sessions.push(session)
   assert.is((await place.run(['sessions', 'export', id])).out, `asciicast-v2 of ${id}\n`)
@@ -303,9 +306,11 @@ test('leases, orphans, templates and the audit log answer', async () => {
   ]) {
     const text = await place.run(line.split(' '))
     assert.is(text.code, 0, `${line}: ${text.err}`)
-    if (line !== 'audit export') assert.ok((await place.run([...line.split(' '), '--json'])).json() !== undefined)
+    if (line === 'audit export') continue
+    assert.is.not((await place.run([...line.split(' '), '--json'])).json(), undefined)
   }
-  const plan = await place.run(['templates', 'plan', 'postgres/create-role', '--variables', '{"roles":["app_rw"]}'])
+  const variables = ['--variables', '{"roles":["app_rw"]}']
+  const plan = await place.run(['templates', 'plan', 'postgres/create-role', ...variables])
   assert.match(plan.out, /IN ROLE .*"app_rw"/)
   writeFileSync(join(place.folder, 'bad.yaml'), 'id: nonsense\n')
   assert.is((await place.run(['templates', 'lint', 'bad.yaml'])).code, 1)
@@ -332,8 +337,9 @@ test('doctor says what is wrong and what to do, also when the server is down', a
 test('doctor is content with a house in order, and not with keys that others can read', async () => {
   await using place = await openPlace()
   const good = await place.run(['doctor'])
-  assert.match(good.out, /ok {7}server: https:.*\nok {7}store: answers in 1 ms\neverything is in order\n$|in order/)
   assert.is(good.code, 0, good.out)
+  assert.match(good.out, /ok {7}server: https:.* is ready\nok {7}store: answers in 1 ms\n/)
+  assert.match(good.out, /\neverything is in order\n$/)
   chmodSync(join(place.folder, 'data', 'local-admin.token'), 0o644)
   const open = await place.run(['doctor'])
   assert.is(open.code, 1)
@@ -360,7 +366,7 @@ const spy = `
   registerHooks({ load: (url, context, next) => (loaded.push(url), next(url, context)) })
   process.on('exit', () => writeFileSync('loaded.json', JSON.stringify(loaded)))`
 
-test('a command starts without schemas, server or store: nothing heavy is loaded for a question', async () => {
+test('nothing heavy is loaded for a question: no schemas, no server, no store', async () => {
   await using place = await openPlace()
   const options = `--import "data:text/javascript,${encodeURIComponent(spy)}"`
   for (const line of [['--help'], ['whoami'], ['sessions', 'list'], ['apply', '-f', '-'], ['get', 'users']]) {

@@ -1,5 +1,5 @@
-// The parts of the ledger that are arithmetic and tables: renewals, waits between retries, statuses, the kept secret of a
-// shared account, what a removal's outcome means. No store, no target, no time.
+// The parts of the ledger that are arithmetic and tables: renewals, waits between retries, statuses, the kept
+// secret of a shared account, what a removal's outcome means. No store, no target, no time.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { HookResult } from '../src/jit/hooks.ts'
@@ -21,13 +21,18 @@ function lease(changes: Partial<Renewable> = {}): Renewable {
 }
 
 test('renewing adds to the current expiry, and says how much can still be added', () => {
-  assert.equal(renewal(lease(), 60, 1000), { renewed: true, expiresAtMs: hour + 60_000, renewableMs: hour - 60_000 })
+  assert.equal(
+    renewal(lease(), 60, 1000), { renewed: true, expiresAtMs: hour + 60_000, renewableMs: hour - 60_000 }
+  )
 })
 
 test('renewing is allowed to the maximum and refused one second beyond it', () => {
   assert.ok(renewal(lease(), 3599, 0).renewed)
   assert.equal(renewal(lease(), 3600, 0), { renewed: true, expiresAtMs: 2 * hour, renewableMs: 0 })
-  assert.equal(renewal(lease(), 3601, 0), { renewed: false, reason: 'the lease would pass its maximum; 3600 s can still be added' })
+  assert.equal(
+    renewal(lease(), 3601, 0),
+    { renewed: false, reason: 'the lease would pass its maximum; 3600 s can still be added' }
+  )
 })
 
 test('renewing is refused at the instant of expiry and after it, and not a millisecond before', () => {
@@ -44,7 +49,9 @@ test('what has ended is not renewed, whatever its times say', () => {
 })
 
 test('renewing by nothing, less, parts or too much is refused', () => {
-  for (const seconds of [0, -1, 0.5, NaN, Infinity, Number.MAX_SAFE_INTEGER]) assert.not(renewal(lease(), seconds, 0).renewed)
+  for (const seconds of [0, -1, 0.5, NaN, Infinity, Number.MAX_SAFE_INTEGER]) {
+    assert.not(renewal(lease(), seconds, 0).renewed)
+  }
 })
 
 test('the wait before a retry doubles from one second to five minutes, each half as long to half as long again', () => {
@@ -80,7 +87,9 @@ test('only an account that is proved gone lets an ended lease look ended', () =>
       const status = leaseStatus(hold, account, false)
       const isLive = hold === 'pending' || hold === 'active'
       assert.is(status === 'active', isLive)
-      if (!isLive && account !== 'proved-gone') assert.ok(['revoking', 'failed'].includes(status), `${hold} ${account}`)
+      if (!isLive && account !== 'proved-gone') {
+        assert.ok(['revoking', 'failed'].includes(status), `${hold} ${account}`)
+      }
     }
   }
   assert.equal(holdStates.map(hold => leaseStatus(hold, 'proved-gone', false)),
@@ -91,7 +100,9 @@ test('only an account that is proved gone lets an ended lease look ended', () =>
 test('the secret of a shared account comes back as it was put away, of either kind', () => {
   const keys = { clientKey: new Uint8Array([0, 1, 255]), serverKey: new Uint8Array(32).fill(7) }
   const packed = pack({
-    inject: { kind: 'scram-keys', clientKey: new Secret(keys.clientKey), serverKey: new Secret(keys.serverKey) },
+    inject: {
+      kind: 'scram-keys', clientKey: new Secret(keys.clientKey), serverKey: new Secret(keys.serverKey)
+    },
     variables: { verifier: new Secret('SCRAM-SHA-256$…') }
   })
   assert.is(String(packed), '<secret>')
@@ -115,7 +126,10 @@ test('a kept secret that is damaged is an error that does not quote it', () => {
 })
 
 test('canonical JSON does not depend on the order in which members were written', () => {
-  assert.is(canonicalJson({ b: [1, { d: null, c: 'x' }], a: undefined, B: true }), '{"B":true,"b":[1,{"c":"x","d":null}]}')
+  assert.is(
+    canonicalJson({ b: [1, { d: null, c: 'x' }], a: undefined, B: true }),
+    '{"B":true,"b":[1,{"c":"x","d":null}]}'
+  )
 })
 
 const claim = {
@@ -129,7 +143,9 @@ const refused: HookResult = {
 }
 
 test('a removal counts by what was seen: done, stuck, quarantined, or nobody answered', () => {
-  const state = (result: Partial<HookResult>, of: Claim = claim): string => judge(of, { ...refused, ...result }).state
+  const state = (
+    result: Partial<HookResult>, of: Claim = claim
+  ): string => judge(of, { ...refused, ...result }).state
   assert.is(state({ state: 'done' }), 'gone')
   assert.is(state({ seen }), 'stuck')
   assert.is(state({ seen, quarantined: true }), 'quarantined')
@@ -147,7 +163,9 @@ test('a removal counts by what was seen: done, stuck, quarantined, or nobody ans
 test('what a target says can always be stored, and is never kept without end', () => {
   const { error } = judge(claim, { ...refused, error: `\0\ud800${'x'.repeat(10_000)}`, seen })
   assert.ok(error !== undefined && error.isWellFormed() && !error.includes('\0') && error.length < 2200)
-  const many = Array.from({ length: 5000 }, (_, number) => ({ kind: 'table', name: `t\0${number}`, fate: 'left' as const }))
+  const many = Array.from(
+    { length: 5000 }, (_, number) => ({ kind: 'table', name: `t\0${number}`, fate: 'left' as const })
+  )
   const kept = bounded(many)
   assert.is(kept.length, 1001)
   assert.is(kept.at(-1)?.name, '4000 further objects')

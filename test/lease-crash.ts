@@ -1,7 +1,8 @@
-// Killed at a durable write: a process that issues and releases leases is ended by SIGKILL exactly when it syncs its
-// store for the n-th time (strace, no help from the product), for n over its whole life; another process starts on what
-// is left. However far the first one came: no account that could be used remains, and the ledger has proved each gone.
-// The short form takes every third write; SALLYPORT_SWEEP=all takes every one.
+// Killed at a durable write: a process that issues and releases leases is ended by SIGKILL exactly when it
+// syncs its store for the n-th time (strace, no help from the product), for n over its whole life; another
+// process starts on what is left. However far the first one came: no account that could be used remains, and
+// the ledger has proved each gone. The short form takes every third write; SALLYPORT_SWEEP=all takes every
+// one.
 // deadline: 300 s
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -57,7 +58,9 @@ async function recover(dataDir: string, target: LeaseTarget): Promise<number> {
     await ledger.idle()
     assert.equal(await world.rows(`select id from hold where state in ('pending', 'active')`), [])
     const known = new Set((await world.rows('select name from account')).map(row => row.name))
-    assert.equal(target.accounts.names().filter(name => !known.has(name)), [], 'on the target, but not on the books')
+    assert.equal(
+      target.accounts.names().filter(name => !known.has(name)), [], 'on the target, but not on the books'
+    )
     return tookMs
   } finally {
     await database.close()

@@ -1,11 +1,13 @@
-// Races that decide whether an account is orphaned or taken from under a session, each forced to happen: an opener that
-// stalls until others have taken over, a closer that does, two nodes on one expiry, renewal against revocation, a
-// process that dies at any moment. On PostgreSQL, where two nodes really run at once.
+// Races that decide whether an account is orphaned or taken from under a session, each forced to happen: an
+// opener that stalls until others have taken over, a closer that does, two nodes on one expiry, renewal
+// against revocation, a process that dies at any moment. On PostgreSQL, where two nodes really run at once.
 // deadline: 240 s
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { createGate, LeaseTarget } from './peers/lease-target.ts'
-import { codeOf, openStore, openWorld, request, shortLimits, stateOf, stillLimits, until } from './peers/lease-world.ts'
+import {
+  codeOf, openStore, openWorld, request, shortLimits, stateOf, stillLimits, until
+} from './peers/lease-world.ts'
 import type { World } from './peers/lease-world.ts'
 
 let opened: Awaited<ReturnType<typeof openStore>>
@@ -18,7 +20,8 @@ function promise(sentence: string, act: (world: World) => Promise<void>): void {
   })
 }
 
-// A process that stands still does not beat either: its view of the same target, with effects that the test holds back.
+// A process that stands still does not beat either: its view of the same target, with effects that the test
+// holds back.
 function stalled(world: World, action: string): { target: LeaseTarget, gate: ReturnType<typeof createGate> } {
   const target = new LeaseTarget(world.target.accounts)
   target.fences = world.target.fences
@@ -62,7 +65,9 @@ for (const fences of [true, false]) {
       const id = String((await world.rows('select id from account order by created_at desc limit 1'))[0]?.id)
       await one.ledger.stop(0)
       const again = await world.node(`dies ${round}`, { limits })
-      await until('the removal ran', async () => (await world.rows(`select verify_left from account where id = '${id}'`))[0]?.verify_left === 1 &&
+      await until('the removal ran', async () => (
+        await world.rows(`select verify_left from account where id = '${id}'`)
+      )[0]?.verify_left === 1 &&
         await stateOf(world, id) === 'removing' && world.target.calls.length > 0)
       // The dead process's statement lands now, after the removal, while another look is still owed.
       gate.open()
@@ -78,7 +83,9 @@ for (const fences of [true, false]) {
     for (let round = 0; round < 6; round++) {
       world.target.fences = fences
       const { target, gate } = stalled(world, 'disable')
-      const one = await world.node(`stalled ${round}`, { target, limits: { ...stillLimits, claimMs: 150, releaseWaitMs: 10 } })
+      const one = await world.node(
+        `stalled ${round}`, { target, limits: { ...stillLimits, claimMs: 150, releaseWaitMs: 10 } }
+      )
       const two = await world.node(`taker ${round}`, { limits: { ...shortLimits, lateCheckMs: 100 } })
       const first = await one.ledger.issue(request('enable'))
       await first.release('session ended')
@@ -88,7 +95,9 @@ for (const fences of [true, false]) {
       const secret = world.target.accounts.get('deploy')?.verifier
       // It lands before the look that is owed after a takeover, or long after it.
       if (round % 2 === 0) {
-        await until('looked', async () => (await world.rows('select verify_left from account'))[0]?.verify_left === 0)
+        await until(
+          'looked', async () => (await world.rows('select verify_left from account'))[0]?.verify_left === 0
+        )
       }
       gate.open()
       await one.ledger.idle()
@@ -144,7 +153,9 @@ promise('two nodes on 500 leases that expire together: each is expired once and 
     world.target.effects.length = 0
     const owner = { kind: 'user', id: 'bob' } as const
     await Promise.all(Array.from({ length: 20 }, async (_, worker) => {
-      for (let count = 0; count < 25; count++) await (worker % 2 === 0 ? one : two).ledger.issue(request('create', { owner }))
+      for (let count = 0; count < 25; count++) {
+        await (worker % 2 === 0 ? one : two).ledger.issue(request('create', { owner }))
+      }
     }))
     await world.rows(`update hold set expires_at = now() where state = 'active'`)
     for (let pass = 0; pass < 400 && world.target.accounts.names().length > 0; pass++) {
@@ -157,7 +168,8 @@ promise('two nodes on 500 leases that expire together: each is expired once and 
     assert.is(world.target.calls.filter(call => call.action === 'delete').length, 500)
     world.target.calls.length = 0
     const [events] = await world.rows(`select count(*) filter (where kind = 'expired')::int as expired,
-      count(*) filter (where kind = 'proved-gone')::int as gone, count(*) filter (where kind = 'taken-over')::int as taken
+      count(*) filter (where kind = 'proved-gone')::int
+        as gone, count(*) filter (where kind = 'taken-over')::int as taken
       from lease_event`)
     assert.equal([events?.expired, events?.gone, events?.taken], [500 * (round + 1), 500 * (round + 1), 0])
     assert.is((await world.rows('select count(*)::int as n from receipt'))[0]?.n, 500 * (round + 1))
@@ -169,13 +181,19 @@ promise('release, revocation and expiry of one lease at once, on two nodes: one 
   const two = await world.node('two')
   for (let round = 0; round < 100; round++) {
     const lease = await one.ledger.issue(request())
-    await world.rows(`update hold set expires_at = now() + interval '1 millisecond' where id = '${lease.holdId}'`)
+    await world.rows(
+      `update hold set expires_at = now() + interval '1 millisecond' where id = '${lease.holdId}'`
+    )
     await Promise.all([
-      lease.release('session ended'), two.ledger.revoke(lease.holdId, 'carol'), one.ledger.pass(), two.ledger.pass()
+      lease.release('session ended'), two.ledger.revoke(
+        lease.holdId, 'carol'
+      ), one.ledger.pass(), two.ledger.pass()
     ])
     await Promise.all([one.ledger.idle(), two.ledger.idle()])
     await until('gone', async () => await stateOf(world, lease.accountId) === 'proved-gone')
-    assert.is(world.target.calls.filter(call => call.name === lease.accountName && call.action === 'delete').length, 1)
+    assert.is(
+      world.target.calls.filter(call => call.name === lease.accountName && call.action === 'delete').length, 1
+    )
     const [endings] = await world.rows(`select count(*)::int as n from lease_event
       where hold = '${lease.holdId}' and kind in ('released', 'revoked', 'expired')`)
     assert.is(endings?.n, 1)
@@ -236,7 +254,9 @@ promise('a node that cannot reach the store cuts its own sessions before others 
   const one = await world.node('one', {
     limits: { ...shortLimits, tickMs: 20, beatMs: 50, nodeTtlMs: 1500, nodeMarginMs: 700 },
     through: store => new Proxy(store, {
-      get: (real, verb: keyof typeof store) => away ? () => Promise.reject(new Error('partition')) : real[verb]
+      get: (
+        real, verb: keyof typeof store
+      ) => away ? () => Promise.reject(new Error('partition')) : real[verb]
     })
   })
   const two = await world.node('two', { limits: { ...shortLimits, nodeTtlMs: 1500, beatMs: 50 } })
@@ -244,7 +264,9 @@ promise('a node that cannot reach the store cuts its own sessions before others 
   await new Promise(resolve => setTimeout(resolve, 200))
   away = true
   let existsAtCut = false
-  lease.signal.addEventListener('abort', () => { existsAtCut = world.target.accounts.get(lease.accountName) !== undefined })
+  lease.signal.addEventListener(
+    'abort', () => { existsAtCut = world.target.accounts.get(lease.accountName) !== undefined }
+  )
   await until('cut', () => lease.signal.aborted)
   assert.is(existsAtCut, true, 'the session was cut before its account was removed')
   assert.equal(one.cut.map(each => each.session), ['s1'])
@@ -257,7 +279,9 @@ promise('a node alone keeps its sessions while the store is away', async world =
   const { ledger, cut } = await world.node('one', {
     limits: { ...shortLimits, tickMs: 10, beatMs: 20, nodeTtlMs: 300, nodeMarginMs: 200 },
     through: store => new Proxy(store, {
-      get: (real, verb: keyof typeof store) => away ? () => Promise.reject(new Error('the store is away')) : real[verb]
+      get: (
+        real, verb: keyof typeof store
+      ) => away ? () => Promise.reject(new Error('the store is away')) : real[verb]
     })
   })
   const lease = await ledger.issue(request())

@@ -1,10 +1,13 @@
-// Shared accounts (enable-disable): on exactly while somebody holds them, on any node; the last one switches off, the
-// next one on again with a new secret; a closing that comes late never ends a newer session. On both stores.
+// Shared accounts (enable-disable): on exactly while somebody holds them, on any node; the last one switches
+// off, the next one on again with a new secret; a closing that comes late never ends a newer session. On both
+// stores.
 // deadline: 180 s
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { createGate } from './peers/lease-target.ts'
-import { codeOf, openStore, openWorld, request, shortLimits, stateOf, stillLimits, until } from './peers/lease-world.ts'
+import {
+  codeOf, openStore, openWorld, request, shortLimits, stateOf, stillLimits, until
+} from './peers/lease-world.ts'
 import type { StoreKind, World } from './peers/lease-world.ts'
 
 function passwordOf(lease: { inject: { kind: string } }): string {
@@ -55,7 +58,9 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
     const nodes = [await world.node('one'), await world.node('two')]
     for (let round = 0; round < 3; round++) {
       const issued = await Promise.all(Array.from({ length: 24 }, (_, number) =>
-        nodes[number % 2]?.ledger.issue(request('enable', { owner: { kind: 'session', id: `s${round}-${number}` } }))))
+        nodes[number % 2]?.ledger.issue(
+          request('enable', { owner: { kind: 'session', id: `s${round}-${number}` } })
+        )))
       assert.is(new Set(issued.map(lease => lease === undefined ? '' : passwordOf(lease))).size, 1)
       await Promise.all(issued.map(async (lease, number) => {
         for (let step = 0; step < number % 5; step++) await Promise.resolve()
@@ -109,7 +114,9 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
   })
 
   promise('who waits too long hears so, and leaves nothing behind', async world => {
-    const { ledger } = await world.node('one', { limits: { ...shortLimits, claimMs: 30_000, joinWaitMs: 200, releaseWaitMs: 20 } })
+    const { ledger } = await world.node(
+      'one', { limits: { ...shortLimits, claimMs: 30_000, joinWaitMs: 200, releaseWaitMs: 20 } }
+    )
     const first = await ledger.issue(request('enable'))
     const gate = createGate()
     world.target.gate = ({ action }) => action === 'disable' ? gate.wait() : undefined
@@ -124,7 +131,9 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
   promise('an account whose switching-off is stuck is taken over by the next session', async world => {
     const { ledger } = await world.node('one', { limits: { ...stillLimits } })
     const first = await ledger.issue(request('enable'))
-    world.target.mood = ({ action }) => action === 'disable' ? { do: 'refuse', error: 'permission denied' } : { do: 'obey' }
+    world.target.mood = ({ action }) => action === 'disable' ? {
+      do: 'refuse', error: 'permission denied'
+    } : { do: 'obey' }
     await first.release('session ended')
     assert.is(await stateOf(world, first.accountId), 'stuck')
     const second = await ledger.issue(request('enable'))
@@ -138,18 +147,28 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
   promise('a refused switching-on fails that session, and the next one tries by itself', async world => {
     const { ledger } = await world.node('one')
     let refusals = 1
-    world.target.mood = ({ action }) => action === 'enable' && refusals-- > 0 ? { do: 'refuse', error: 'no' } : { do: 'obey' }
-    const [first, second] = await Promise.allSettled([ledger.issue(request('enable')), ledger.issue(request('enable'))])
-    const codes = [first, second].map(each => each.status === 'fulfilled' ? 'issued' : (each.reason as { code: string }).code)
+    world.target.mood = ({ action }) => action === 'enable' && refusals-- > 0 ? {
+      do: 'refuse', error: 'no'
+    } : { do: 'obey' }
+    const [first, second] = await Promise.allSettled(
+      [ledger.issue(request('enable')), ledger.issue(request('enable'))]
+    )
+    const codes = [first, second].map(
+      each => each.status === 'fulfilled' ? 'issued' : (each.reason as { code: string }).code
+    )
     assert.equal(codes.sort(), ['hook-failed', 'issued'])
-    for (const each of [first, second]) if (each.status === 'fulfilled') await each.value.release('session ended')
+    for (const each of [first, second]) {
+      if (each.status === 'fulfilled') await each.value.release('session ended')
+    }
     assert.equal(world.target.usable(), [])
   })
 
   promise('a shared account may not take the name of one that we made', async world => {
     const { ledger } = await world.node('one')
     await using made = await ledger.issue(request())
-    assert.is(await codeOf(ledger.issue(request('enable', { accountName: made.accountName }))), 'account-conflict')
+    assert.is(
+      await codeOf(ledger.issue(request('enable', { accountName: made.accountName }))), 'account-conflict'
+    )
     assert.is(world.target.count('enable'), 0)
   })
 
@@ -189,7 +208,9 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
     const second = await two.ledger.issue(request('enable'))
     await one.ledger.stop()
     const again = await world.node('one')
-    await until('its hold is released', async () => (await again.ledger.show(first.holdId))?.holdState === 'released')
+    await until(
+      'its hold is released', async () => (await again.ledger.show(first.holdId))?.holdState === 'released'
+    )
     await again.ledger.idle()
     assert.equal(world.target.usable(), ['deploy'])
     await second.release('session ended')

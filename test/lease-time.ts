@@ -1,6 +1,6 @@
-// Time and leases: what ends when, whatever clocks do. Expiry is the store's to decide and the node's to enforce: each
-// node counts what is left on its own monotonic clock, so that neither a wall clock that jumps nor a store that does not
-// answer prolongs a session. On both stores.
+// Time and leases: what ends when, whatever clocks do. Expiry is the store's to decide and the node's to
+// enforce: each node counts what is left on its own monotonic clock, so that neither a wall clock that jumps
+// nor a store that does not answer prolongs a session. On both stores.
 // deadline: 120 s
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -23,7 +23,9 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
   promise('a lease of one second is cut and its account gone within five', async world => {
     const { ledger, cut } = await world.node('one', { limits: {} })
     const startedMs = performance.now()
-    const lease = await ledger.issue(request('create', { ttlSeconds: 1, maxTtlSeconds: 1, owner: { kind: 'session', id: 's1' } }))
+    const lease = await ledger.issue(
+      request('create', { ttlSeconds: 1, maxTtlSeconds: 1, owner: { kind: 'session', id: 's1' } })
+    )
     await until('cut', () => lease.signal.aborted)
     const tookMs = performance.now() - startedMs
     assert.ok(tookMs >= 900 && tookMs < 6000, `${tookMs} ms`)
@@ -96,7 +98,9 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
       limits: { ...shortLimits, expiryAskMs: 200 },
       // A store that says nothing at all, not even no.
       through: store => new Proxy(store, {
-        get: (real, verb: keyof typeof store) => away ? () => new Promise(resolve => { waiting.push(resolve as () => void) }) : real[verb]
+        get: (real, verb: keyof typeof store) => away ? () => new Promise(
+          resolve => { waiting.push(resolve as () => void) }
+        ) : real[verb]
       })
     })
     const waiting: (() => void)[] = []

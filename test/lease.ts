@@ -1,6 +1,7 @@
-// The life of one lease, on both stores: intent, account, hold, removal, proof. The target (test/peers/lease-target.ts)
-// refuses, lies, hangs and loses answers on command; what must never happen is an account that nobody will remove, or a
-// credential that was handed out for an account that the books do not call active.
+// The life of one lease, on both stores: intent, account, hold, removal, proof. The target
+// (test/peers/lease-target.ts) refuses, lies, hangs and loses answers on command; what must never happen is
+// an account that nobody will remove, or a credential that was handed out for an account that the books do
+// not call active.
 // deadline: 240 s
 import { createHash } from 'node:crypto'
 import { test } from 'uvu'
@@ -150,7 +151,9 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
 
   promise('accounts of a target that was away go as soon as it is back, all of them', async world => {
     // The back-off alone would come back in minutes.
-    const { ledger } = await world.node('one', { limits: { retry: { baseMs: 600_000, capMs: 600_000 }, probeMs: 100, tickMs: 50 } })
+    const { ledger } = await world.node(
+      'one', { limits: { retry: { baseMs: 600_000, capMs: 600_000 }, probeMs: 100, tickMs: 50 } }
+    )
     const leases = []
     for (let count = 0; count < 5; count++) leases.push(await ledger.issue(request()))
     world.target.away = true
@@ -160,7 +163,9 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
     world.target.away = false
     await until('all gone', async () => (await ledger.gauges()).accounts.unreachable === undefined && world.target.accounts.names().length === 0)
     await ledger.idle()
-    assert.equal((await world.rows('select distinct state from account')).map(row => row.state), ['proved-gone'])
+    assert.equal(
+      (await world.rows('select distinct state from account')).map(row => row.state), ['proved-gone']
+    )
   })
 
   promise('the closing hook is the one of the version that the lease opened with', async world => {
@@ -198,7 +203,9 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
     ask.spec.variables.username = 'somebody_else'
     await using lease = await ledger.issue(ask)
     const { variables } = world.target.effects[0]?.work ?? {}
-    assert.equal([variables?.username, variables?.account_id, variables?.epoch], [lease.accountName, lease.accountId, 1])
+    assert.equal(
+      [variables?.username, variables?.account_id, variables?.epoch], [lease.accountName, lease.accountId, 1]
+    )
     const aliveMs = Date.parse(String(variables?.expires_at)) - lease.expiresAt.getTime()
     assert.is(Math.round(aliveMs / 1000), 540 + 900)
   })
@@ -238,7 +245,9 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
     let away = false
     const { ledger } = await world.node('one', {
       limits: stillLimits,
-      through: store => ({ ...store, end: ask => away ? Promise.reject(new Error('the store is away')) : store.end(ask) })
+      through: store => (
+        { ...store, end: ask => away ? Promise.reject(new Error('the store is away')) : store.end(ask) }
+      )
     })
     const lease = await ledger.issue(request())
     away = true
@@ -256,7 +265,9 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
     const { ledger } = await world.node('one', {
       limits: stillLimits,
       through: store => ({
-        ...store, settle: (...all) => away ? Promise.reject(new Error('the store is away')) : store.settle(...all)
+        ...store, settle: (...all) => away ? Promise.reject(
+          new Error('the store is away')
+        ) : store.settle(...all)
       })
     })
     away = true
@@ -288,19 +299,28 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
 
   promise('one target that hangs does not hold up the removals of another', async world => {
     const gate = createGate()
-    const { ledger } = await world.node('one', { limits: { releaseWaitMs: 50, perTarget: 2, inAll: 8, tickMs: 20 } })
-    world.target.gate = ({ action, work }) => action === 'delete' && work.spec.target.name === 'slow' ? gate.wait() : undefined
+    const { ledger } = await world.node(
+      'one', { limits: { releaseWaitMs: 50, perTarget: 2, inAll: 8, tickMs: 20 } }
+    )
+    world.target.gate = (
+      { action, work }
+    ) => action === 'delete' && work.spec.target.name === 'slow' ? gate.wait() : undefined
     const slow = request()
     slow.spec.target.name = 'slow'
     const stuck: Lease[] = []
     for (let count = 0; count < 4; count++) {
-      stuck.push(await ledger.issue({ ...slow, target: 'slow', ttlSeconds: 1, owner: { kind: 'user', id: 'bob' } }))
+      stuck.push(
+        await ledger.issue({ ...slow, target: 'slow', ttlSeconds: 1, owner: { kind: 'user', id: 'bob' } })
+      )
     }
     const quick: Lease[] = []
     for (let count = 0; count < 4; count++) {
       quick.push(await ledger.issue(request('create', { ttlSeconds: 1, owner: { kind: 'user', id: 'bob' } })))
     }
-    await until('the quick ones are gone', () => quick.every(lease => world.target.accounts.get(lease.accountName) === undefined))
+    await until(
+      'the quick ones are gone',
+      () => quick.every(lease => world.target.accounts.get(lease.accountName) === undefined)
+    )
     assert.is(stuck.filter(lease => world.target.accounts.get(lease.accountName) !== undefined).length, 4)
     gate.open()
     await until('all gone', () => world.target.accounts.names().length === 0)
@@ -309,11 +329,15 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
   promise('what the ledger knows of a name says whether anybody wants it, and reaping removes it again', async world => {
     const { ledger } = await world.node('one')
     const lease = await ledger.issue(request())
-    assert.equal((await ledger.known('orders', [lease.accountName, 'stranger'])).map(each => [each.name, each.wanted]),
+    assert.equal((
+      await ledger.known('orders', [lease.accountName, 'stranger'])
+    ).map(each => [each.name, each.wanted]),
       [[lease.accountName, true]])
     await lease.release('session ended')
     // A store that was restored from a backup, or an effect that landed very late.
-    world.target.accounts.set(lease.accountName, { accountId: lease.accountId, epoch: 1, enabled: true, verifier: '', expiresAt: '' })
+    world.target.accounts.set(
+      lease.accountName, { accountId: lease.accountId, epoch: 1, enabled: true, verifier: '', expiresAt: '' }
+    )
     assert.is((await ledger.known('orders', [lease.accountName]))[0]?.wanted, false)
     assert.is(await ledger.reap(lease.accountId, 'carol'), true)
     await until('gone again', () => world.target.accounts.names().length === 0)
@@ -336,7 +360,9 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
   promise('what still needs a target or a credential is named', async world => {
     const { ledger } = await world.node('one')
     const lease = await ledger.issue(request())
-    assert.equal(await ledger.dependants('target', 'orders'), [`account ${lease.accountName} on orders is active`])
+    assert.equal(
+      await ledger.dependants('target', 'orders'), [`account ${lease.accountName} on orders is active`]
+    )
     assert.is((await ledger.dependants('credential', 'admin')).length, 1)
     await lease.release('session ended')
     assert.equal(await ledger.dependants('target', 'orders'), [])
@@ -371,7 +397,9 @@ test('a target that keeps a request for ever is an answer that was lost', async 
   const target = new LeaseTarget()
   target.mood = () => ({ do: 'lose-request' })
   assert.is((await target.run({
-    ...request(), account: { name: 'x', accountId: 'x', epoch: 1, kind: 'create' }, claimEndsMs: Infinity, variables: {},
+    ...request(), account: {
+      name: 'x', accountId: 'x', epoch: 1, kind: 'create'
+    }, claimEndsMs: Infinity, variables: {},
     template: request().spec.open, inject: undefined, own: undefined
   })).state, 'unknown')
 })

@@ -208,7 +208,8 @@ test('TLS at once needs the ALPN protocol of PostgreSQL', async () => {
   const late = await rawClient(front.port)
   late.send(packet(80877104))
   await late.byte()
-  await assert.rejects(() => late.speakTls(['postgresql']))
+  const spoke = await late.speakTls(['postgresql']).then(() => true, () => false)
+  assert.not.ok(spoke)
 })
 
 test('junk in the place of a TLS handshake closes the connection and harms nobody', async () => {
@@ -280,7 +281,8 @@ test('an unknown user and a wrong password are the same to whoever asks', async 
 test('nothing of all this reached the target, and nobody is left in the house', async () => {
   assert.is(target.connections.length, 0)
   assert.is(target.cancels.length, 0)
-  await new Promise(resolve => setTimeout(resolve, 50))
+  // Sockets close in their own time; the runner's deadline is the limit.
+  while (front.listener.stats().connections > 0) await new Promise(resolve => setImmediate(resolve))
   assert.equal(front.listener.stats(), { connections: 0, unauthenticated: 0, cancelKeys: 0 })
   assert.ok(front.endings.every(ending => ending.how === 'cut'))
 })

@@ -57,7 +57,7 @@ export const actionsOf: Readonly<Record<JitType, readonly [Action, Action]>> = {
 // A JIT session without a limit of its own ends after a working day (J13).
 export const defaultJitSessionSeconds = 28_800
 /** Prefix of minted account names, in front of seven digits (J5). */
-export const defaultNamePrefix = 'sally_'
+export const defaultNamePrefix = 'jit_'
 // Names that the audit uses for ourselves.
 const reservedUserNames = ['local', 'system', 'first-admin']
 // Longer texts are no names, addresses or passwords of people.

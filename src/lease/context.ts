@@ -1,10 +1,11 @@
-// What the parts of the ledger share: the ports, the process's identity, the leases that are alive here, and what is
-// still owed to a store that did not answer. Nothing in here decides anything.
+// What the parts of the ledger share: the ports, the process's identity, the leases that are alive here, and
+// what is still owed to a store that did not answer. Nothing in here decides anything.
 import type { Clock } from '../clock.ts'
 import type { SallyportError } from '../errors.ts'
 import type { LedgerLimits } from './limits.ts'
 import type {
-  AccountKind, AccountSpec, AuditSink, Claim, Claimant, Hooks, LedgerLog, LedgerStore, Owner, ReceiptSigner, SecretBox,
+  AccountKind, AccountSpec, AuditSink, Claim, Claimant, Hooks, LedgerLog, LedgerStore, Owner, ReceiptSigner,
+  SecretBox, 
   Sessions
 } from './ports.ts'
 
@@ -31,6 +32,8 @@ export interface IssueRequest {
   kind: AccountKind
   /** enable: the standing account. create: drawn by `mintName`. */
   accountName?: string | undefined
+  /** create: what `mintName` draws from; its own default when absent. */
+  namePattern?: string | undefined
   spec: AccountSpec
   /** Name of the lease; the credential's when absent (S2). */
   name?: string | undefined

@@ -1,7 +1,7 @@
-// Issuing: the intent is durable before the first byte goes to the target, the effect follows, its outcome counts only
-// for the epoch that it was claimed with. Nothing is handed out unless the store has said `active`. A refusal is undone
-// at once; a lost answer means "perhaps done"; whatever goes wrong here, the account is on the books with a claim that
-// lapses, so that somebody will look.
+// Issuing: the intent is durable before the first byte goes to the target, the effect follows, its outcome
+// counts only for the epoch that it was claimed with. Nothing is handed out unless the store has said
+// `active`. A refusal is undone at once; a lost answer means "perhaps done"; whatever goes wrong here, the
+// account is on the books with a claim that lapses, so that somebody will look.
 import { randomUUID } from 'node:crypto'
 import { sleep } from '../clock.ts'
 import { SallyportError, asSallyportError } from '../errors.ts'
@@ -38,20 +38,29 @@ interface Opening {
   claimEndsMs: number
 }
 
-/** @throws SallyportError: `store-unavailable`, `hook-failed`, `hook-timeout`, `account-conflict`, `lease-lost` … */
+/**
+ * @throws SallyportError: `store-unavailable`, `hook-failed`, `hook-timeout`, `account-conflict`,
+ * `lease-lost` …
+ */
 export async function issue(context: Context, remover: Remover, request: IssueRequest): Promise<Issued> {
   const problems = requestProblems(request)
   if (problems.length > 0) throw new SallyportError('invalid', { detail: 'lease', problems })
-  return request.kind === 'create' ? issueNew(context, remover, request) : issueShared(context, remover, request)
+  return request.kind === 'create' ? issueNew(
+    context, remover, request
+  ) : issueShared(context, remover, request)
 }
 
 function requestProblems({ ttlSeconds, maxTtlSeconds, kind, accountName }: IssueRequest): readonly string[] {
   const problems: string[] = []
-  if (!Number.isSafeInteger(ttlSeconds) || ttlSeconds <= 0) problems.push('ttlSeconds: must be a positive whole number')
+  if (!Number.isSafeInteger(ttlSeconds) || ttlSeconds <= 0) {
+    problems.push('ttlSeconds: must be a positive whole number')
+  }
   if (!Number.isSafeInteger(maxTtlSeconds) || maxTtlSeconds < ttlSeconds) {
     problems.push('maxTtlSeconds: must be a whole number, not below ttlSeconds')
   }
-  if (kind === 'enable' && accountName === undefined) problems.push('accountName: enable-disable needs the account')
+  if (kind === 'enable' && accountName === undefined) {
+    problems.push('accountName: enable-disable needs the account')
+  }
   return problems
 }
 
@@ -80,7 +89,9 @@ async function issueNew(context: Context, remover: Remover, request: IssueReques
     const { accountId, epoch, term } = intended
     return open(context, remover, { request, intent, claimant, accountId, epoch, term, claimEndsMs }, minted)
   }
-  throw new SallyportError('hook-failed', { detail: `no new account name was found in ${limits.namesMax} attempts` })
+  throw new SallyportError(
+    'hook-failed', { detail: `no new account name was found in ${limits.namesMax} attempts` }
+  )
 }
 
 // The event and the rows must both be durable before the target hears anything; neither needs the other.
@@ -89,13 +100,17 @@ async function writeIntent(context: Context, intent: Intent): Promise<Intended> 
   const [rows, event] = await Promise.allSettled([store.intend(intent), auditIntent(context, intent)])
   if (rows.status === 'fulfilled' && event.status === 'fulfilled') return rows.value
   const { holdId, accountId, claimant } = intent
-  context.debts.add(() => abandon(context, undefined, { accountId, epoch: 1, holdId, claimant }, 'the intent failed', true))
+  context.debts.add(
+    () => abandon(context, undefined, { accountId, epoch: 1, holdId, claimant }, 'the intent failed', true)
+  )
   const reason: unknown = rows.status === 'rejected' ? rows.reason : event.status === 'rejected' && event.reason
   throw asSallyportError(reason, 'store-unavailable')
 }
 
 function auditIntent({ options: { audit } }: Context, intent: Intent): Promise<void> {
-  const { accountId, accountName, actor, target, credential, owner, holdId, kind, spec: { open: on, close: off } } = intent
+  const {
+    accountId, accountName, actor, target, credential, owner, holdId, kind, spec: { open: on, close: off }
+  } = intent
   return audit.append('account.intended', actor, accountId, {
     account: accountName, target, credential, kind, lease: holdId, owner: `${owner.kind} ${owner.id}`,
     open: `${on.id} v${on.version}`, close: `${off.id} v${off.version}`
@@ -121,7 +136,9 @@ async function issueShared(context: Context, remover: Remover, request: IssueReq
         case 'claimed': {
           const { accountId, epoch, term } = joined
           const claimEndsMs = asOfMs + intent.claimMs
-          return await open(context, remover, { request, intent, claimant, accountId, epoch, term, claimEndsMs },
+          return await open(context, remover, {
+            request, intent, claimant, accountId, epoch, term, claimEndsMs
+          },
             hooks.mint(request.spec.plugin))
         }
         case 'joined': {
@@ -131,14 +148,22 @@ async function issueShared(context: Context, remover: Remover, request: IssueReq
         }
         case 'wait':
           if (clock.monotonicMs() > giveUpMs) {
-            throw new SallyportError('hook-timeout', { detail: 'the shared account is being switched on or off' })
+            throw new SallyportError(
+              'hook-timeout', { detail: 'the shared account is being switched on or off' }
+            )
           }
           if (round === 0) request.tell(`waiting for account ${intent.accountName} on ${request.target}`)
-          await sleep(clock, Math.min(limits.joinPollMs * 2 ** Math.min(round, 4), giveUpMs - clock.monotonicMs() + 1))
+          await sleep(
+            clock, Math.min(limits.joinPollMs * 2 ** Math.min(round, 4), giveUpMs - clock.monotonicMs() + 1)
+          )
           continue
-        case 'withdrawn': throw new SallyportError('lease-lost', { detail: 'the lease was ended while it waited' })
+        case 'withdrawn': throw new SallyportError(
+          'lease-lost', { detail: 'the lease was ended while it waited' }
+        )
         case 'name-taken':
-          throw new SallyportError('account-conflict', { detail: `${intent.accountName} is one that we made and removed` })
+          throw new SallyportError(
+            'account-conflict', { detail: `${intent.accountName} is one that we made and removed` }
+          )
         case 'fenced': throw nodeFenced()
       }
     }
@@ -150,12 +175,16 @@ async function issueShared(context: Context, remover: Remover, request: IssueReq
 }
 
 async function keptSecret({ options: { secrets } }: Context, id: string | undefined): Promise<Injectable> {
-  if (id === undefined) throw new SallyportError('seal-broken', { detail: 'a shared account is on without a kept secret' })
+  if (id === undefined) {
+    throw new SallyportError('seal-broken', { detail: 'a shared account is on without a kept secret' })
+  }
   return unpack(await secrets.open(id)).inject
 }
 
 function nodeFenced(): SallyportError {
-  return new SallyportError('store-unavailable', { detail: 'this node was declared dead and is registering anew' })
+  return new SallyportError(
+    'store-unavailable', { detail: 'this node was declared dead and is registering anew' }
+  )
 }
 
 // ---- the effect and its outcome
@@ -172,7 +201,9 @@ async function open(context: Context, remover: Remover, opening: Opening, minted
   return handOut(context, remover, opening, minted)
 }
 
-async function handOut(context: Context, remover: Remover, opening: Opening, minted: Minted): Promise<Issued> {
+async function handOut(
+  context: Context, remover: Remover, opening: Opening, minted: Minted
+): Promise<Issued> {
   const { options: { store, secrets, clock }, limits } = context
   const { request, intent, claimant, accountId, epoch } = opening
   const { holdId, kind, claimMs, accountName } = intent
@@ -183,7 +214,9 @@ async function handOut(context: Context, remover: Remover, opening: Opening, min
     const terms = { claimMs, reassertMs: limits.lateCheckMs, shared, secret }
     const settled = await store.settle(claimant, accountId, epoch, holdId, terms)
     if (settled.state === 'active') {
-      return { request, holdId, accountId, accountName, epoch, inject: minted.inject, term: settled.term, asOfMs }
+      return {
+        request, holdId, accountId, accountName, epoch, inject: minted.inject, term: settled.term, asOfMs
+      }
     }
     if (secret !== undefined) await secrets.forget(secret).catch(() => {})
     if (settled.state === 'fenced') {
@@ -196,7 +229,9 @@ async function handOut(context: Context, remover: Remover, opening: Opening, min
     owe(context, remover, opening, 'the outcome could not be written', false)
     throw asSallyportError(thrown, 'store-unavailable')
   }
-  throw new SallyportError('lease-lost', { detail: 'the lease was ended or overtaken while its account was prepared' })
+  throw new SallyportError(
+    'lease-lost', { detail: 'the lease was ended or overtaken while its account was prepared' }
+  )
 }
 
 /** Undoes what a failed hook may have left; returns what to throw. */
@@ -239,19 +274,30 @@ function owe(context: Context, remover: Remover, opening: Opening, why: string, 
   context.debts.add(() => abandon(context, remover, { accountId, epoch, claimant, holdId }, why, untouched))
 }
 
-/** Takes an opening back whose last word from the store is unknown: it may be anything from not written to active. */
+/**
+ * Takes an opening back whose last word from the store is unknown: it may be anything from not written to
+ * active.
+ */
 async function abandon(
-  context: Context, remover: Remover | undefined, { accountId, epoch, holdId, claimant }: Abandoned, why: string,
+  context: Context, remover: Remover | undefined, {
+    accountId, epoch, holdId, claimant
+  }: Abandoned, why: string,
   untouched: boolean
 ): Promise<void> {
   const { options: { store, clock }, limits: { claimMs } } = context
   const claimEndsMs = clock.monotonicMs() + claimMs
-  const claim = await store.fail(claimant, accountId, epoch, holdId, { claimMs, untouched, late: false, error: why })
+  const claim = await store.fail(
+    claimant, accountId, epoch, holdId, { claimMs, untouched, late: false, error: why }
+  )
   const ended = claim === undefined
-    ? await store.end({ holdId, shared: true, as: 'failed', actor: 'system', detail: { why }, claimant, claimMs })
+    ? await store.end(
+      { holdId, shared: true, as: 'failed', actor: 'system', detail: { why }, claimant, claimMs }
+    )
     : undefined
   const last = claim ?? ended?.claim
-  if (last !== undefined && remover !== undefined) void remover.start('remove', { claim: last, claimant, claimEndsMs })
+  if (last !== undefined && remover !== undefined) {
+    void remover.start('remove', { claim: last, claimant, claimEndsMs })
+  }
 }
 
 async function endOrOwe(

@@ -1,8 +1,9 @@
-// The janitor: what happens without anybody asking. Every second it looks at the worklist: leases past their expiry,
-// removals that are due, openers that died. Every few seconds it says that this node is alive and takes over from nodes
-// that are not. Beside it runs a guard that never waits for the store: it cuts what is past its time on this node's own
-// monotonic clock, and everything when this node may have been declared dead. No lease has a timer of its own: a
-// thirty-day timer would overflow, and a timer dies with its process.
+// The janitor: what happens without anybody asking. Every second it looks at the worklist: leases past their
+// expiry, removals that are due, openers that died. Every few seconds it says that this node is alive and
+// takes over from nodes that are not. Beside it runs a guard that never waits for the store: it cuts what is
+// past its time on this node's own monotonic clock, and everything when this node may have been declared
+// dead. No lease has a timer of its own: a thirty-day timer would overflow, and a timer dies with its
+// process.
 import { randomUUID } from 'node:crypto'
 import type { Cancel } from '../clock.ts'
 import { SallyportError, asSallyportError } from '../errors.ts'
@@ -112,14 +113,16 @@ async function register(context: Context): Promise<void> {
   context.beatingSinceMs = asOfMs
 }
 
-// Nobody is declared dead by a node that itself could not reach the store a moment ago: after an outage of the store
-// all nodes are late, and each must have the time to say that it lives.
+// Nobody is declared dead by a node that itself could not reach the store a moment ago: after an outage of
+// the store all nodes are late, and each must have the time to say that it lives.
 async function beatOnce(context: Context): Promise<boolean> {
   const { options: { store, clock, log }, limits: { nodeTtlMs } } = context
   const asOfMs = clock.monotonicMs()
   const declare = asOfMs - context.beatingSinceMs >= nodeTtlMs
   try {
-    const { alive, peers, declared } = await store.beat({ claimant: context.claimant, ttlMs: nodeTtlMs, declare })
+    const { alive, peers, declared } = await store.beat(
+      { claimant: context.claimant, ttlMs: nodeTtlMs, declare }
+    )
     if (!alive) {
       await beginAnew(context)
       return false
@@ -128,7 +131,9 @@ async function beatOnce(context: Context): Promise<boolean> {
     context.beatenMs = asOfMs
     context.peers = peers
     for (const node of declared) {
-      log.warn({ node }, 'ledger: a node was declared dead; its sessions are over and their accounts are removed')
+      log.warn(
+        { node }, 'ledger: a node was declared dead; its sessions are over and their accounts are removed'
+      )
       await context.options.audit.append('node.dead', 'system', node, {})
     }
     await sweepAll(context)
@@ -142,7 +147,9 @@ async function beatOnce(context: Context): Promise<boolean> {
 
 /** Another node declared this one dead: nothing of the old boot counts any more. */
 async function beginAnew(context: Context): Promise<void> {
-  context.options.log.error({ node: context.options.node }, 'ledger: this node was declared dead; its sessions are cut')
+  context.options.log.error(
+    { node: context.options.node }, 'ledger: this node was declared dead; its sessions are cut'
+  )
   cutAll(context, 'this node was declared dead')
   await register(context)
   await sweepAll(context)
@@ -157,8 +164,8 @@ async function sweepAll(context: Context): Promise<void> {
   }
 }
 
-// While the store is away the first debt says so and the others wait with it; one that fails in any other way would
-// fail for ever, and its account has a claim that lapses.
+// While the store is away the first debt says so and the others wait with it; one that fails in any other way
+// would fail for ever, and its account has a claim that lapses.
 async function payDebts(context: Context): Promise<void> {
   for (const debt of [...context.debts]) {
     try {
@@ -214,7 +221,9 @@ function guard(context: Context, remover: Remover): void {
   const nowMs = clock.monotonicMs()
   // Alone, there is nobody who could have taken over: the sessions go on while the store is away (F13).
   if (context.peers > 0 && context.local.size > 0 && nowMs - context.beatenMs > nodeTtlMs - nodeMarginMs) {
-    log.error({ sessions: context.local.size }, 'ledger: this node is cut off from the store; its sessions are cut')
+    log.error(
+      { sessions: context.local.size }, 'ledger: this node is cut off from the store; its sessions are cut'
+    )
     cutAll(context, 'this node could not reach the store and others may take over')
   }
   for (const lease of context.local.values()) {
@@ -222,8 +231,8 @@ function guard(context: Context, remover: Remover): void {
   }
 }
 
-// The store is asked, since another node may have renewed the lease; its clock is not: by this node's monotonic clock
-// the time is up, and a wall clock that was set back does not prolong anything (F19).
+// The store is asked, since another node may have renewed the lease; its clock is not: by this node's
+// monotonic clock the time is up, and a wall clock that was set back does not prolong anything (F19).
 async function timeIsUp(context: Context, remover: Remover, lease: LocalLease): Promise<void> {
   const { options: { store, clock }, limits, claimant } = context
   lease.asking = true
@@ -251,7 +260,9 @@ async function timeIsUp(context: Context, remover: Remover, lease: LocalLease): 
 }
 
 function cutAll(context: Context, detail: string): void {
-  for (const id of [...context.local.keys()]) cutLease(context, id, new SallyportError('lease-lost', { detail }))
+  for (const id of [...context.local.keys()]) {
+    cutLease(context, id, new SallyportError('lease-lost', { detail }))
+  }
 }
 
 function complain({ options: { log }, stopped }: Context, message: string, thrown: unknown): void {

@@ -1,11 +1,13 @@
-// The secret of a shared account, while it is on: a second session joins with it, without a hook. Here it is put into
-// one text for the sealed store and read back; nowhere else in this room is a secret's value seen.
+// The secret of a shared account, while it is on: a second session joins with it, without a hook. Here it is
+// put into one text for the sealed store and read back; nowhere else in this room is a secret's value seen.
 import { SallyportError } from '../errors.ts'
 import type { Injectable, Minted } from '../jit/plugin.ts'
 import { Secret } from '../secret.ts'
 
 interface Kept {
-  inject: { kind: 'password', password: string } | { kind: 'scram-keys', clientKey: string, serverKey: string }
+  inject: { kind: 'password', password: string } | {
+    kind: 'scram-keys', clientKey: string, serverKey: string
+  }
   variables: Record<string, string>
 }
 
@@ -26,7 +28,9 @@ export function unpack(packed: Secret<string>): Minted {
     const { inject, variables } = JSON.parse(packed.expose()) as Kept
     return {
       inject: restored(inject),
-      variables: Object.fromEntries(Object.entries(variables).map(([name, value]) => [name, new Secret(value)]))
+      variables: Object.fromEntries(
+        Object.entries(variables).map(([name, value]) => [name, new Secret(value)])
+      )
     }
   } catch {
     // The error of the parser would quote the text.

@@ -1,7 +1,8 @@
-// The ledger: every account that Sallyport makes or switches on, from the intent to the proof that it is gone. The
-// account is the saga, a lease is a hold on it, and the wanted state is derived from live holds, never counted: an
-// account is wanted exactly while one exists. issue, release, renew and revoke are the four verbs; the janitor does the
-// rest. What is written here survives this process; what was not written has not been sent.
+// The ledger: every account that Sallyport makes or switches on, from the intent to the proof that it is
+// gone. The account is the saga, a lease is a hold on it, and the wanted state is derived from live holds,
+// never counted: an account is wanted exactly while one exists. issue, release, renew and revoke are the four
+// verbs; the janitor does the rest. What is written here survives this process; what was not written has not
+// been sent.
 import { SallyportError } from '../errors.ts'
 import type { Injectable } from '../jit/plugin.ts'
 import { cutLease, waitAtMost } from './context.ts'
@@ -16,6 +17,8 @@ import type {
 } from './ports.ts'
 import { createRemover, hookWork, runHook } from './remove.ts'
 import type { Remover } from './remove.ts'
+import { renewal } from './renew.ts'
+import { asked, shown } from './view.ts'
 
 export interface Lease extends AsyncDisposable {
   readonly holdId: string
@@ -25,8 +28,8 @@ export interface Lease extends AsyncDisposable {
   /** As issued; a renewal moves it in the store. */
   readonly expiresAt: Date
   /**
-   * Sessions: aborts with `session-expired` or `lease-lost` when the lease has ended or this node was fenced. Leases of
-   * people and applications outlive the process; theirs never aborts.
+   * Sessions: aborts with `session-expired` or `lease-lost` when the lease has ended or this node was fenced.
+   * Leases of people and applications outlive the process; theirs never aborts.
    */
   readonly signal: AbortSignal
   /** Gives the account back and waits a while for its removal, which goes on in any case. Never throws. */
@@ -34,9 +37,15 @@ export interface Lease extends AsyncDisposable {
 }
 
 export interface Ledger {
-  /** Registers this node under a new boot, takes over from its previous one, begins. Throws `store-unavailable`. */
+  /**
+   * Registers this node under a new boot, takes over from its previous one, begins. Throws
+   * `store-unavailable`.
+   */
   start(): Promise<void>
-  /** Stops; waits up to `waitMs` for removals that are running. Holds stay as they are: the next start takes over. */
+  /**
+   * Stops; waits up to `waitMs` for removals that are running. Holds stay as they are: the next start takes
+   * over.
+   */
   stop(waitMs?: number): Promise<void>
   /**
    * Makes or switches on an account. Throws SallyportError: `invalid`, `store-unavailable`, `shutting-down`,
@@ -54,7 +63,10 @@ export interface Ledger {
   revokeAll(where: { target: string } | { credential: string }, actor: string): Promise<number>
   /** What the ledger knows of names found on a target; names that it never used are absent (F36). */
   known(target: string, names: readonly string[]): Promise<readonly Known[]>
-  /** Has an account removed again that was found on its target though nobody wants it. False when it is unknown. */
+  /**
+   * Has an account removed again that was found on its target though nobody wants it. False when it is
+   * unknown.
+   */
   reap(accountId: string, actor: string): Promise<boolean>
   /** What still needs this target or credential: one sentence each. */
   dependants(kind: 'target' | 'credential', name: string): Promise<readonly string[]>
@@ -92,8 +104,11 @@ export function createLedger(options: LedgerOptions): Ledger {
       await standing(context, janitor)
       return leaseOf(context, remover, await issue(context, remover, request))
     },
-    list: filter => store.list(filter),
-    show: holdId => store.show(holdId),
+    list: async filter => (await store.list(asked(filter))).map(shown),
+    async show(holdId) {
+      const record = await store.show(holdId)
+      return record === undefined ? undefined : shown(record)
+    },
     history: holdId => store.history(holdId),
     renew: (holdId, seconds, actor) => renew(context, holdId, seconds, actor),
     revoke: (holdId, actor) => revoke(context, remover, holdId, actor),
@@ -120,8 +135,8 @@ export function createLedger(options: LedgerOptions): Ledger {
   }
 }
 
-// A process that stood still (or a node that was cut off) may have been declared dead meanwhile: it asks before it
-// begins anything new.
+// A process that stood still (or a node that was cut off) may have been declared dead meanwhile: it asks
+// before it begins anything new.
 async function standing(context: Context, janitor: Janitor): Promise<void> {
   const { options: { clock }, limits: { nodeTtlMs, nodeMarginMs } } = context
   if (context.stopped) throw new SallyportError('shutting-down')
@@ -159,24 +174,32 @@ async function giveBack(context: Context, remover: Remover, issued: Issued, reas
   try {
     await end()
   } catch {
-    // F13: told again when the store is back. The account of a session is wanted by nobody else, so it goes now.
+    // F13: told again when the store is back. The account of a session is wanted by nobody else, so it goes
+    // now.
     context.debts.add(async () => void await end())
     if (kind === 'create') await waitAtMost(clock, removeUnrecorded(context, issued), releaseWaitMs)
   }
   await waitAtMost(clock, remover.running(accountId) ?? Promise.resolve(), releaseWaitMs)
 }
 
-/** The effect without the store: it only makes an account gone sooner that the books will have removed anyway. */
+/**
+ * The effect without the store: it only makes an account gone sooner that the books will have removed anyway.
+ */
 async function removeUnrecorded(context: Context, issued: Issued): Promise<void> {
   const { options: { clock }, limits: { claimMs } } = context
   const { accountId, accountName: name, epoch, request: { spec, kind } } = issued
   const claim = { accountId, name, epoch: epoch + 1, kind, spec }
-  await runHook(context, hookWork({ claim, claimEndsMs: clock.monotonicMs() + claimMs }, 'close', clock.now()))
+  await runHook(
+    context, hookWork({ claim, claimEndsMs: clock.monotonicMs() + claimMs }, 'close', clock.now())
+  )
 }
 
 type Ending = Omit<EndRequest, 'claimant' | 'claimMs' | 'ifExpiresBy'>
 
-/** Ends a hold; begins the removal when it was the last one. True when it ended now. Throws when the store is away. */
+/**
+ * Ends a hold; begins the removal when it was the last one. True when it ended now. Throws when the store is
+ * away.
+ */
 async function endAndRemove(context: Context, remover: Remover, ending: Ending): Promise<boolean> {
   const { options: { store, clock }, limits: { claimMs }, claimant } = context
   const claimEndsMs = clock.monotonicMs() + claimMs
@@ -192,16 +215,21 @@ function begin(remover: Remover, claim: Claim, claimant: Claimant, claimEndsMs: 
 
 async function renew(context: Context, holdId: string, seconds: number, actor: string): Promise<LeaseRow> {
   const { store, audit } = context.options
-  const renewed = await store.renew(holdId, seconds, actor)
+  const renewed = await store.renew(holdId, actor, (lease, nowMs) => renewal(lease, seconds, nowMs))
   if (renewed === undefined) throw new SallyportError('not-found', { detail: `lease ${holdId}` })
-  if (!renewed.renewed) throw new SallyportError('invalid', { detail: renewed.reason, problems: [renewed.reason] })
-  await audit.append('lease.renewed', actor, holdId, { seconds, expiresAt: renewed.term.expiresAt.toISOString() })
-  const row = await store.show(holdId)
-  if (row === undefined) throw new SallyportError('not-found', { detail: `lease ${holdId}` })
-  return row
+  if (!renewed.renewed) {
+    throw new SallyportError('invalid', { detail: renewed.reason, problems: [renewed.reason] })
+  }
+  await audit.append(
+    'lease.renewed', actor, holdId, { seconds, expiresAt: renewed.term.expiresAt.toISOString() }
+  )
+  const record = await store.show(holdId)
+  if (record === undefined) throw new SallyportError('not-found', { detail: `lease ${holdId}` })
+  return shown(record)
 }
 
-// The session is cut first, then the account is removed: a removal alone does not end what is logged in already.
+// The session is cut first, then the account is removed: a removal alone does not end what is logged in
+// already.
 async function revoke(context: Context, remover: Remover, holdId: string, actor: string): Promise<boolean> {
   const { options: { audit, clock, store }, limits: { releaseWaitMs } } = context
   const row = await store.show(holdId)

@@ -1,5 +1,5 @@
-// Every time and number that the ledger keeps to, in one place, with what each rests on. They lean on the limits of
-// hooks (jit/hooks.ts): connecting 5 s, one statement 10 s, one action 30 s, one look 10 s.
+// Every time and number that the ledger keeps to, in one place, with what each rests on. They lean on the
+// limits of hooks (jit/hooks.ts): connecting 5 s, one statement 10 s, one action 30 s, one look 10 s.
 import type { BackoffLimits } from './backoff.ts'
 
 export interface LedgerLimits {

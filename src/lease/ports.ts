@@ -1,15 +1,21 @@
-// What the ledger needs of the other rooms, as interfaces: main.ts hands the doing in. The store's part is a list of
-// atomic moves, each one transaction on the store's own clock; the hooks' part is three verbs towards a target. The
-// ledger trusts neither to be there when an account ends, and nothing here can be made to forget one.
+// What the ledger needs of the other rooms, as interfaces: main.ts hands the doing in. The store's part is a
+// list of atomic moves, each one transaction on the store's own clock; the hooks' part is three verbs towards
+// a target. The ledger trusts neither to be there when an account ends, and nothing here can be made to
+// forget one.
 import type { SallyportError } from '../errors.ts'
 import type { HookResult } from '../jit/hooks.ts'
-import type { AccountRef, Action, Injectable, Minted, TargetAddress, Variables, Verified } from '../jit/plugin.ts'
+import type {
+  AccountRef, Action, Injectable, Minted, TargetAddress, Variables, Verified
+} from '../jit/plugin.ts'
 import type { Secret } from '../secret.ts'
+import type { Renewable, Renewal } from './renew.ts'
 import type { AccountState, HoldState, LeaseStatus } from './states.ts'
 
 export type AccountKind = AccountRef['kind']
 
-/** A template as it was when the account was opened; its later versions do not matter to this account (J11). */
+/**
+ * A template as it was when the account was opened; its later versions do not matter to this account (J11).
+ */
 export interface PinnedTemplate {
   id: string
   version: number
@@ -20,7 +26,10 @@ export interface PinnedTemplate {
   body: string
 }
 
-/** All that removal needs, kept with the account. Holds no secret: the credential that authenticates is a name. */
+/**
+ * All that removal needs, kept with the account. Holds no secret: the credential that authenticates is a
+ * name.
+ */
 export interface AccountSpec {
   plugin: string
   /** Where the target was at issue; used when the target is not declared any more. */
@@ -35,7 +44,10 @@ export interface AccountSpec {
   deadManAt?: string | undefined
 }
 
-/** One hook: where, as whom, on which account. The credential that authenticates is looked up by whoever runs it. */
+/**
+ * One hook: where, as whom, on which account. The credential that authenticates is looked up by whoever runs
+ * it.
+ */
 export interface HookWork {
   spec: AccountSpec
   /** `spec.open` or `spec.close`. */
@@ -44,7 +56,9 @@ export interface HookWork {
   variables: Variables
   /** What will be presented to the target: known to the runner only to keep it out of messages. */
   inject: Injectable | undefined
-  /** The account's own secret, where it is kept (shared accounts), for plugins that enable themselves (J7). */
+  /**
+   * The account's own secret, where it is kept (shared accounts), for plugins that enable themselves (J7).
+   */
   own: Injectable | undefined
   /** Monotonic instant at which the claim on the account lapses: nothing may be begun later. */
   claimEndsMs: number
@@ -94,7 +108,9 @@ export interface Owner {
   id: string
 }
 
-/** A process of ours: a node's name and the boot that it runs under. Another boot means that it was fenced. */
+/**
+ * A process of ours: a node's name and the boot that it runs under. Another boot means that it was fenced.
+ */
 export interface Claimant {
   node: string
   boot: string
@@ -137,7 +153,10 @@ export type Intended =
 export type Joined =
   | { state: 'claimed', accountId: string, epoch: number, term: Term }
   /** Switched on already: no hook, the sealed secret is shared. */
-  | { state: 'joined', accountId: string, epoch: number, term: Term, secret: string | undefined, spec: AccountSpec }
+  | {
+    state: 'joined', accountId: string, epoch: number, term: Term, secret: string | undefined,
+    spec: AccountSpec
+  }
   /** Somebody is switching it on or off: ask again. */
   | { state: 'wait', accountId: string }
   /** The hold was ended meanwhile. */
@@ -246,7 +265,10 @@ export interface ReceiptDraft {
 
 export interface RemovalResult {
   state: 'proved-gone' | 'removing' | 'stuck' | 'quarantined' | 'unreachable'
-  /** When to look or try again; with `proved-gone`, until when whoever waits for a shared account should claim it. */
+  /**
+   * When to look or try again; with `proved-gone`, until when whoever waits for a shared account should claim
+   * it.
+   */
   nextInMs: number
   attempts: number
   verifyLeft: number
@@ -315,12 +337,25 @@ export interface LeaseRow {
   lastError: string | null
 }
 
+/** A lease as the store has it; what a person sees of it is decided by the ledger (view.ts). */
+export interface LeaseRecord extends Omit<LeaseRow, 'status' | 'renewableMs'> {
+  /** The account was proved gone since the lease ended, or others keep the shared account on. */
+  settled: boolean
+  /** The store's now. */
+  asOf: Date
+}
+
 export interface LeaseFilter {
   target?: string | undefined
   credential?: string | undefined
   owner?: string | undefined
   status?: string | undefined
   limit: number
+}
+
+export interface RecordFilter extends Omit<LeaseFilter, 'status'> {
+  /** Only these, each written `hold account settled`, e.g. `released stuck false`. */
+  combinations?: readonly string[] | undefined
 }
 
 export interface LeaseEventRow {
@@ -340,8 +375,9 @@ export interface LedgerGauges {
 }
 
 /**
- * The store's part: every method is one transaction, and decides under the lock of the account's row (lock order:
- * account, then hold; several accounts by id). Each throws `store-unavailable` when the store does not answer.
+ * The store's part: every method is one transaction, and decides under the lock of the account's row (lock
+ * order: account, then hold; several accounts by id). Each throws `store-unavailable` when the store does not
+ * answer.
  */
 export interface LedgerStore {
   /** Registers this process under a new boot; what the previous boot held is orphaned by that. */
@@ -354,7 +390,9 @@ export interface LedgerStore {
   intend(intent: Intent): Promise<Intended>
   join(intent: Intent): Promise<Joined>
   /** The hook succeeded: the account is active, if its hold still wants it and nobody has taken over. */
-  settle(claimant: Claimant, accountId: string, epoch: number, holdId: string, terms: SettleTerms): Promise<Settled>
+  settle(
+    claimant: Claimant, accountId: string, epoch: number, holdId: string, terms: SettleTerms
+  ): Promise<Settled>
   /** The hook failed: the hold ends, and the answer is the right to undo what may be there. */
   fail(claimant: Claimant, accountId: string, epoch: number, holdId: string, failure: OpenFailure):
     Promise<Claim | undefined>
@@ -363,7 +401,8 @@ export interface LedgerStore {
 
   end(request: EndRequest): Promise<Ended>
   /** Undefined when there is no such hold. */
-  renew(holdId: string, seconds: number, actor: string): Promise<Renewed | undefined>
+  renew(holdId: string, actor: string, decide: (lease: Renewable, nowMs: number) => Renewal):
+    Promise<Renewed | undefined>
   /** Whether there is anything for `expire` and `due`: one cheap statement for every tick. */
   pending(): Promise<{ expired: boolean, due: boolean }>
   /** Ends what is past its expiry; an account that nobody wants any more is `closing` then. */
@@ -380,8 +419,8 @@ export interface LedgerStore {
   /** Of these holds, those that are live no more. */
   endedOf(holdIds: readonly string[]): Promise<readonly { id: string, state: HoldState }[]>
   liveHolds(where: { target: string } | { credential: string }): Promise<readonly string[]>
-  list(filter: LeaseFilter): Promise<readonly LeaseRow[]>
-  show(holdId: string): Promise<LeaseRow | undefined>
+  list(filter: RecordFilter): Promise<readonly LeaseRecord[]>
+  show(holdId: string): Promise<LeaseRecord | undefined>
   history(holdId: string): Promise<readonly LeaseEventRow[]>
   dependants(kind: 'target' | 'credential', name: string): Promise<readonly string[]>
   known(target: string, names: readonly string[]): Promise<readonly Known[]>

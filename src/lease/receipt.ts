@@ -1,7 +1,8 @@
-// The removal receipt (J15): what was found when the target was looked at after a removal, signed. It says `proved-gone`
-// only when a look showed it and nothing that we sent can still land; `removed` when that last look is owed; the other
-// states say that the account may still be there. Signed is the canonical JSON (keys sorted, no spaces), so that a
-// body that went through a database or an editor can be checked with nothing but the public key.
+// The removal receipt (J15): what was found when the target was looked at after a removal, signed. It says
+// `proved-gone` only when a look showed it and nothing that we sent can still land; `removed` when that last
+// look is owed; the other states say that the account may still be there. Signed is the canonical JSON (keys
+// sorted, no spaces), so that a body that went through a database or an editor can be checked with nothing
+// but the public key.
 import { createHash, randomUUID } from 'node:crypto'
 import type { HookResult } from '../jit/hooks.ts'
 import type { Residue, Verified } from '../jit/plugin.ts'
@@ -46,7 +47,9 @@ export function judge(claim: Claim, result: HookResult): Verdict {
   const where = failedStep === undefined ? '' : ` at step "${failedStep}"`
   const sentence = `${code ?? result.state}${where}: ${error ?? 'no detail'}`
   if (result.quarantined) return { state: 'quarantined', error: sentence, ...found }
-  const silent = seen === undefined && (result.state === 'unknown' || (code !== undefined && silences.includes(code)))
+  const silent = seen === undefined && (
+    result.state === 'unknown' || (code !== undefined && silences.includes(code))
+  )
   return { state: silent ? 'unreachable' : 'stuck', error: sentence, ...found }
 }
 
@@ -58,7 +61,8 @@ export function bounded(residue: readonly Residue[]): readonly Residue[] {
   return [...kept, { kind: 'more', name: `${residue.length - residueMax} further objects`, fate: 'left' }]
 }
 
-// No store keeps U+0000 or half a surrogate pair: a target that says one could keep its removal from being concluded.
+// No store keeps U+0000 or half a surrogate pair: a target that says one could keep its removal from being
+// concluded.
 function storable(text: string, lengthMax: number): string {
   return text.slice(0, lengthMax).replaceAll('\0', '\ufffd').toWellFormed()
 }
@@ -99,7 +103,10 @@ function looked({ exists, enabled, ours, sessions }: Verified): Record<string, b
   return { exists, enabled, ours, sessions }
 }
 
-/** JSON with sorted keys and no spaces; undefined members are left out. What the signature of a receipt covers. */
+/**
+ * JSON with sorted keys and no spaces; undefined members are left out. What the signature of a receipt
+ * covers.
+ */
 export function canonicalJson(value: unknown): string {
   if (value === null || typeof value !== 'object') return JSON.stringify(value)
   if (Array.isArray(value)) return `[${value.map(canonicalJson).join(',')}]`

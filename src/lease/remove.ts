@@ -1,6 +1,7 @@
-// Removal: the closing hook, the look, the receipt, and what is next. The same code serves the end of a session, the
-// worklist, recovery and the looks after a takeover; whoever comes holds a claim on (account, epoch), and what was
-// found counts only as long as the claim does. A removal that fails comes again, for ever.
+// Removal: the closing hook, the look, the receipt, and what is next. The same code serves the end of a
+// session, the worklist, recovery and the looks after a takeover; whoever comes holds a claim on (account,
+// epoch), and what was found counts only as long as the claim does. A removal that fails comes again, for
+// ever.
 import { SallyportError, asSallyportError } from '../errors.ts'
 import type { HookResult } from '../jit/hooks.ts'
 import type { Injectable, Minted, Variables } from '../jit/plugin.ts'
@@ -12,7 +13,9 @@ import { bounded, draftReceipts, judge } from './receipt.ts'
 import type { ReceiptState, Verdict } from './receipt.ts'
 
 export interface Remover {
-  /** Begins what a claim gives the right to; resolves when it is through, one way or the other. Never throws. */
+  /**
+   * Begins what a claim gives the right to; resolves when it is through, one way or the other. Never throws.
+   */
   start(act: Task['act'], held: Held): Promise<void>
   /** The removal that this node is at for an account, if any. */
   running(accountId: string): Promise<void> | undefined
@@ -33,7 +36,9 @@ export function createRemover(context: Context): Remover {
     } catch (thrown) {
       // The claim lapses and the account is taken up again.
       const { code, detail, reference } = asSallyportError(thrown)
-      context.options.log.error({ code, detail, reference, target }, 'ledger: a removal was not brought to its end')
+      context.options.log.error(
+        { code, detail, reference, target }, 'ledger: a removal was not brought to its end'
+      )
     } finally {
       const left = (load.get(target) ?? 1) - 1
       if (left > 0) load.set(target, left)
@@ -66,16 +71,21 @@ export interface Claimed {
 
 /** The work of one hook on an account. `minted` adds what the target needs to know of a secret. */
 export function hookWork(
-  { claim: { spec, accountId, name, epoch, kind }, claimEndsMs }: Claimed, action: 'open' | 'close', expiresAt: Date,
+  {
+    claim: { spec, accountId, name, epoch, kind }, claimEndsMs
+  }: Claimed, action: 'open' | 'close', expiresAt: Date,
   minted?: Minted, own?: Injectable
 ): HookWork {
   return {
-    spec, template: spec[action], account: { name, accountId, epoch, kind }, claimEndsMs, own, inject: minted?.inject,
+    spec, template: spec[action], account: {
+      name, accountId, epoch, kind
+    }, claimEndsMs, own, inject: minted?.inject,
     variables: variablesOf(spec, { accountId, name, epoch }, expiresAt, minted)
   }
 }
 
-// What is ours goes last: a credential cannot pass off a variable of its own as the account's name or verifier.
+// What is ours goes last: a credential cannot pass off a variable of its own as the account's name or
+// verifier.
 function variablesOf(
   { variables }: AccountSpec, { accountId, name, epoch }: { accountId: string, name: string, epoch: number },
   expiresAt: Date, minted: Minted | undefined
@@ -91,7 +101,9 @@ async function remove(context: Context, act: Task['act'], held: Held): Promise<v
   const started = clock.monotonicMs()
   const { claim } = held
   const work = hookWork(held, 'close', clock.now(), undefined, await ownSecret(context, claim))
-  const looked = act === 'look' && claim.kind === 'create' ? await lookGone(context, work, started) : undefined
+  const looked = act === 'look' && claim.kind === 'create' ? await lookGone(
+    context, work, started
+  ) : undefined
   const verdict = looked ?? judge(claim, await runHook(context, work))
   // A disabling whose answer was lost may land after the next session has switched the account on.
   const lost = verdict.state === 'unreachable' && claim.kind === 'enable'
@@ -128,13 +140,19 @@ export async function runHook(context: Context, work: HookWork): Promise<HookRes
 }
 
 // Only a credential that authenticates its own hooks needs it (J7).
-async function ownSecret(context: Context, { kind, spec, credential, secret }: Claim): Promise<Injectable | undefined> {
-  if (kind !== 'enable' || secret === undefined || spec.authenticationCredential !== credential) return undefined
+async function ownSecret(
+  context: Context, { kind, spec, credential, secret }: Claim
+): Promise<Injectable | undefined> {
+  if (kind !== 'enable' || secret === undefined || spec.authenticationCredential !== credential) {
+    return undefined
+  }
   return unpack(await context.options.secrets.open(secret)).inject
 }
 
 async function conclude(
-  context: Context, held: Held, verdict: Verdict, { looked, verifyLeft }: { looked: boolean, verifyLeft: number }
+  context: Context, held: Held, verdict: Verdict, { looked, verifyLeft }: {
+    looked: boolean, verifyLeft: number
+  }
 ): Promise<void> {
   const { limits, options: { store, audit, signer, clock, node, secrets } } = context
   const { claim, claimant } = held
@@ -144,7 +162,9 @@ async function conclude(
   // A retry that found what was found before, and a look that leaves another look to do, say nothing new.
   const news = verdict.state === 'gone' ? state === 'proved-gone' || !looked : state !== claim.state
   const receipt = news
-    ? draftReceipts(claim, verdict, { state: receiptState, node, attempt: attempts, verifiedAt: clock.now() }, signer)
+    ? draftReceipts(
+      claim, verdict, { state: receiptState, node, attempt: attempts, verifiedAt: clock.now() }, signer
+    )
     : undefined
   const outcome = await store.finish(claimant, claim, {
     state, attempts, verifyLeft: Math.max(0, left), error: verdict.error,
@@ -160,8 +180,8 @@ async function conclude(
     }
   })
   if (outcome === 'fenced') {
-    // Somebody took over while we were at it. A deletion that lands late deletes nothing else; a switch-off may have
-    // hit the next session, whose account is asserted at once.
+    // Somebody took over while we were at it. A deletion that lands late deletes nothing else; a switch-off
+    // may have hit the next session, whose account is asserted at once.
     if (claim.kind === 'enable') await store.late(claim.accountId, 'system', 'a switch-off was overtaken')
     return
   }
@@ -178,7 +198,9 @@ async function conclude(
   if (verdict.state !== 'gone' && news) await alarm(context, claim, receiptState, verdict.error ?? '')
 }
 
-function next(verdict: Verdict, verifyLeft: number): { state: RemovalResult['state'], receiptState: ReceiptState } {
+function next(verdict: Verdict, verifyLeft: number): {
+  state: RemovalResult['state'], receiptState: ReceiptState
+} {
   switch (verdict.state) {
     case 'gone':
       return verifyLeft > 0
@@ -196,15 +218,20 @@ function nextInMs({ limits }: Context, state: RemovalResult['state'], attempts: 
 }
 
 // At the first failure (J16), and whenever it fails in another way.
-async function alarm({ options: { log, audit } }: Context, claim: Claim, state: string, error: string): Promise<void> {
+async function alarm(
+  { options: { log, audit } }: Context, claim: Claim, state: string, error: string
+): Promise<void> {
   const detail = { target: claim.target, account: claim.name, state, error }
-  log.error({ ...detail, accountId: claim.accountId }, 'ledger: an account could not be removed; it is tried for ever')
+  log.error(
+    { ...detail, accountId: claim.accountId }, 'ledger: an account could not be removed; it is tried for ever'
+  )
   await audit.append('account.alarm', 'system', claim.accountId, detail)
 }
 
 /**
- * A shared account that is wanted on: after a takeover a late switch-off may have landed, or the dead-man's switch must
- * be moved for somebody who joined. Looks, and switches it on again with the secret that its sessions were given.
+ * A shared account that is wanted on: after a takeover a late switch-off may have landed, or the dead-man's
+ * switch must be moved for somebody who joined. Looks, and switches it on again with the secret that its
+ * sessions were given.
  */
 async function assertOn(context: Context, held: Held): Promise<void> {
   const { limits, options: { store } } = context
@@ -243,14 +270,16 @@ async function switchOnAgain(context: Context, held: Held): Promise<string | und
 }
 
 /**
- * When the target itself is to end an account that we could not: a while after the end of its lifetime. A shared account
- * gets a second lifetime on top, so that those who join do not move it every time.
+ * When the target itself is to end an account that we could not: a while after the end of its lifetime. A
+ * shared account gets a second lifetime on top, so that those who join do not move it every time.
  */
 export function deadManOf({ limits }: Context, kind: Claim['kind'], maxAt: Date, lifeMs: number): Date {
   return new Date(maxAt.getTime() + deadManGraceMs(limits, kind, lifeMs))
 }
 
-export function deadManGraceMs({ deadManMs }: Context['limits'], kind: Claim['kind'], lifeMs: number): number {
+export function deadManGraceMs(
+  { deadManMs }: Context['limits'], kind: Claim['kind'], lifeMs: number
+): number {
   return kind === 'create' ? deadManMs : deadManMs + Math.max(0, lifeMs)
 }
 

@@ -1,6 +1,6 @@
-// How long a lease may still be prolonged: pure arithmetic on the store's instants, in milliseconds. Renewing adds
-// to the current expiry and never moves the end of the whole lifetime, which is fixed at issue; a lease that ended,
-// or whose time is up though nobody has swept it yet, is not brought back to life.
+// How long a lease may still be prolonged: pure arithmetic on the store's instants, in milliseconds. Renewing
+// adds to the current expiry and never moves the end of the whole lifetime, which is fixed at issue; a lease
+// that ended, or whose time is up though nobody has swept it yet, is not brought back to life.
 import type { HoldState } from './states.ts'
 
 export interface Renewable {
@@ -21,9 +21,9 @@ export function renewableMs({ state, expiresAtMs, maxAtMs }: Renewable, nowMs: n
 }
 
 /**
- * Adds `seconds` to the expiry (S5). Refused, with the reason for the person who asked, after the end, after expiry,
- * for nothing or less, and past the maximum: it is not cut down to what is left, so that nobody counts on time that
- * they were not given.
+ * Adds `seconds` to the expiry (S5). Refused, with the reason for the person who asked, after the end, after
+ * expiry, for nothing or less, and past the maximum: it is not cut down to what is left, so that nobody
+ * counts on time that they were not given.
  */
 export function renewal(lease: Renewable, seconds: number, nowMs: number): Renewal {
   if (!Number.isSafeInteger(seconds) || seconds <= 0) {

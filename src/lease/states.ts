@@ -1,10 +1,13 @@
-// The states of an account that we made or switched on, and every legal move between them, as data. A person sees
-// these words in `leases list` and in receipts. Each move is one compare-and-set of the store on (state, epoch): a
-// node that was overtaken finds another epoch and changes nothing. If a move that is not listed here happens, an
-// account can be forgotten; a test drives the store through all of them and compares.
+// The states of an account that we made or switched on, and every legal move between them, as data. A person
+// sees these words in `leases list` and in receipts. Each move is one compare-and-set of the store on (state,
+// epoch): a node that was overtaken finds another epoch and changes nothing. If a move that is not listed
+// here happens, an account can be forgotten; a test drives the store through all of them and compares.
 
 export const accountStates = [
-  /** Wanted on the target; no byte has gone there for it (shared accounts that wait for somebody to switch them on). */
+  /**
+   * Wanted on the target; no byte has gone there for it (shared accounts that wait for somebody to switch
+   * them on).
+   */
   'intended',
   /** The intent is durable and the creation or enable hook may be running: the account may exist. */
   'creating',
@@ -14,7 +17,9 @@ export const accountStates = [
   'closing',
   /** A node removes it, or a second look at the target is still owed. */
   'removing',
-  /** Looked for on the target and not found there (or found off), after no late effect was possible any more. */
+  /**
+   * Looked for on the target and not found there (or found off), after no late effect was possible any more.
+   */
   'proved-gone',
   /** Removal failed at least once; it is retried for ever. */
   'stuck',
@@ -57,9 +62,10 @@ export function isLive(state: HoldState): boolean {
 export type LeaseStatus = 'active' | 'expired' | 'revoked' | 'revoking' | 'failed'
 
 /**
- * The status of a lease from its hold and its account. An ended lease is `revoking`, that is still live, until the
- * account is proved gone, and `failed` while the removal fails; only then does it become what it ended as. `settled`:
- * the account was proved gone since the lease ended, or others keep the shared account on.
+ * The status of a lease from its hold and its account. An ended lease is `revoking`, that is still live,
+ * until the account is proved gone, and `failed` while the removal fails; only then does it become what it
+ * ended as. `settled`: the account was proved gone since the lease ended, or others keep the shared account
+ * on.
  */
 export function leaseStatus(hold: HoldState, account: AccountState, settled: boolean): LeaseStatus {
   if (isLive(hold)) return 'active'

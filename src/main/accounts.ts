@@ -75,6 +75,7 @@ export async function requestOf(
     target: target.name,
     kind: shared ? 'enable' : 'create',
     accountName: shared ? credential.username : undefined,
+    namePattern: `${setting.namePrefix}#######`,
     spec: await specOf(ports, credential, setting, target),
     owner: { kind: 'session', id: session.id },
     actor: user.name,

@@ -9,10 +9,9 @@ import { createPenalties } from '../proxy/penalties.ts'
 import { exportAudit, listAudit, verifyStoredAudit } from '../store/audit-read.ts'
 import { describeProblem } from '../store/audit-verify.ts'
 import { makeVerifier, verifyPassword } from '../wire/postgres/verifier.ts'
-import { accessOf, addressOf } from './hooks.ts'
 import { createEvidence } from './evidence.ts'
 import type { Rooms } from './rooms.ts'
-import { authenticatorOf, specOf } from './accounts.ts'
+import { createProve } from './prove.ts'
 import { createOrphans, examineTargets } from './targets.ts'
 
 export const version = '0.1.0'
@@ -28,7 +27,7 @@ export function apiPorts(rooms: Rooms): ApiPorts {
       save: ({ id, plugin, action, body, author }) =>
         templates.save({ id, plugin, action, body, author, shipped: false })
     },
-    prove: () => Promise.reject(new SallyportError('internal')),
+    prove: createProve(rooms),
     passwords: {
       makeVerifier: password => makeVerifier(password.expose()),
       matches: (verifier, password) => verifyPassword(password.expose(), verifier),

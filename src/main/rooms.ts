@@ -141,7 +141,7 @@ async function openAll(
     secrets: {
       put: plain => secrets.put('account', plain), open: id => secrets.open(id), forget: id => secrets.remove(id)
     },
-    mintName: () => mintName()
+    mintName: ({ namePattern }) => mintName(namePattern)
   })
   await ledger.start()
   closers.push(() => ledger.stop())

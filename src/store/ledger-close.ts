@@ -1,16 +1,18 @@
-// The ledger's moves from a live account to the proof that it is gone: end and expire take holds away, due hands out
-// the right to remove (the worklist), finish writes what was found with its receipts. Nothing here trusts a memory:
-// an account is removed because no live hold wants it, read under the lock of its row.
+// The ledger's moves from a live account to the proof that it is gone: end and expire take holds away, due
+// hands out the right to remove (the worklist), finish writes what was found with its receipts. Nothing here
+// trusts a memory: an account is removed because no live hold wants it, read under the lock of its row.
 import type { SQL } from 'drizzle-orm'
 import type {
-  Assertion, Claim, Claimant, Due, Ended, EndedHold, EndRequest, LedgerStore, Owner, RemovalResult, Renewed, Task
+  Assertion, Claim, Claimant, Due, Ended, EndedHold, EndRequest, LedgerStore, Owner, RemovalResult, Renewed,
+  Task
 } from '../lease/ports.ts'
-import { renewal } from '../lease/renew.ts'
+import type { Renewable, Renewal } from '../lease/renew.ts'
 import type { HoldState } from '../lease/states.ts'
 import type { Database, Handle } from './database.ts'
 import { sql } from './drizzle.ts'
 import {
-  claimColumns, claimOf, claimantName, inMs, jsonOf, justEnded, live, ms, query, queryOne, said, setOf, termColumns,
+  claimColumns, claimOf, claimantName, inMs, jsonOf, justEnded, live, ms, query, queryOne, said, setOf,
+  termColumns, 
   termOf
 } from './ledger-sql.ts'
 import type { Row } from './ledger-sql.ts'
@@ -18,11 +20,12 @@ import type { Row } from './ledger-sql.ts'
 type CloseMoves = Pick<LedgerStore,
   'end' | 'renew' | 'pending' | 'expire' | 'due' | 'finish' | 'asserted' | 'probe' | 'wake'>
 
-// Rows of the worklist that are looked at to pick a batch: more than one target's share, so that a target with
-// thousands of due accounts does not hide the others for long.
+// Rows of the worklist that are looked at to pick a batch: more than one target's share, so that a target
+// with thousands of due accounts does not hide the others for long.
 const scanMax = 500
 
-// Somebody is asserting "on" at this moment (`claimed_by` of an active account): that may land after our "off".
+// Somebody is asserting "on" at this moment (`claimed_by` of an active account): that may land after our
+// "off".
 const owedLook = sql`case when account.claimed_by is null then account.verify_left
   else greatest(account.verify_left, 1) end`
 
@@ -31,7 +34,7 @@ export function closeMoves(database: Database): CloseMoves {
     end: request => request.shared
       ? database.transaction(tx => endShared(tx, request))
       : database.run(handle => end(handle, request)),
-    renew: (holdId, seconds, actor) => database.transaction(tx => renew(tx, holdId, seconds, actor)),
+    renew: (holdId, actor, decide) => database.transaction(tx => renew(tx, holdId, actor, decide)),
     pending: () => database.run(handle => pending(handle)),
     expire: limit => database.transaction(tx => expire(tx, limit)),
     due: request => database.transaction(tx => due(tx, request)),
@@ -47,7 +50,8 @@ export function closeMoves(database: Database): CloseMoves {
   }
 }
 
-// Others may end or join at the same moment: who else is there must be read by a statement that begins under the lock.
+// Others may end or join at the same moment: who else is there must be read by a statement that begins under
+// the lock.
 async function endShared(tx: Handle, request: EndRequest): Promise<Ended> {
   await query(tx, sql`
     select id from account where id = (select account from hold where id = ${request.holdId}) for update`)
@@ -69,10 +73,12 @@ async function end(handle: Handle, request: EndRequest): Promise<Ended> {
     ),
     h as (
       update hold set state = ${as}, ended_at = now() from own
-      where hold.id = own.id and own.state in ${live} and not own.renewed returning hold.id, hold.owner_kind, hold.owner
+      where hold.id = own.id and own.state in ${live} and not own.renewed
+        returning hold.id, hold.owner_kind, hold.owner
     ),
     others as (
-      select exists (select from hold o join a on o.account = a.id where o.state in ${live} and o.id <> ${holdId}) as live
+      select exists (select from hold o join a on o.account = a.id where o.state in ${live}
+        and o.id <> ${holdId}) as live
     ),
     u as (
       update account set epoch = account.epoch + 1,
@@ -111,23 +117,28 @@ function heldBy(row: Row): EndedHold {
   }
 }
 
-async function renew(tx: Handle, holdId: string, seconds: number, actor: string): Promise<Renewed | undefined> {
-  await query(tx, sql`select id from account where id = (select account from hold where id = ${holdId}) for update`)
+async function renew(
+  tx: Handle, holdId: string, actor: string, decide: (lease: Renewable, nowMs: number) => Renewal
+): Promise<Renewed | undefined> {
+  await query(
+    tx, sql`select id from account where id = (select account from hold where id = ${holdId}) for update`
+  )
   const row = await queryOne(tx, sql`
-    select state, ${ms(sql`clock_timestamp()`)} as now_ms, ${termColumns('hold')} from hold where id = ${holdId}`)
+    select state, ${ms(sql`clock_timestamp()`)} as now_ms, ${termColumns('hold')} from hold
+      where id = ${holdId}`)
   if (row === undefined) return undefined
   const { expiresAt, maxAt } = termOf(row)
   const lease = { state: row.state as HoldState, expiresAtMs: expiresAt.getTime(), maxAtMs: maxAt.getTime() }
-  const verdict = renewal(lease, seconds, Number(row.now_ms))
+  const verdict = decide(lease, Number(row.now_ms))
   if (!verdict.renewed) {
-    await event(tx, holdId, 'renewal-refused', actor, { seconds, reason: verdict.reason })
+    await event(tx, holdId, 'renewal-refused', actor, { reason: verdict.reason })
     return verdict
   }
   const [after] = await query(tx, sql`
     update hold set expires_at = to_timestamp(${verdict.expiresAtMs}::float8 / 1000), renewals = renewals + 1
     where id = ${holdId} returning ${termColumns('hold')}`)
   const term = termOf(after ?? row)
-  await event(tx, holdId, 'renewed', actor, { seconds, expiresAt: term.expiresAt.toISOString() })
+  await event(tx, holdId, 'renewed', actor, { expiresAt: term.expiresAt.toISOString() })
   return { renewed: true, term }
 }
 
@@ -149,7 +160,8 @@ async function pending(handle: Handle): Promise<{ expired: boolean, due: boolean
 async function expire(tx: Handle, limit: number): Promise<readonly EndedHold[]> {
   const locked = await query(tx, sql`
     select id from account where id in (
-      select account from hold where state in ${live} and expires_at <= now() order by expires_at limit ${limit}::int
+      select account from hold where state in ${live} and expires_at <= now() order by expires_at
+        limit ${limit}::int
     ) order by id for update skip locked`)
   if (locked.length === 0) return []
   const ids = setOf(locked.map(row => String(row.id)))
@@ -171,7 +183,8 @@ async function expire(tx: Handle, limit: number): Promise<readonly EndedHold[]> 
     e as (
       insert into lease_event (account, hold, kind, actor) select account, id, 'expired', 'system' from h
     )
-    select id as hold_id, account as hold_account, 'expired' as hold_state, owner_kind, owner, node, boot from h`)
+    select id as hold_id, account as hold_account, 'expired' as hold_state, owner_kind, owner, node, boot
+      from h`)
   return rows.map(heldBy)
 }
 
@@ -276,7 +289,8 @@ async function asserted(
     u as (
       update account set claimed_by = null, last_error = ${said(error)},
         spec = account.spec || jsonb_strip_nulls(jsonb_build_object('deadManAt', ${deadManAt ?? null}::text)),
-        verify_left = case when ${again}::boolean then account.verify_left else greatest(0, account.verify_left - 1) end,
+        verify_left = case when ${again}::boolean then account.verify_left
+          else greatest(0, account.verify_left - 1) end,
         attempts = case when ${again}::boolean then account.attempts + 1 else 0 end,
         next_at = case when ${again}::boolean then ${inMs(againInMs ?? 0)} end
       from a where account.id = a.id returning account.id

@@ -1,6 +1,7 @@
-// Who is alive. Each process of ours runs under a boot; a hold and a claim name the process that they belong to.
-// Declaring a node dead gives it another boot, so that nothing it still tries under the old one counts, and what it
-// held is swept: not once, but whenever it is seen, so that a hold written at the last moment is swept as well.
+// Who is alive. Each process of ours runs under a boot; a hold and a claim name the process that they belong
+// to. Declaring a node dead gives it another boot, so that nothing it still tries under the old one counts,
+// and what it held is swept: not once, but whenever it is seen, so that a hold written at the last moment is
+// swept as well.
 import type { Beat, LedgerStore } from '../lease/ports.ts'
 import type { Database, Handle } from './database.ts'
 import { sql } from './drizzle.ts'
@@ -39,19 +40,22 @@ async function beat(
     ),
     dead as (
       update node set boot = ${deadBoot} || gen_random_uuid() from mine
-      where ${declare}::boolean and node.id <> ${claimant.node} and ${silent} and node.boot not like ${`${deadBoot}%`}
+      where ${declare}::boolean and node.id <> ${claimant.node} and ${silent}
+        and node.boot not like ${`${deadBoot}%`}
       returning node.id
     )
     select exists (select from mine) as alive,
       (select count(*) from node where id <> ${claimant.node} and not (${silent}))::int as peers,
       coalesce((select jsonb_agg(id) from dead), '[]'::jsonb) as declared`)
   return {
-    alive: row?.alive === true, peers: Number(row?.peers ?? 0), declared: (row?.declared ?? []) as readonly string[]
+    alive: row?.alive === true, peers: Number(row?.peers ?? 0), declared: (
+      row?.declared ?? []
+    ) as readonly string[]
   }
 }
 
-// Leases of people and applications outlive the process that issued them; sessions do not, nor does anything that was
-// only being prepared.
+// Leases of people and applications outlive the process that issued them; sessions do not, nor does anything
+// that was only being prepared.
 async function sweep(tx: Handle, limit: number): Promise<{ accounts: number, more: boolean }> {
   const locked = await query(tx, sql`
     select a.id from account a where a.id in (
@@ -69,12 +73,14 @@ async function sweep(tx: Handle, limit: number): Promise<{ accounts: number, mor
       select h.id, h.account from hold h where h.account in ${ids} and h.state in ${live} and ${goneHold}
     ),
     h as (
-      update hold set ended_at = now(), state = case when hold.state = 'pending' then 'failed' else 'released' end
+      update hold set ended_at = now(), state = case when hold.state = 'pending' then 'failed'
+        else 'released' end
       from stale where hold.id = stale.id returning hold.id, hold.account, hold.node, hold.boot
     ),
     before as (
       select a.id, ${goneClaimant} as dropped, exists (
-        select from hold h where h.account = a.id and h.state in ${live} and h.id not in (select id from stale)
+        select from hold h where h.account = a.id and h.state in ${live} and h.id not in (select id
+          from stale)
       ) as wanted
       from account a where a.id in ${ids}
     ),

@@ -1,6 +1,7 @@
 // The ledger's moves from an intent to a live account: intend and join write it down before anything happens,
-// settle and fail take the outcome, late owns up to an effect that may have landed after somebody else took over.
-// Each compares (state, epoch) under the lock of the account's row; who lost finds no row and changes nothing.
+// settle and fail take the outcome, late owns up to an effect that may have landed after somebody else took
+// over. Each compares (state, epoch) under the lock of the account's row; who lost finds no row and changes
+// nothing.
 import type { SQL } from 'drizzle-orm'
 import type {
   Claim, Claimant, Intent, Intended, Joined, LedgerStore, OpenFailure, Settled, SettleTerms, Term
@@ -8,13 +9,15 @@ import type {
 import type { Database, Handle } from './database.ts'
 import { sql } from './drizzle.ts'
 import {
-  claimColumns, claimOf, claimantName, inMs, jsonOf, justEnded, live, query, queryOne, said, termColumns, termOf, text
+  claimColumns, claimOf, claimantName, inMs, jsonOf, justEnded, live, query, queryOne, said, termColumns,
+  termOf, text
 } from './ledger-sql.ts'
 import type { Row } from './ledger-sql.ts'
 
 type OpenMoves = Pick<LedgerStore, 'intend' | 'join' | 'settle' | 'fail' | 'late'>
 
-// From joining a shared account to its login on the target; generous, since the target's clock is another one.
+// From joining a shared account to its login on the target; generous, since the target's clock is another
+// one.
 const loginMsMax = 120_000
 
 export function openMoves(database: Database): OpenMoves {
@@ -22,7 +25,9 @@ export function openMoves(database: Database): OpenMoves {
     intend: intent => database.run(handle => intend(handle, intent)),
     join: intent => database.transaction(tx => join(tx, intent)),
     settle: (claimant, accountId, epoch, holdId, terms) => {
-      const act = (handle: Handle): Promise<Settled> => settle(handle, claimant, accountId, epoch, holdId, terms)
+      const act = (handle: Handle): Promise<Settled> => settle(
+        handle, claimant, accountId, epoch, holdId, terms
+      )
       return terms.shared ? database.transaction(tx => underLock(tx, accountId, act)) : database.run(act)
     },
     fail: (claimant, accountId, epoch, holdId, failure) =>
@@ -31,8 +36,8 @@ export function openMoves(database: Database): OpenMoves {
   }
 }
 
-// The lock in a statement of its own: another session may be joining a shared account at this moment, and only a
-// statement that begins under the lock sees its hold.
+// The lock in a statement of its own: another session may be joining a shared account at this moment, and
+// only a statement that begins under the lock sees its hold.
 async function underLock<T>(tx: Handle, accountId: string, act: (tx: Handle) => Promise<T>): Promise<T> {
   await query(tx, sql`select id from account where id = ${accountId} for update`)
   return act(tx)
@@ -46,7 +51,8 @@ function standing({ node, boot }: Claimant): SQL {
 function holdRow(intent: Intent, account: SQL, from: SQL): SQL {
   const { holdId, leaseName, owner, claimant, ttlMs, maxTtlMs } = intent
   return sql`insert into hold (id, account, name, owner_kind, owner, node, boot, state, expires_at, max_at)
-    select ${holdId}, ${account}, ${leaseName}, ${owner.kind}, ${owner.id}, ${claimant.node}, ${claimant.boot},
+    select ${holdId}, ${account}, ${leaseName}, ${owner.kind}, ${owner.id}, ${claimant.node},
+      ${claimant.boot},
       'pending', ${inMs(ttlMs)}, ${inMs(maxTtlMs)} from ${from}`
 }
 
@@ -93,7 +99,8 @@ async function join(tx: Handle, intent: Intent): Promise<Joined> {
   if (account.state === 'active') return joinActive(tx, intent, account, termOf(hold))
   if (account.claimed === true) return { state: 'wait', accountId }
 
-  // Off, or on its way there with nobody at it. What an overtaken claim sent may still land: look again later.
+  // Off, or on its way there with nobody at it. What an overtaken claim sent may still land: look again
+  // later.
   const term = termOf(hold)
   const spec = { ...intent.spec, deadManAt: new Date(term.maxAt.getTime() + deadManMs).toISOString() }
   const claimed = await queryOne(tx, sql`
@@ -111,7 +118,8 @@ async function join(tx: Handle, intent: Intent): Promise<Joined> {
   return { state: 'claimed', accountId, epoch: Number(claimed?.epoch), term }
 }
 
-// A login now must come before the dead-man's switch falls; where this hold may outlive it, the switch is moved.
+// A login now must come before the dead-man's switch falls; where this hold may outlive it, the switch is
+// moved.
 async function joinActive(tx: Handle, intent: Intent, account: Row, term: Term): Promise<Joined> {
   const { holdId, actor } = intent
   const accountId = String(account.id)
@@ -125,10 +133,14 @@ async function joinActive(tx: Handle, intent: Intent, account: Row, term: Term):
   await query(tx, sql`
     with h as (update hold set state = 'active' where id = ${holdId} returning id, account)
     insert into lease_event (account, hold, kind, actor) select account, id, 'joined', ${actor} from h`)
-  return { state: 'joined', accountId, epoch: Number(account.epoch), term, secret: text(account.secret), spec: pinned }
+  return {
+    state: 'joined', accountId, epoch: Number(account.epoch), term, secret: text(account.secret), spec: pinned
+  }
 }
 
-/** The row of a shared account, locked; made when it is the first time. Undefined when this node was fenced. */
+/**
+ * The row of a shared account, locked; made when it is the first time. Undefined when this node was fenced.
+ */
 async function lockedAccount(tx: Handle, intent: Intent): Promise<Row | undefined> {
   const { accountId, target, accountName, credential, spec, claimant } = intent
   const locked = sql`
@@ -160,7 +172,8 @@ async function settle(
 ): Promise<Settled> {
   const row = await queryOne(handle, sql`
     with a as (
-      select id, kind from account where id = ${accountId} and epoch = ${epoch} and state = 'creating' for update
+      select id, kind from account where id = ${accountId} and epoch = ${epoch}
+        and state = 'creating' for update
     ),
     h as (
       select hold.* from hold join a on hold.account = a.id
@@ -192,7 +205,8 @@ async function settle(
       select u.id, ${holdId}, case when exists (select from h) then 'active' else 'withdrawn' end, 'system',
         jsonb_build_object('epoch', ${epoch}::int) from u
     )
-    select exists (select from h) as handed, wanted.still, ${claimColumns('u', justEnded('uh', `uh.state = 'failed'`))},
+    select exists (select from h)
+      as handed, wanted.still, ${claimColumns('u', justEnded('uh', `uh.state = 'failed'`))},
       (select ${ms3('h')} from h) as term
     from u cross join wanted left join uh on true`)
   if (row === undefined) return { state: 'fenced' }
@@ -204,7 +218,8 @@ async function settle(
 function ms3(name: string): SQL {
   const h = sql.raw(name)
   return sql`jsonb_build_object('expires_ms', extract(epoch from ${h}.expires_at) * 1000,
-    'max_ms', extract(epoch from ${h}.max_at) * 1000, 'left_ms', extract(epoch from ${h}.expires_at - now()) * 1000)`
+    'max_ms', extract(epoch from ${h}.max_at) * 1000, 'left_ms', extract(epoch
+      from ${h}.expires_at - now()) * 1000)`
 }
 
 async function fail(
@@ -237,8 +252,8 @@ async function fail(
   return row === undefined || row.state !== 'removing' ? undefined : claimOf(row)
 }
 
-// Whoever took the account over may have finished with it before our effect landed; so it is looked at again, and
-// an account that others keep on is asserted. In all other states somebody is at it and will look.
+// Whoever took the account over may have finished with it before our effect landed; so it is looked at again,
+// and an account that others keep on is asserted. In all other states somebody is at it and will look.
 async function late(handle: Handle, accountId: string, actor: string, reason: string): Promise<boolean> {
   const rows = await query(handle, sql`
     with a as (select id, state from account where id = ${accountId} for update),

@@ -1,8 +1,8 @@
-// Words that the ledger's statements share. A move is one statement wherever that is safe: its first part locks the
-// account's row, the others depend on it, so the lock order is account, then hold. What must be decided from *other*
-// holds (shared accounts) needs a statement of its own after the lock, because a statement sees the other rows as
-// they were when it began, not as they are when it gets the lock.
-// Lists travel as JSON and instants as milliseconds: the driver is not asked to know arrays or time zones.
+// Words that the ledger's statements share. A move is one statement wherever that is safe: its first part
+// locks the account's row, the others depend on it, so the lock order is account, then hold. What must be
+// decided from *other* holds (shared accounts) needs a statement of its own after the lock, because a
+// statement sees the other rows as they were when it began, not as they are when it gets the lock. Lists
+// travel as JSON and instants as milliseconds: the driver is not asked to know arrays or time zones.
 import type { SQL } from 'drizzle-orm'
 import type { Claim, Claimant, Owner, Term } from '../lease/ports.ts'
 import type { AccountState } from '../lease/states.ts'
@@ -62,19 +62,26 @@ export function termOf(row: Row): Term {
   return { expiresAt: instant(row.expires_ms), maxAt: instant(row.max_ms), leftMs: Number(row.left_ms) }
 }
 
-/** The columns of a Claim, of the account row named `name`; `justEnded` adds a hold that this statement ends. */
+/**
+ * The columns of a Claim, of the account row named `name`; `justEnded` adds a hold that this statement ends.
+ */
 export function claimColumns(name: string, justEnded: SQL = sql`'[]'::jsonb`): SQL {
   const a = sql.raw(name)
   return sql`${a}.id as account_id, ${a}.name, ${a}.kind, ${a}.target, ${a}.credential, ${a}.state, ${a}.epoch,
     ${a}.attempts, ${a}.verify_left, ${a}.spec, ${a}.secret, ${ms(sql`${a}.created_at`)} as created_ms,
     ${ms(sql`${a}.active_at`)} as active_ms,
-    (select ${ms(sql`max(h.max_at)`)} from hold h where h.account = ${a}.id and h.state in ${live}) as wanted_ms,
-    coalesce((select jsonb_agg(jsonb_build_object('id', h.id, 'owner', jsonb_build_object('kind', h.owner_kind,
-      'id', h.owner)) order by h.ended_at, h.id) from hold h where h.account = ${a}.id and h.ended_at is not null
+    (select ${ms(sql`max(h.max_at)`)} from hold h where h.account = ${a}.id and h.state in ${live})
+      as wanted_ms,
+    coalesce((select jsonb_agg(jsonb_build_object('id', h.id, 'owner', jsonb_build_object('kind',
+      h.owner_kind,
+      'id', h.owner)) order by h.ended_at, h.id) from hold h where h.account = ${a}.id
+        and h.ended_at is not null
       and (${a}.ended_at is null or h.ended_at > ${a}.ended_at)), '[]'::jsonb) || ${justEnded} as holds`
 }
 
-/** The hold that this statement ends, for the list of holds in a claim: the list itself is as it was before. */
+/**
+ * The hold that this statement ends, for the list of holds in a claim: the list itself is as it was before.
+ */
 export function justEnded(name: string, when: string): SQL {
   const h = sql.raw(name)
   return sql`case when ${sql.raw(when)} then jsonb_build_array(jsonb_build_object('id', ${h}.id, 'owner',

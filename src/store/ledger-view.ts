@@ -1,12 +1,10 @@
-// What people ask the ledger: which leases there are, what happened to one, what still needs a target, what we know of
-// a name that was found somewhere. Reads only; the status of a lease is decided in one place (leaseStatus), and a
-// filter by status asks for the combinations that give it.
+// What people ask the ledger: which leases there are, what happened to one, what still needs a target, what
+// we know of a name that was found somewhere. Reads only; what status that is for a person, the ledger
+// decides (lease/view.ts).
 import type { SQL } from 'drizzle-orm'
 import type {
-  Known, LeaseEventRow, LeaseFilter, LeaseRow, LedgerGauges, LedgerStore
+  Known, LeaseEventRow, LeaseRecord, LedgerGauges, LedgerStore, RecordFilter
 } from '../lease/ports.ts'
-import { renewableMs } from '../lease/renew.ts'
-import { accountStates, holdStates, leaseStatus } from '../lease/states.ts'
 import type { AccountState, HoldState } from '../lease/states.ts'
 import type { Database, Handle } from './database.ts'
 import { sql } from './drizzle.ts'
@@ -28,7 +26,8 @@ export function ledgerViews(database: Database): Views {
     liveHolds: where => read(async handle => {
       const match = 'target' in where ? sql`a.target = ${where.target}` : sql`a.credential = ${where.credential}`
       const rows = await query(handle, sql`
-        select h.id from hold h join account a on a.id = h.account where h.state in ${live} and ${match} order by h.id`)
+        select h.id from hold h join account a on a.id = h.account where h.state in ${live} and ${match}
+          order by h.id`)
       return rows.map(row => String(row.id))
     }),
     list: filter => read(handle => list(handle, filter)),
@@ -48,55 +47,54 @@ const settled = sql`((a.ended_at is not null and h.ended_at <= a.ended_at) or ex
 
 function leases(where: SQL, limit: number): SQL {
   return sql`
-    select h.id, h.name, h.account, a.name as account_name, a.kind, a.state as account_state, a.target, a.credential,
+    select h.id, h.name, h.account, a.name as account_name, a.kind, a.state
+      as account_state, a.target, a.credential,
       h.owner_kind, h.owner, h.state as hold_state, ${ms(sql`h.issued_at`)} as issued_ms,
-      ${ms(sql`h.expires_at`)} as expires_ms, ${ms(sql`h.max_at`)} as max_ms, ${ms(sql`h.ended_at`)} as ended_ms,
+      ${ms(sql`h.expires_at`)} as expires_ms, ${ms(sql`h.max_at`)} as max_ms, ${ms(sql`h.ended_at`)}
+        as ended_ms,
       h.renewals, a.attempts, a.last_error, ${settled} as settled, ${ms(sql`now()`)} as now_ms
     from hold h join account a on a.id = h.account where ${where}
     order by h.issued_at desc, h.id desc limit ${limit}::int`
 }
 
-async function list(handle: Handle, { target, credential, owner, status, limit }: LeaseFilter): Promise<LeaseRow[]> {
+async function list(handle: Handle, filter: RecordFilter): Promise<LeaseRecord[]> {
+  const { target, credential, owner, combinations, limit } = filter
   const parts = [sql`true`]
   if (target !== undefined) parts.push(sql`a.target = ${target}`)
   if (credential !== undefined) parts.push(sql`a.credential = ${credential}`)
   if (owner !== undefined) parts.push(sql`h.owner = ${owner}`)
-  if (status !== undefined) {
-    parts.push(sql`h.state || ' ' || a.state || ' ' || ${settled}::text in ${setOf(combinations(status))}`)
+  if (combinations !== undefined) {
+    parts.push(sql`h.state || ' ' || a.state || ' ' || ${settled}::text in ${setOf(combinations)}`)
   }
   const rows = await query(handle, leases(sql.join(parts, sql` and `), Math.min(limit, listMax)))
   return rows.map(leaseOf)
 }
 
-function combinations(status: string): readonly string[] {
-  return holdStates.flatMap(hold => accountStates.flatMap(account => [true, false].flatMap(done =>
-    leaseStatus(hold, account, done) === status ? [`${hold} ${account} ${done}`] : [])))
-}
-
-function leaseOf(row: Row): LeaseRow {
-  const holdState = row.hold_state as HoldState
-  const accountState = row.account_state as AccountState
-  const expiresAt = instant(row.expires_ms)
-  const maxAt = instant(row.max_ms)
-  const lease = { state: holdState, expiresAtMs: expiresAt.getTime(), maxAtMs: maxAt.getTime() }
+function leaseOf(row: Row): LeaseRecord {
   return {
-    id: String(row.id), name: String(row.name), account: String(row.account), accountName: String(row.account_name),
-    accountKind: row.kind as LeaseRow['accountKind'], accountState, target: String(row.target), credential: String(row.credential),
-    ownerKind: row.owner_kind as LeaseRow['ownerKind'], owner: String(row.owner),
-    status: leaseStatus(holdState, accountState, row.settled === true), holdState,
-    createdAt: instant(row.issued_ms), expiresAt, maxAt, endedAt: row.ended_ms === null ? null : instant(row.ended_ms),
-    renewals: Number(row.renewals), renewableMs: renewableMs(lease, Number(row.now_ms)),
-    attempts: Number(row.attempts), lastError: text(row.last_error) ?? null
+    id: String(row.id), name: String(row.name),
+    account: String(row.account), accountName: String(row.account_name),
+    accountKind: row.kind as LeaseRecord['accountKind'], accountState: row.account_state as AccountState,
+    target: String(row.target), credential: String(row.credential),
+    ownerKind: row.owner_kind as LeaseRecord['ownerKind'], owner: String(row.owner),
+    holdState: row.hold_state as HoldState, settled: row.settled === true,
+    createdAt: instant(row.issued_ms), expiresAt: instant(row.expires_ms), maxAt: instant(row.max_ms),
+    endedAt: row.ended_ms === null ? null : instant(row.ended_ms), asOf: instant(row.now_ms),
+    renewals: Number(row.renewals), attempts: Number(row.attempts), lastError: text(row.last_error) ?? null
   }
 }
 
-// Events of the lease itself, and those of its account from then on; of a shared account, until it was next off.
+// Events of the lease itself, and those of its account from then on; of a shared account, until it was next
+// off.
 async function history(handle: Handle, holdId: string): Promise<LeaseEventRow[]> {
   const rows = await query(handle, sql`
-    select ${ms(sql`e.at`)} as at_ms, e.kind, e.actor, e.detail from lease_event e join hold h on h.id = ${holdId}
-    where e.hold = h.id or (e.account = h.account and e.hold is null and e.at >= h.issued_at and e.id <= coalesce((
+    select ${ms(sql`e.at`)} as at_ms, e.kind, e.actor, e.detail from lease_event e
+      join hold h on h.id = ${holdId}
+    where e.hold = h.id or (e.account = h.account and e.hold is null and e.at >= h.issued_at
+      and e.id <= coalesce((
       select min(p.id) from lease_event p join account a on a.id = p.account
-      where p.account = h.account and p.kind = 'proved-gone' and p.at >= h.ended_at and a.kind = 'enable'), e.id))
+      where p.account = h.account and p.kind = 'proved-gone' and p.at >= h.ended_at
+        and a.kind = 'enable'), e.id))
     order by e.id`)
   return rows.map(row => ({
     at: instant(row.at_ms), kind: String(row.kind), actor: String(row.actor),
@@ -116,7 +114,8 @@ async function dependants(handle: Handle, kind: 'target' | 'credential', name: s
 
 async function known(handle: Handle, target: string, names: readonly string[]): Promise<Known[]> {
   const rows = await query(handle, sql`
-    select a.id, a.name, a.state, exists (select from hold h where h.account = a.id and h.state in ${live}) as wanted
+    select a.id, a.name, a.state, exists (select from hold h where h.account = a.id and h.state in ${live})
+      as wanted
     from account a where a.target = ${target} and a.name in ${setOf(names)}`)
   return rows.map(row => ({
     accountId: String(row.id), name: String(row.name), state: row.state as AccountState, wanted: row.wanted === true
@@ -124,18 +123,19 @@ async function known(handle: Handle, target: string, names: readonly string[]): 
 }
 
 // Named one by one, so that the index on the state serves: accounts that are gone are by far the most.
-const notGone = accountStates.filter(state => state !== 'proved-gone')
-const unwanted = notGone.filter(state => !['active', 'intended', 'creating'].includes(state))
+const unwanted = `'closing', 'removing', 'stuck', 'quarantined', 'unreachable'`
+const notGone = sql.raw(`('intended', 'creating', 'active', ${unwanted})`)
 
 async function gauges(handle: Handle): Promise<LedgerGauges> {
   const row = await queryOne(handle, sql`
     select coalesce((select jsonb_object_agg(state, accounts) from (
-        select state, count(*)::int as accounts from account where state in ${setOf(notGone)} group by state) as s), '{}'
+        select state, count(*)::int as accounts from account where state in ${notGone} group by state)
+          as s), '{}'
       ) as accounts,
       (select count(*) from hold where state in ${live})::int as holds,
       coalesce((select extract(epoch from now() - min(h.last)) from (
         select max(o.ended_at) as last from account a join hold o on o.account = a.id
-        where a.state in ${setOf(unwanted)} group by a.id) as h), 0)::float8 as oldest`)
+        where a.state in (${sql.raw(unwanted)}) group by a.id) as h), 0)::float8 as oldest`)
   return {
     accounts: (row?.accounts ?? {}) as LedgerGauges['accounts'], holds: Number(row?.holds ?? 0),
     oldestUnwantedSeconds: Number(row?.oldest ?? 0)

@@ -1,6 +1,7 @@
-// The ledger's memory: every account that was ever made or switched on, who holds it, what became of it. The moves are
-// in the three files beside this one, in the order of an account's life: open, close, and the life of the nodes; the
-// fourth answers questions. All of them together are what the ledger (lease/) asks of a store.
+// The ledger's memory: every account that was ever made or switched on, who holds it, what became of it. The
+// moves are in the three files beside this one, in the order of an account's life: open, close, and the life
+// of the nodes; the fourth answers questions. All of them together are what the ledger (lease/) asks of a
+// store.
 import type { LedgerStore } from '../lease/ports.ts'
 import type { Database } from './database.ts'
 import { closeMoves } from './ledger-close.ts'
@@ -8,7 +9,10 @@ import { nodeMoves } from './ledger-node.ts'
 import { openMoves } from './ledger-open.ts'
 import { ledgerViews } from './ledger-view.ts'
 
-/** The store's side of the ledger over an open database. Every method throws `store-unavailable` when it is away. */
+/**
+ * The store's side of the ledger over an open database. Every method throws `store-unavailable` when it is
+ * away.
+ */
 export function createLedgerStore(database: Database): LedgerStore {
   return { ...openMoves(database), ...closeMoves(database), ...nodeMoves(database), ...ledgerViews(database) }
 }

@@ -13,6 +13,7 @@ import { parseTemplate } from '../../src/jit/template.ts'
 import { choicesOf } from '../../src/policy/authorise.ts'
 import { printLoginName, readLoginName } from '../../src/policy/login-name.ts'
 import type { Declared } from '../../src/policy/types.ts'
+import type { Scene } from '../../src/recording/screenplay.ts'
 import { Secret } from '../../src/secret.ts'
 import { makeVerifier, mockVerifier, verifyPassword } from '../../src/wire/postgres/verifier.ts'
 
@@ -77,7 +78,8 @@ function storePorts(memory: Memory): Pick<ApiPorts,
     [...memory.resources.values()].filter(row => kind === undefined || row.kind === kind)
   const open = ({ secret }: { secret: string }): Promise<Secret<string>> => {
     const value = memory.secrets.get(secret)
-    return value === undefined ? Promise.reject(new SallyportError('seal-broken')) : Promise.resolve(new Secret(value))
+    if (value === undefined) return Promise.reject(new SallyportError('seal-broken'))
+    return Promise.resolve(new Secret(value))
   }
   return {
     resources: {
@@ -236,7 +238,8 @@ function evidencePorts(
       })
     },
     leases: {
-      list: ({ owner }) => Promise.resolve(memory.leases.filter(row => owner === undefined || row.owner === owner)),
+      list: ({ owner }) => Promise.resolve(memory.leases.filter(row =>
+        owner === undefined || row.owner === owner)),
       show: id => Promise.resolve(memory.leases.find(row => row.id === id)),
       renew: (id, seconds) => {
         const row = leaseOf(id)
@@ -268,14 +271,14 @@ async function* pieces<T>(...all: T[]): AsyncGenerator<T> {
   yield* all
 }
 
-async function* played(): ReturnType<ApiPorts['recordings']['scenes']> extends AsyncIterable<infer S> ? AsyncGenerator<S> : never {
+async function* played(): AsyncGenerator<Scene> {
   yield { kind: 'text', atMs: 0, text: 'app=> select 1\r\n' }
   // What no filter of ours should let through to a terminal.
   yield { kind: 'text', atMs: 5, text: '-- SELECT 1, \x1b]52;c;ZWNobyBoaQ==\x07\x9b31m1 row\r\n' }
   yield { kind: 'end', atMs: 9, text: 'ended: client-closed' }
 }
 
-async function* live(signal: AbortSignal): AsyncGenerator<{ kind: 'text', atMs: number, text: string }> {
+async function* live(signal: AbortSignal): AsyncGenerator<Scene> {
   yield { kind: 'text', atMs: 1, text: 'so far\r\n' }
   await new Promise(resolve => signal.addEventListener('abort', resolve, { once: true }))
 }

@@ -2,7 +2,6 @@
 // and a real PostgreSQL with the roles that a DBA would have set up. Journeys, crash sweeps and soaks start here.
 import { spawn } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
-import { randomBytes } from 'node:crypto'
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'

@@ -1,6 +1,6 @@
-// A target whose accounts outlive processes: one file for each. Crash tests kill the process that made them and look
-// with another one at what is left. Not synced on purpose: what is swept there is the store's writes, and a killed
-// process loses nothing that it gave to the kernel.
+// A target whose accounts outlive processes: one file for each. Crash tests kill the process that made them
+// and look with another one at what is left. Not synced on purpose: what is swept there is the store's
+// writes, and a killed process loses nothing that it gave to the kernel.
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Shelf, Standing } from './lease-target.ts'

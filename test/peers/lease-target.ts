@@ -1,6 +1,7 @@
-// A target for the ledger's tests, behind the hooks port: a set of accounts that can hang, refuse, lose its answers, and
-// let an effect land late, on command. With `fences` it refuses what a real target that can fence refuses: an epoch
-// older than the account's marker, and anything after the claim's end. Without, it does as it is told, like a shell.
+// A target for the ledger's tests, behind the hooks port: a set of accounts that can hang, refuse, lose its
+// answers, and let an effect land late, on command. With `fences` it refuses what a real target that can
+// fence refuses: an epoch older than the account's marker, and anything after the claim's end. Without, it
+// does as it is told, like a shell.
 import { systemClock } from '../../src/clock.ts'
 import type { Clock } from '../../src/clock.ts'
 import type { HookResult } from '../../src/jit/hooks.ts'
@@ -71,7 +72,9 @@ export class LeaseTarget implements Hooks {
 
   /** How often an action changed something, for one account or in all. */
   count(action: Action, name?: string): number {
-    return this.effects.filter(each => each.action === action && (name === undefined || each.name === name)).length
+    return this.effects.filter(
+      each => each.action === action && (name === undefined || each.name === name)
+    ).length
   }
 
   mint(): Minted {
@@ -91,13 +94,19 @@ export class LeaseTarget implements Hooks {
       changed: false, retryable: true, residue: [], quarantined: false,
       tookMs: this.#clock.monotonicMs() - startedMs, ...part
     })
-    if (this.away) return answer({ state: 'refused', code: 'target-unreachable', error: 'connection refused' })
+    if (this.away) {
+      return answer({ state: 'refused', code: 'target-unreachable', error: 'connection refused' })
+    }
     const mood = this.mood(call)
     await this.gate(call)
     switch (mood.do) {
-      case 'refuse': return answer({ state: 'refused', code: mood.code ?? 'hook-failed', error: mood.error, failedStep: 'make' })
+      case 'refuse': return answer(
+        { state: 'refused', code: mood.code ?? 'hook-failed', error: mood.error, failedStep: 'make' }
+      )
       case 'conflict': return answer({ state: 'conflict', code: 'account-conflict', error: 'is not ours' })
-      case 'lose-request': return answer({ state: 'unknown', code: 'hook-timeout', error: 'no answer', failedStep: 'make' })
+      case 'lose-request': return answer(
+        { state: 'unknown', code: 'hook-timeout', error: 'no answer', failedStep: 'make' }
+      )
       case 'quarantine': {
         const standing = this.accounts.get(name)
         if (standing !== undefined) this.accounts.set(name, { ...standing, enabled: false })
@@ -110,7 +119,9 @@ export class LeaseTarget implements Hooks {
     }
     const refusal = this.#effect(call)
     if (refusal !== undefined) return answer({ state: 'refused', code: 'hook-failed', error: refusal })
-    if (mood.do === 'lose-answer') return answer({ state: 'unknown', code: 'hook-timeout', error: 'no answer' })
+    if (mood.do === 'lose-answer') {
+      return answer({ state: 'unknown', code: 'hook-timeout', error: 'no answer' })
+    }
     if (mood.do === 'lie') {
       return answer({ state: 'refused', code: 'hook-failed', error: 'done, but the look says it exists', seen: this.#seen(name) })
     }

@@ -1,6 +1,6 @@
-// The process that crash tests kill: a ledger over an embedded store, that issues and releases leases of both kinds on
-// a target of files. Says `ready` when the ledger stands and `through` at the end, where nobody killed it.
-// Arguments: the store's folder, the target's folder.
+// The process that crash tests kill: a ledger over an embedded store, that issues and releases leases of both
+// kinds on a target of files. Says `ready` when the ledger stands and `through` at the end, where nobody
+// killed it. Arguments: the store's folder, the target's folder.
 import { openDatabase } from '../../src/store/database.ts'
 import { fileShelf } from './lease-files.ts'
 import { LeaseTarget } from './lease-target.ts'

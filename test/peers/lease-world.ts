@@ -1,6 +1,6 @@
-// Ledgers for tests: any number of nodes over one real store (the embedded one, or a throw-away PostgreSQL 15), with
-// short times, a target that obeys the test, and what the ledger said kept in lists. What is faked is the world outside
-// of the ledger; the ledger and its SQL are the real ones.
+// Ledgers for tests: any number of nodes over one real store (the embedded one, or a throw-away PostgreSQL
+// 15), with short times, a target that obeys the test, and what the ledger said kept in lists. What is faked
+// is the world outside of the ledger; the ledger and its SQL are the real ones.
 import { generateKeyPairSync, randomUUID, sign, verify } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -109,10 +109,14 @@ export async function openStore(kind: StoreKind): Promise<{ database: Database, 
 
 /** An empty ledger in that database (or with `keep` the one that is there), and a target. */
 export async function openWorld(
-  database: Database, { target = new LeaseTarget(), keep = false }: { target?: LeaseTarget, keep?: boolean } = {}
+  database: Database, {
+    target = new LeaseTarget(), keep = false
+  }: { target?: LeaseTarget, keep?: boolean } = {}
 ): Promise<World> {
   const rows = (statement: string): Promise<readonly Record<string, unknown>[]> =>
-    database.run(async handle => [...await handle.execute(sql.raw(statement)) as unknown as Record<string, unknown>[]])
+    database.run(
+      async handle => [...await handle.execute(sql.raw(statement)) as unknown as Record<string, unknown>[]]
+    )
   if (!keep) await rows('truncate account, hold, lease_event, receipt, node cascade')
   const nodes: Ledger[] = []
   const sealed = new Map<string, Secret<string>>()
@@ -129,7 +133,9 @@ export async function openWorld(
       }
       const ledger = createLedger({
         store: through(store), hooks: own, clock, node: name, limits, mintName,
-        signer: { sign: bytes => ({ keyId: 'test', signature: sign(null, bytes, privateKey).toString('base64') }) },
+        signer: {
+          sign: bytes => ({ keyId: 'test', signature: sign(null, bytes, privateKey).toString('base64') })
+        },
         audit: {
           append: (kind, actor, subject, detail) => {
             if (world.auditAway) return Promise.reject(new Error('the audit is away'))
@@ -153,7 +159,9 @@ export async function openWorld(
       await ledger.start()
       return { ledger, clock, cut, log }
     },
-    verifyReceipt: (body, signature) => verify(null, Buffer.from(body), publicKey, Buffer.from(signature, 'base64')),
+    verifyReceipt: (body, signature) => verify(
+      null, Buffer.from(body), publicKey, Buffer.from(signature, 'base64')
+    ),
     async [Symbol.asyncDispose]() {
       for (const ledger of nodes) await ledger.stop(1000)
     }
@@ -161,7 +169,8 @@ export async function openWorld(
   return world
 }
 
-// Not by chance: a test that counts names must not collide with itself, nor with the process that it recovers from.
+// Not by chance: a test that counts names must not collide with itself, nor with the process that it recovers
+// from.
 let drawn = systemClock.now().getTime()
 
 function drawName(): string {
@@ -169,11 +178,16 @@ function drawName(): string {
 }
 
 function template(action: PinnedTemplate['action'], version = 1): PinnedTemplate {
-  return { id: `fake/${action}`, version, action, plugin: 'fake', sha256: `${action} ${version}`, body: `text of ${action} ${version}` }
+  return {
+    id: `fake/${action}`, version, action, plugin: 'fake', sha256: `${action} ${version}`,
+    body: `text of ${action} ${version}`
+  }
 }
 
 /** What a session asks for; `enable` for a shared account, with the template's version. */
-export function request(kind: 'create' | 'enable' = 'create', changes: Partial<IssueRequest> = {}, version = 1): IssueRequest {
+export function request(
+  kind: 'create' | 'enable' = 'create', changes: Partial<IssueRequest> = {}, version = 1
+): IssueRequest {
   const [open, close] = kind === 'create' ? ['create', 'delete'] as const : ['enable', 'disable'] as const
   const spec: AccountSpec = {
     plugin: 'fake', authenticationCredential: 'admin', variables: { roles: ['reader'] },
@@ -181,17 +195,26 @@ export function request(kind: 'create' | 'enable' = 'create', changes: Partial<I
     open: template(open, version), close: template(close, version)
   }
   return {
-    credential: 'orders-rw', target: 'orders', kind, spec, owner: { kind: 'session', id: randomUUID() }, actor: 'alice',
+    credential: 'orders-rw', target: 'orders', kind, spec, owner: {
+      kind: 'session', id: randomUUID()
+    }, actor: 'alice',
     accountName: kind === 'enable' ? 'deploy' : undefined, ttlSeconds: 3600, maxTtlSeconds: 7200, tell: () => {},
     ...changes
   }
 }
 
-/** Waits until something is so; a test that waits for what never comes fails by its deadline, with this sentence. */
-export async function until(what: string, isSo: () => boolean | Promise<boolean>, limitMs = 15_000): Promise<void> {
+/**
+ * Waits until something is so; a test that waits for what never comes fails by its deadline, with this
+ * sentence.
+ */
+export async function until(
+  what: string, isSo: () => boolean | Promise<boolean>, limitMs = 15_000
+): Promise<void> {
   const startedMs = systemClock.monotonicMs()
   while (!await isSo()) {
-    if (systemClock.monotonicMs() - startedMs > limitMs) throw new Error(`waited ${limitMs} ms in vain: ${what}`)
+    if (systemClock.monotonicMs() - startedMs > limitMs) {
+      throw new Error(`waited ${limitMs} ms in vain: ${what}`)
+    }
     await sleep(systemClock, 10)
   }
 }

@@ -116,7 +116,7 @@ export class RawClient {
   async beginScram(password: string = clientPassword): Promise<ScramClient> {
     const offer = await this.#authentication()
     if (offer.kind !== 'sasl') throw new Error(`expected SASL, got ${offer.kind}`)
-    const scram = new ScramClient({ mechanisms: ['SCRAM-SHA-256'], secret: { kind: 'password', password } })
+    const scram = new ScramClient({ mechanism: 'SCRAM-SHA-256', secret: { kind: 'password', password } })
     this.send(saslInitialResponse(scram.mechanism, scram.first))
     return scram
   }

@@ -1,0 +1,25 @@
+// What a person is shown of a lease: its status and what can still be added to it, decided here in one place
+// from what the store has. A filter by status asks the store for the combinations that give that status.
+import type { LeaseFilter, LeaseRecord, LeaseRow, RecordFilter } from './ports.ts'
+import { renewableMs } from './renew.ts'
+import { accountStates, holdStates, leaseStatus } from './states.ts'
+
+export function shown({ settled, asOf, ...record }: LeaseRecord): LeaseRow {
+  const { holdState, accountState, expiresAt, maxAt } = record
+  const lease = { state: holdState, expiresAtMs: expiresAt.getTime(), maxAtMs: maxAt.getTime() }
+  return {
+    ...record,
+    status: leaseStatus(holdState, accountState, settled),
+    renewableMs: renewableMs(lease, asOf.getTime())
+  }
+}
+
+/** A filter in the store's words. */
+export function asked({ status, ...rest }: LeaseFilter): RecordFilter {
+  return status === undefined ? rest : { ...rest, combinations: combinationsOf(status) }
+}
+
+function combinationsOf(status: string): readonly string[] {
+  return holdStates.flatMap(hold => accountStates.flatMap(account => [true, false].flatMap(settled =>
+    leaseStatus(hold, account, settled) === status ? [`${hold} ${account} ${settled}`] : [])))
+}

@@ -1,0 +1,42 @@
+// `templates prove`: both actions of a credential tried on its own target, with an account that belongs to no
+// session. A shared account that somebody is using right now is left alone: proving would switch it off.
+import type { Prove } from '../api/ports.ts'
+import { SallyportError } from '../errors.ts'
+import { proveTemplates } from '../jit/prove.ts'
+import { parseTemplate } from '../jit/template.ts'
+import { authenticatorOf, specOf } from './accounts.ts'
+import { accessOf, addressOf } from './hooks.ts'
+import type { Rooms } from './rooms.ts'
+
+// Long enough for both actions at their limits; VALID UNTIL of what a crash would leave behind.
+const proofMinutes = 10
+
+export function createProve(rooms: Rooms): Prove {
+  return async (name, signal) => {
+    const { declared, templates, shelf, ledger, hooks, clock } = rooms
+    const { credentials, targets } = await declared()
+    const credential = credentials.get(name)
+    const target = credential === undefined ? undefined : targets.get(credential.target)
+    if (credential?.jit === undefined || target === undefined) {
+      throw new SallyportError('not-found', { detail: `a credential ${name} with JIT` })
+    }
+    const shared = credential.jit.type === 'enable-disable'
+    const [live] = shared ? await ledger.list({ credential: name, status: 'active', limit: 1 }) : []
+    if (live !== undefined) {
+      throw new SallyportError('in-use', { problems: [`${live.accountName} is in use by ${live.owner}: prove it later`] })
+    }
+    const spec = await specOf({ shelf, template: id => templates.get(id) }, credential, credential.jit, target)
+    const proof = await proveTemplates({
+      hooks, signal,
+      plugin: shelf.plugin(spec.plugin),
+      opening: parseTemplate(spec.open.body, spec.open.version),
+      closing: parseTemplate(spec.close.body, spec.close.version),
+      access: await accessOf(rooms, addressOf(target), authenticatorOf(credential, credential.jit)),
+      variables: spec.variables,
+      expiresAt: new Date(clock.now().getTime() + proofMinutes * 60_000).toISOString(),
+      username: shared ? credential.username : undefined
+    })
+    const steps = proof.steps.map(({ tookMs, ...step }) => ({ ...step, milliseconds: Math.round(tookMs) }))
+    return { passed: proof.passed, steps }
+  }
+}
