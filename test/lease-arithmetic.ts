@@ -1,18 +1,19 @@
 // The parts of the ledger that are arithmetic and tables: renewals, waits between retries, statuses, the kept
-// secret of a shared account, what a removal's outcome means. No store, no target, no time.
+// secret of a shared account, what a removal's outcome means. No store, no target, no
+// time: what is wrong here is wrong everywhere.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { HookResult } from '../src/jit/hooks.ts'
 import { backoffMs, randomJitter } from '../src/lease/backoff.ts'
 import { pack, unpack } from '../src/lease/keep.ts'
 import { ledgerLimits } from '../src/lease/limits.ts'
-import type { Claim } from '../src/lease/ports.ts'
 import { bounded, canonicalJson, judge } from '../src/lease/receipt.ts'
 import { renewableMs, renewal } from '../src/lease/renew.ts'
 import type { Renewable } from '../src/lease/renew.ts'
 import { accountStates, holdStates, leaseStatus, moves } from '../src/lease/states.ts'
 import { Secret } from '../src/secret.ts'
 import { request } from './peers/lease-world.ts'
+import type { Claim } from '../src/lease/store-port.ts'
 
 const hour = 3_600_000
 
@@ -54,7 +55,7 @@ test('renewing by nothing, less, parts or too much is refused', () => {
   }
 })
 
-test('the wait before a retry doubles from one second to five minutes, each half as long to half as long again', () => {
+test('the wait before a retry doubles from one second to five minutes, give or take a half', () => {
   const { retry } = ledgerLimits
   assert.is(backoffMs(1, retry, 0), 1000)
   assert.equal([backoffMs(1, retry, -0.5), backoffMs(1, retry, 0.5)], [500, 1500])
@@ -133,13 +134,16 @@ test('canonical JSON does not depend on the order in which members were written'
 })
 
 const claim = {
-  accountId: 'a', name: 'n', kind: 'create', target: 't', credential: 'c', state: 'removing', epoch: 2, attempts: 0,
-  verifyLeft: 0, spec: request().spec, secret: undefined, holds: [], createdAt: new Date(0), activeAt: new Date(0),
+  accountId: 'a', name: 'n', kind: 'create', target: 't', credential: 'c', state: 'removing', epoch: 2,
+  attempts: 0,
+  verifyLeft: 0, spec: request().spec, secret: undefined, holds: [], createdAt: new Date(0),
+  activeAt: new Date(0),
   wantedUntil: undefined
 } as const satisfies Claim
 const seen = { exists: true, enabled: true, ours: true, sessions: 0, residue: [] }
 const refused: HookResult = {
-  state: 'refused', changed: false, code: 'hook-failed', error: 'no', retryable: true, residue: [], quarantined: false, tookMs: 1
+  state: 'refused', changed: false, code: 'hook-failed', error: 'no', retryable: true, residue: [],
+  quarantined: false, tookMs: 1
 }
 
 test('a removal counts by what was seen: done, stuck, quarantined, or nobody answered', () => {

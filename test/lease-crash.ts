@@ -67,7 +67,7 @@ async function recover(dataDir: string, target: LeaseTarget): Promise<number> {
   }
 }
 
-test('killed at any durable write, a process leaves no account that its successor does not find and prove gone', async () => {
+test('killed at any durable write, a process leaves nothing that the next does not prove gone', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'sallyport-crash-'))
   const [dataDir, targetDir] = [join(folder, 'store'), join(folder, 'target')]
   mkdirSync(targetDir)
@@ -93,8 +93,8 @@ test('killed at any durable write, a process leaves no account that its successo
         break
       }
     }
-    process.stdout.write(`${kills} kills, ${midway} of them between ready and the end, ${withAccounts} with accounts that ` +
-      `were on; slowest recovery ${Math.round(slowestMs)} ms\n`)
+    process.stdout.write(`${kills} kills, ${midway} between ready and the end, ${withAccounts} with ` +
+      `accounts that were on; slowest recovery ${Math.round(slowestMs)} ms\n`)
     // Otherwise nothing was tried: the count is wrong, or the tracer kills nothing.
     assert.ok(kills >= 15 && midway >= 5 && withAccounts >= 2, `${kills} ${midway} ${withAccounts}`)
   } finally {

@@ -4,7 +4,9 @@
 // deadline: 120 s
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { codeOf, openStore, openWorld, request, shortLimits, stateOf, until } from './peers/lease-world.ts'
+import {
+  codeOf, openStore, openWorld, request, shortLimits, stateOf, strangers, until
+} from './peers/lease-world.ts'
 import type { StoreKind, World } from './peers/lease-world.ts'
 
 const dayMs = 86_400_000
@@ -17,6 +19,7 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
       opened ??= await openStore(kind)
       await using world = await openWorld(opened.database)
       await act(world)
+      assert.equal(await strangers(world), [])
     })
   }
 
@@ -54,7 +57,7 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
     await until('gone', () => world.target.accounts.names().length === 0)
   })
 
-  promise('a wall clock that jumps by an hour or by ten years ends nothing and prolongs nothing', async world => {
+  promise('a wall clock that jumps by ten years ends nothing and prolongs nothing', async world => {
     const { ledger, clock } = await world.node('one')
     const lease = await ledger.issue(request())
     const short = await ledger.issue(request('create', { ttlSeconds: 2, maxTtlSeconds: 2 }))
@@ -92,7 +95,7 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
     assert.equal(world.target.accounts.names(), [])
   })
 
-  promise('a session is cut at its end even when the store does not answer, and settled when it does', async world => {
+  promise('a session is cut at its end even when the store does not answer', async world => {
     let away = false
     const { ledger, cut } = await world.node('one', {
       limits: { ...shortLimits, expiryAskMs: 200 },

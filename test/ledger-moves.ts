@@ -4,12 +4,12 @@
 // deadline: 180 s
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { Claim, Claimant, Intent, LedgerStore, RemovalResult } from '../src/lease/ports.ts'
 import { accountStates, leaseStatus, moves } from '../src/lease/states.ts'
 import type { AccountState } from '../src/lease/states.ts'
 import { asked, shown } from '../src/lease/view.ts'
 import { openStore, openWorld, request } from './peers/lease-world.ts'
 import type { StoreKind, World } from './peers/lease-world.ts'
+import type { Claim, Claimant, Intent, LedgerStore, RemovalResult } from '../src/lease/store-port.ts'
 
 type Kind = 'create' | 'enable'
 
@@ -31,7 +31,8 @@ async function arrange(world: World, { state, kind, claimed, hold }: Setting): P
   ).replaceAll(`'`, `''`)
   const replace = (columns: string): string =>
     columns.split(', ').map(column => `${column} = excluded.${column}`).join(', ')
-  const accountColumns = 'target, name, kind, credential, state, epoch, claimed_by, next_at, spec, verify_left, ended_at'
+  const accountColumns =
+    'target, name, kind, credential, state, epoch, claimed_by, next_at, spec, verify_left, ended_at'
   const holdColumns = 'account, name, owner_kind, owner, node, boot, state, expires_at, max_at, ended_at'
   await world.rows(`with n as (
       insert into node (id, boot) values ('one', 'b1') on conflict (id) do update set boot = 'b1'
@@ -50,7 +51,8 @@ async function arrange(world: World, { state, kind, claimed, hold }: Setting): P
 
 function claimOf({ state, kind }: Setting, changes: Partial<Claim> = {}): Claim {
   return {
-    accountId: 'a', name: 'deploy', kind, target: 'orders', credential: 'c', state, epoch, attempts: 0, verifyLeft: 0,
+    accountId: 'a', name: 'deploy', kind, target: 'orders', credential: 'c', state, epoch, attempts: 0,
+    verifyLeft: 0,
     spec: request(kind).spec, secret: undefined, holds: [], createdAt: new Date(0), activeAt: undefined,
     wantedUntil: undefined, ...changes
   }
@@ -58,7 +60,8 @@ function claimOf({ state, kind }: Setting, changes: Partial<Claim> = {}): Claim 
 
 function intentOf(changes: Partial<Intent> = {}): Intent {
   return {
-    claimant, accountId: 'b', holdId: 'h2', kind: 'enable', target: 'orders', accountName: 'deploy', credential: 'c',
+    claimant, accountId: 'b', holdId: 'h2', kind: 'enable', target: 'orders', accountName: 'deploy',
+    credential: 'c',
     spec: request('enable').spec, leaseName: 'l', owner: {
       kind: 'session', id: 's2'
     }, actor: 'x', ttlMs: 60_000,
@@ -148,7 +151,7 @@ async function state(world: World): Promise<AccountState> {
 for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[]) {
   let opened: Awaited<ReturnType<typeof openStore>>
 
-  test(`${kind}: accounts change state only as the table of moves says, and every move of the table happens`, async () => {
+  test(`${kind}: accounts move only as the table says, and every move of it happens`, async () => {
     opened = await openStore(kind)
     await using world = await openWorld(opened.database)
     const seen = new Map<string, string>()

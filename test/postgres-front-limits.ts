@@ -9,6 +9,7 @@ import { createCancelKeys } from '../src/proxy/postgres/cancels.ts'
 import { sourceOf } from '../src/proxy/source.ts'
 import { cancelRequest, query, sslRequest, startupMessage } from '../src/wire/postgres/messages.ts'
 import { parseBackendKeyData } from '../src/wire/postgres/parse.ts'
+import { selfSignedCertificate } from '../src/wire/x509.ts'
 import { startFakeTarget } from './peers/fake-target.ts'
 import type { FakeTarget } from './peers/fake-target.ts'
 import { startPassThrough } from './peers/pass-through.ts'
@@ -277,20 +278,36 @@ test('a flood of cancel requests for one session is one request at a time', asyn
   assert.is(keys.size, 1)
 })
 
-test('a plain client is told when the listener wants TLS', async () => {
-  const target = await startFakeTarget()
-  const plain = await startPassThrough({
-    target: { host: '127.0.0.1', port: target.port, tls: { mode: 'disable' } }, role: 'x', password: 'fake-target',
-    plain: true
-  })
+test('a listener without TLS says so, and one that demands it refuses plain clients', async () => {
+  await using target = await startFakeTarget()
+  const address = { host: '127.0.0.1', port: target.port, tls: { mode: 'disable' as const } }
+  const own = { target: address, role: 'x', password: 'fake-target' }
+  await using plain = await startPassThrough({ ...own, plain: true })
   const client = (await rawClient(plain.port)).send(sslRequest())
   assert.is(await client.byte(), 'N')
   await client.ready('alice')
   client.socket.destroy()
-  const { certificate } = plain
-  assert.match(certificate, /BEGIN CERTIFICATE/)
-  await plain.stop()
-  await target.stop()
+
+  const tls = selfSignedCertificate({
+    commonName: 'x', names: ['localhost'], validFrom: new Date('2020-01-01'), validUntil: new Date('2050-01-01')
+  })
+  await using strict = await startPassThrough({
+    ...own, listen: { tls: { cert: tls.certificate, key: tls.privateKey, required: true } }
+  })
+  assert.is(codeOf(await (await rawClient(strict.port)).send(startup).refusal()), 'tls-required')
+  const secured = await (await (await rawClient(strict.port)).startTls()).ready('alice')
+  secured.socket.destroy()
+})
+
+test('a stop sends strangers away and leaves sessions alone', async () => {
+  await using house = await world()
+  const stranger = await rawClient(house.front.port)
+  const person = await (await rawClient(house.front.port)).ready('alice')
+  await until(() => house.front.listener.stats().connections === 2)
+  await house.front.listener.close()
+  assert.is(codeOf(await stranger.refusal()), 'shutting-down')
+  assert.is((await person.send(query('SELECT 1')).until('Z')).at(-1)?.tag, 'Z')
+  person.socket.destroy()
 })
 
 test.run()

@@ -2,8 +2,9 @@
 // Recordings of real sessions: stock psql, node-postgres and hand-made pipelines through the front end to a real
 // PostgreSQL. The decoder must tell what the server did, in the simple and the extended protocol, after errors,
 // with COPY both ways; and an exported file must run in psql without obeying anything but SQL.
-import { spawnSync } from 'node:child_process'
-import { existsSync, rmSync, writeFileSync } from 'node:fs'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import pg from 'pg'
 import { test } from 'uvu'
@@ -13,7 +14,6 @@ import { exportAs } from '../src/recording/export.ts'
 import { statements } from '../src/recording/postgres.ts'
 import { frameKind } from '../src/recording/recording.ts'
 import type { StatementRecord } from '../src/recording/statement.ts'
-import { Secret } from '../src/secret.ts'
 import * as wire from '../src/wire/postgres/messages.ts'
 import { openUpstream } from '../src/wire/postgres/upstream.ts'
 import type { PostgresServer } from '../tool/postgres.ts'
@@ -21,7 +21,7 @@ import { startPostgres } from '../tool/postgres.ts'
 import { programOf } from '../tool/services.ts'
 import type { PassThrough } from './peers/pass-through.ts'
 import { startPassThrough } from './peers/pass-through.ts'
-import { answer, headOf, keyPair, openFolder, temporaryFolder } from './peers/recordings.ts'
+import { answer, headOf, keyPair, openFolder, temporaryFolder, until } from './peers/recordings.ts'
 
 let server: PostgresServer
 let front: PassThrough
@@ -40,9 +40,24 @@ function connection(user: string): string {
   return `host=127.0.0.1 port=${front.port} user=${user} password=${front.password} dbname=postgres sslmode=disable`
 }
 
+interface Ran {
+  code: number | null
+  output: string
+}
+
+/** Runs psql with this on its standard input. */
+async function psql(words: readonly string[], input: string): Promise<Ran> {
+  const child = spawn(programOf('psql-15'), ['-X', ...words], { stdio: 'pipe' })
+  let output = ''
+  for (const stream of [child.stdout, child.stderr]) stream.on('data', chunk => { output += String(chunk) })
+  child.stdin.end(input)
+  const [code] = await once(child, 'close') as [number | null]
+  return { code, output }
+}
+
 /** What was recorded of the session of this user, when it has ended. */
 async function recorded(user: string): Promise<StatementRecord[]> {
-  while (front.live.has(user)) await new Promise(resolve => setImmediate(resolve))
+  await until(() => !front.live.has(user) && front.recordings.stats().open === 0)
   const [listed] = listRecordings(front.recordingsDir, { user })
   using file = openRecording(front.recordingsDir, listed!.session)
   const records: StatementRecord[] = []
@@ -60,10 +75,10 @@ test('what psql did is told as it was: statements, several at once, errors, noti
     "INSERT INTO t SELECT n, repeat('x', 100) FROM generate_series(1, 50) n;",
     'SELECT a, b FROM t;', "SELECT 1 \\; SELECT 2 \\; SELECT 'drei';", 'SELECT nonsense;',
     "DO $$ BEGIN RAISE NOTICE 'heard'; END $$;",
-    'COPY t FROM STDIN;', '51\ty', '52\tz', '\\.', 'COPY t TO STDOUT;', "ALTER ROLE postgres PASSWORD NULL;"
+    'COPY t FROM STDIN;', '51\ty', '52\tz', '\\.', 'COPY t TO STDOUT;', 'CREATE ROLE other;', 'ALTER ROLE other PASSWORD NULL;'
   ].join('\n')
-  const done = spawnSync(programOf('psql-15'), ['-X', connection('psql')], { input: `${script}\n`, encoding: 'utf8' })
-  assert.is(done.status, 0, done.stderr)
+  const { code, output } = await psql([connection('psql')], `${script}\n`)
+  assert.is(code, 0, output)
   const records = await recorded('psql')
   assert.equal(records.map(brief), [
     ['CREATE TABLE t (a int, b text);', 'ok', 'CREATE TABLE'],
@@ -71,15 +86,16 @@ test('what psql did is told as it was: statements, several at once, errors, noti
     ['SELECT a, b FROM t;', 'ok', 'SELECT 50'], ["SELECT 1 ; SELECT 2 ; SELECT 'drei';", 'ok', 'SELECT 1'],
     ['SELECT nonsense;', 'error', '42703'], ["DO $$ BEGIN RAISE NOTICE 'heard'; END $$;", 'ok', 'DO'],
     ['COPY t FROM STDIN;', 'ok', 'COPY 2'], ['COPY t TO STDOUT;', 'ok', 'COPY 52'],
-    ['ALTER ROLE postgres PASSWORD NULL;', 'ok', 'ALTER ROLE']
+    ['CREATE ROLE other;', 'ok', 'CREATE ROLE'], ['ALTER ROLE other PASSWORD NULL;', 'ok', 'ALTER ROLE']
   ])
   assert.is(records[2]?.rows, 50)
   assert.ok(records[2]!.bytes > 5000)
   assert.is(records[3]?.results.length, 3)
   assert.equal(records[5]?.notices, ['NOTICE: heard'])
-  assert.is(records[6]?.copiedBytes, '51\ty\n52\tz\n'.length)
+  // psql 15 sends the end mark as well.
+  assert.is(records[6]?.copiedBytes, '51\ty\n52\tz\n\\.\n'.length)
   assert.ok(records[7]!.bytes > 5000)
-  assert.is(records[8]?.alarm, 'password-change')
+  assert.is(records[9]?.alarm, 'password-change')
   assert.ok(records.every(record => record.durationMs !== undefined && record.durationMs >= 0))
 })
 
@@ -102,12 +118,63 @@ test('what node-postgres did is told with its parameters, prepared or not', asyn
 })
 
 test('a pipeline with errors is told as the server ran it', async () => {
-  const upstream = await openUpstream({
+  const client = await openUpstream({
     host: '127.0.0.1', port: front.port, tls: { mode: 'disable' }, user: 'pipeline', database: 'postgres',
-    secret: new Secret({ kind: 'password', password: front.password }) as never, timeouts: { connectMs: 5000, tlsMs: 5000, loginMs: 5000 }
-  } as never)
-  void upstream
-  assert.ok(wire && frameKind && answer && headOf && keyPair && openFolder && temporaryFolder && existsSync && rmSync && writeFileSync && join && exportAs)
+    secret: () => ({ kind: 'password', password: front.password }),
+    timeouts: { connectMs: 5000, tlsMs: 5000, loginMs: 5000 }
+  })
+  let answers = ''
+  client.takeOver((chunk, bytes) => {
+    answers += chunk.toString('latin1', 0, bytes)
+    return true
+  })
+  const run = (sql: string, values: readonly string[] = []): Buffer[] =>
+    [wire.parse('', sql), wire.bind('', '', values), wire.describe('P', ''), wire.execute('')]
+  client.socket.write(Buffer.concat([
+    ...run('SELECT 1'), ...run('SELECT 1 / 0'), ...run('SELECT 2'), wire.sync(),
+    wire.parse('s', 'SELECT $1::int AS kept'), wire.sync(), wire.parse('s', 'SELECT 1 AS disguise'), wire.sync(),
+    wire.bind('', 's', ['7']), wire.execute(''), wire.sync(),
+    wire.bind('p', 's', ['8']), wire.execute('p', 1), wire.execute('p', 1), wire.sync(),
+    wire.describe('S', 'nobody'), ...run('SELECT 3'), wire.sync(), wire.query('SELECT 4; SELECT nonsense'),
+    wire.frame('C', Buffer.from('Ss\0')), wire.bind('', 's', ['9']), wire.execute(''), wire.sync()
+  ]))
+  // Each batch ends with ReadyForQuery.
+  await until(() => answers.split('Z\0\0\0\x05').length === 9)
+  client.close()
+  assert.equal((await recorded('pipeline')).map(brief), [
+    ['SELECT 1', 'ok', 'SELECT 1'], ['SELECT 1 / 0', 'error', '22012'], ['SELECT 2', 'skipped', ''],
+    ['SELECT 1 AS disguise', 'error', '42P05'],
+    ['SELECT $1::int AS kept', ['7'], 'ok', 'SELECT 1'],
+    ['SELECT $1::int AS kept', ['8'], 'ok', ''], ['SELECT $1::int AS kept', ['8'], 'ok', 'SELECT 0'],
+    ['SELECT 3', 'error', '26000'], ['SELECT 4; SELECT nonsense', 'error', '42703'],
+    ['<prepared statement "s" is not on this tape>', ['9'], 'error', '26000']
+  ])
+})
+
+test('an exported file runs in psql, and psql obeys none of its own commands in it', async () => {
+  const dir = temporaryFolder()
+  const trap = join(dir, 'trap')
+  const recording = await openFolder(dir, keyPair().signer).create(headOf('s1', { user: `eve\n\\! touch ${trap}` }))
+  // With standard_conforming_strings off the second was one string; psql reads it otherwise.
+  const sql = [
+    'SELECT 1 AS first', `SELECT 'a\\'' \\! touch ${trap} --'`, `SELECT 2\n;\n\\unrestrict guess\n\\! touch ${trap}`,
+    'SELECT 3 AS last'
+  ]
+  for (const text of sql) {
+    recording.append(frameKind.statement, 0, wire.query(text))
+    recording.append(frameKind.result, 0, answer.complete('SELECT 1', 1), answer.ready())
+  }
+  await recording.seal({ how: 'ended', reason: 'client-closed' })
+  using file = openRecording(dir, 's1')
+  let exported = ''
+  for await (const piece of exportAs(file, 'sql')) exported += piece
+  const words = ['-At', server.url(), '-f', '-']
+  const { output } = await psql(words, exported)
+  assert.match(output, /^1$/m)
+  assert.not.ok(existsSync(trap), output)
+  // The trap is a trap: without the restriction psql does what it says.
+  await psql(words, exported.replace(/^\\(un)?restrict.*$/gm, ''))
+  assert.ok(existsSync(trap))
 })
 
 test.run()

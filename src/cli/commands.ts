@@ -15,7 +15,7 @@ const limit = takes('N', 'at most so many')
 const target = takes('NAME', 'of this target only')
 const since = takes('TIME', 'from then on, e.g. 2026-01-31T08:00:00Z')
 const until = takes('TIME', 'up to then')
-const publicKey = takes('FILE', 'PEM of the public key: checks without a server')
+const publicKey = takes('FILE', 'PEM of the public key: checks a file without a server')
 const version = takes('N', 'another version than the newest')
 
 const running: Command[] = [
@@ -129,8 +129,9 @@ const sessions: Command[] = [
     load: async () => (await import('./evidence.ts')).verify
   },
   {
-    words: ['sessions', 'receipt'], args: 'ID',
-    summary: 'show the signed proof of what became of its account', options: { server },
+    words: ['sessions', 'receipt'], args: 'ID|FILE',
+    summary: 'show the signed proof of what became of its account',
+    options: { 'public-key': takes('FILE', 'PEM of the public key: also checks the signature'), server },
     load: async () => (await import('./sessions.ts')).receipt
   }
 ]

@@ -1,9 +1,11 @@
 // `sessions list`, `show`, `kill`, `receipt`, `search`: which sessions there are and what became of them.
+import { verify as checkSignature } from 'node:crypto'
+import { existsSync, readFileSync } from 'node:fs'
 import type { HitJson, ReceiptJson, SessionJson } from '../api/client-types.ts'
 import { inertLine } from '../recording/inert.ts'
 import { pathOf } from './client.ts'
 import { exit } from './command.ts'
-import type { Run } from './command.ts'
+import type { Invocation, Run } from './command.ts'
 import { clientOf, number, text } from './connect.ts'
 import { bytesText, shortTime } from './output.ts'
 
@@ -59,18 +61,33 @@ export const kill: Run = async call => {
 }
 
 export const receipt: Run = async call => {
-  const client = await clientOf(call)
-  const found = await client.get<ReceiptJson>(pathOf`/sessions/${call.args[0]!}/receipt`)
-  if (call.json) call.out.json(found)
-  else {
-    call.out.list([
-      ['id', found.id], ['state', found.state], ['session', found.session], ['account', found.account],
-      ['signed', shortTime(found.signedAt)], ['key', found.keyId], ['signature', found.signature]
-    ])
-    call.out.line()
-    call.out.line(JSON.stringify(found.body, null, 2))
-  }
-  return exit.ok
+  const given = call.args[0]!
+  const found = existsSync(given)
+    ? JSON.parse(readFileSync(given, 'utf8')) as ReceiptJson
+    : await (await clientOf(call)).get<ReceiptJson>(pathOf`/sessions/${given}/receipt`)
+  const key = text(call, 'public-key')
+  const genuine = key === undefined ? undefined : await isGenuine(found, readFileSync(key, 'utf8'))
+  if (call.json) call.out.json(genuine === undefined ? found : { ...found, genuine })
+  else printReceipt(call, found, genuine)
+  return genuine === false ? exit.failed : exit.ok
+}
+
+// What is signed is the body, in its canonical form: the rows around it are there to find it again.
+async function isGenuine({ body, signature }: ReceiptJson, pem: string): Promise<boolean> {
+  const { canonicalJson } = await import('../lease/receipt.ts')
+  const { readPublicKeys } = await import('../recording/verify.ts')
+  const bytes = Buffer.from(canonicalJson(body))
+  return readPublicKeys(pem).some(key => checkSignature(null, bytes, key, Buffer.from(signature, 'base64')))
+}
+
+function printReceipt(call: Invocation, found: ReceiptJson, genuine: boolean | undefined): void {
+  const word = genuine === undefined ? 'not checked: give --public-key' : genuine ? 'genuine' : 'NOT GENUINE'
+  call.out.list([
+    ['id', found.id], ['state', found.state], ['session', found.session], ['account', found.account],
+    ['signed', shortTime(found.signedAt)], ['key', found.keyId], ['signature', word]
+  ])
+  call.out.line()
+  call.out.line(JSON.stringify(found.body, null, 2))
 }
 
 export const search: Run = async call => {

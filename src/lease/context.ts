@@ -1,13 +1,13 @@
 // What the parts of the ledger share: the ports, the process's identity, the leases that are alive here, and
-// what is still owed to a store that did not answer. Nothing in here decides anything.
+// what is still owed to a store that did not answer. Nothing in here decides anything; if a part kept its own
+// copy of any of it, two parts could believe different things about who this process is.
 import type { Clock } from '../clock.ts'
 import type { SallyportError } from '../errors.ts'
 import type { LedgerLimits } from './limits.ts'
 import type {
-  AccountKind, AccountSpec, AuditSink, Claim, Claimant, Hooks, LedgerLog, LedgerStore, Owner, ReceiptSigner,
-  SecretBox, 
-  Sessions
+  AccountKind, AccountSpec, AuditSink, Hooks, LedgerLog, ReceiptSigner, SecretBox, Sessions
 } from './ports.ts'
+import type { Claim, Claimant, LedgerStore, Owner } from './store-port.ts'
 
 export interface LedgerOptions {
   store: LedgerStore

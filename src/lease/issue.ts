@@ -10,9 +10,9 @@ import type { Injectable, Minted } from '../jit/plugin.ts'
 import { waitAtMost } from './context.ts'
 import type { Context, IssueRequest } from './context.ts'
 import { pack, unpack } from './keep.ts'
-import type { Claimant, Intent, Intended, Term } from './ports.ts'
 import { deadManGraceMs, hookWork, runHook } from './remove.ts'
 import type { Remover } from './remove.ts'
+import type { Claimant, Intent, Intended, Term } from './store-port.ts'
 
 /** What was issued, before it becomes a lease that can be released. */
 export interface Issued {
@@ -68,7 +68,8 @@ function intentOf(context: Context, request: IssueRequest, accountName: string):
   const { owner, actor, kind, target, credential, spec, ttlSeconds, maxTtlSeconds } = request
   const maxTtlMs = maxTtlSeconds * 1000
   return {
-    claimant: context.claimant, accountId: randomUUID(), holdId: randomUUID(), kind, target, accountName, credential,
+    claimant: context.claimant, accountId: randomUUID(), holdId: randomUUID(), kind, target, accountName,
+    credential,
     spec, leaseName: request.name ?? credential, owner, actor, ttlMs: ttlSeconds * 1000, maxTtlMs,
     deadManMs: deadManGraceMs(context.limits, kind, maxTtlMs), claimMs: context.limits.claimMs
   }
@@ -103,8 +104,8 @@ async function writeIntent(context: Context, intent: Intent): Promise<Intended> 
   context.debts.add(
     () => abandon(context, undefined, { accountId, epoch: 1, holdId, claimant }, 'the intent failed', true)
   )
-  const reason: unknown = rows.status === 'rejected' ? rows.reason : event.status === 'rejected' && event.reason
-  throw asSallyportError(reason, 'store-unavailable')
+  const failed = [rows, event].find(each => each.status === 'rejected')
+  throw asSallyportError(failed?.reason, 'store-unavailable')
 }
 
 function auditIntent({ options: { audit } }: Context, intent: Intent): Promise<void> {

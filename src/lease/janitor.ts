@@ -9,8 +9,8 @@ import type { Cancel } from '../clock.ts'
 import { SallyportError, asSallyportError } from '../errors.ts'
 import { cutLease, waitAtMost } from './context.ts'
 import type { Context, LocalLease } from './context.ts'
-import type { EndedHold } from './ports.ts'
 import type { Remover } from './remove.ts'
+import type { EndedHold } from './store-port.ts'
 
 export interface Janitor {
   /** Registers this process and begins. Throws `store-unavailable`. */
@@ -238,7 +238,8 @@ async function timeIsUp(context: Context, remover: Remover, lease: LocalLease): 
   lease.asking = true
   const claimEndsMs = clock.monotonicMs() + limits.claimMs
   const asked = store.end({
-    holdId: lease.holdId, shared: true, as: 'expired', actor: 'system', detail: {}, claimant, claimMs: limits.claimMs,
+    holdId: lease.holdId, shared: true, as: 'expired', actor: 'system', detail: {}, claimant,
+    claimMs: limits.claimMs,
     ifExpiresBy: lease.expiresAt
   })
   try {

@@ -1,5 +1,6 @@
 // The secret of a shared account, while it is on: a second session joins with it, without a hook. Here it is
-// put into one text for the sealed store and read back; nowhere else in this room is a secret's value seen.
+// put into one text for the sealed store and read back; nowhere else in this room is a secret's value
+// seen. A damaged text is an error that does not quote it.
 import { SallyportError } from '../errors.ts'
 import type { Injectable, Minted } from '../jit/plugin.ts'
 import { Secret } from '../secret.ts'

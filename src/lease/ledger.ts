@@ -12,13 +12,13 @@ import type { Issued } from './issue.ts'
 import { createJanitor } from './janitor.ts'
 import type { Janitor } from './janitor.ts'
 import { ledgerLimits } from './limits.ts'
-import type {
-  Claim, Claimant, EndRequest, Known, LeaseEventRow, LeaseFilter, LeaseRow, LedgerGauges
-} from './ports.ts'
 import { createRemover, hookWork, runHook } from './remove.ts'
 import type { Remover } from './remove.ts'
 import { renewal } from './renew.ts'
 import { asked, shown } from './view.ts'
+import type {
+  Claim, Claimant, EndRequest, Known, LeaseEventRow, LeaseFilter, LeaseRow, LedgerGauges
+} from './store-port.ts'
 
 export interface Lease extends AsyncDisposable {
   readonly holdId: string
@@ -88,7 +88,8 @@ const stopWaitMsDefault = 10_000
 export function createLedger(options: LedgerOptions): Ledger {
   const context: Context = {
     options, limits: { ...ledgerLimits, ...options.limits }, claimant: { node: options.node, boot: '' },
-    beatenMs: -Infinity, beatingSinceMs: -Infinity, peers: 0, stopped: false, local: new Map(), debts: new Set()
+    beatenMs: -Infinity, beatingSinceMs: -Infinity, peers: 0, stopped: false, local: new Map(),
+    debts: new Set()
   }
   const remover = createRemover(context)
   const janitor = createJanitor(context, remover)
@@ -150,7 +151,8 @@ function leaseOf(context: Context, remover: Remover, issued: Issued): Lease {
   const controller = new AbortController()
   if (owner.kind === 'session') {
     context.local.set(holdId, {
-      holdId, accountId, owner, expiresAt: term.expiresAt, deadlineMs: asOfMs + term.leftMs, asking: false, controller
+      holdId, accountId, owner, expiresAt: term.expiresAt, deadlineMs: asOfMs + term.leftMs, asking: false,
+      controller
     })
   }
   let released: Promise<void> | undefined

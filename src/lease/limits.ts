@@ -1,5 +1,6 @@
 // Every time and number that the ledger keeps to, in one place, with what each rests on. They lean on the
 // limits of hooks (jit/hooks.ts): connecting 5 s, one statement 10 s, one action 30 s, one look 10 s.
+// A claim that is shorter than what it covers would be taken over while its owner is still at work.
 import type { BackoffLimits } from './backoff.ts'
 
 export interface LedgerLimits {

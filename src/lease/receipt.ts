@@ -6,7 +6,8 @@
 import { createHash, randomUUID } from 'node:crypto'
 import type { HookResult } from '../jit/hooks.ts'
 import type { Residue, Verified } from '../jit/plugin.ts'
-import type { Claim, ReceiptDraft, ReceiptSigner } from './ports.ts'
+import type { ReceiptSigner } from './ports.ts'
+import type { Claim, ReceiptDraft } from './store-port.ts'
 
 export type ReceiptState = 'proved-gone' | 'removed' | 'failed' | 'quarantined' | 'unreachable'
 

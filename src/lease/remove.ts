@@ -8,9 +8,10 @@ import type { Injectable, Minted, Variables } from '../jit/plugin.ts'
 import { backoffMs } from './backoff.ts'
 import type { Context, Held } from './context.ts'
 import { unpack } from './keep.ts'
-import type { AccountSpec, Claim, HookWork, RemovalResult, Task } from './ports.ts'
+import type { AccountSpec, HookWork } from './ports.ts'
 import { bounded, draftReceipts, judge } from './receipt.ts'
 import type { ReceiptState, Verdict } from './receipt.ts'
+import type { Claim, RemovalResult, Task } from './store-port.ts'
 
 export interface Remover {
   /**
@@ -134,7 +135,8 @@ export async function runHook(context: Context, work: HookWork): Promise<HookRes
     const { code, detail } = asSallyportError(thrown)
     const tookMs = context.options.clock.monotonicMs() - started
     return {
-      state: 'unknown', changed: true, code, error: detail, retryable: true, residue: [], quarantined: false, tookMs
+      state: 'unknown', changed: true, code, error: detail, retryable: true, residue: [], quarantined: false,
+      tookMs
     }
   }
 }

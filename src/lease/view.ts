@@ -1,8 +1,9 @@
 // What a person is shown of a lease: its status and what can still be added to it, decided here in one place
-// from what the store has. A filter by status asks the store for the combinations that give that status.
-import type { LeaseFilter, LeaseRecord, LeaseRow, RecordFilter } from './ports.ts'
+// from what the store has. A filter by status asks the store for the combinations that give
+// that status, so that what is filtered by is what is shown.
 import { renewableMs } from './renew.ts'
 import { accountStates, holdStates, leaseStatus } from './states.ts'
+import type { LeaseFilter, LeaseRecord, LeaseRow, RecordFilter } from './store-port.ts'
 
 export function shown({ settled, asOf, ...record }: LeaseRecord): LeaseRow {
   const { holdState, accountState, expiresAt, maxAt } = record

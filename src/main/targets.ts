@@ -3,6 +3,7 @@
 // looks: reapers that guessed have deleted people's own accounts.
 import type { HealthCheck, OrphanPort, OrphanReport, OrphanRow } from '../api/ports.ts'
 import { asSallyportError } from '../errors.ts'
+import { proofAccountPrefix } from '../jit/plugin.ts'
 import type { Access } from '../jit/plugin.ts'
 import type { Hooks } from '../jit/hooks.ts'
 import type { Ledger } from '../lease/ledger.ts'
@@ -59,7 +60,13 @@ export function createOrphans(ports: AccessPorts, hooks: Hooks, ledger: Ledger):
       for (const { verdict, accountId } of report.orphans) {
         if (verdict === 'orphan' && accountId !== null) await ledger.reap(accountId, by)
       }
-      return report
+      await ledger.idle()
+      const orphans = await Promise.all(report.orphans.map(async row => {
+        if (row.verdict !== 'orphan') return row
+        const [now] = await ledger.known(row.target, [row.name])
+        return { ...row, verdict: now?.state ?? row.verdict, detail: 'removed again, on behalf of the ledger' }
+      }))
+      return { ...report, orphans }
     }
   }
 }
@@ -70,7 +77,9 @@ async function orphansOf(ports: AccessPorts, hooks: Hooks, ledger: Ledger, look:
   const known = new Map((await ledger.known(target.name, owned.map(each => each.name))).map(each => [each.name, each]))
   return owned.flatMap(({ name, accountId }) => {
     const entry = known.get(name)
-    if (entry?.wanted === true || (entry !== undefined && entry.state !== 'proved-gone')) return []
+    // What is being removed is on the worklist already; a standing account stays, switched off.
+    if (entry !== undefined && (entry.wanted || entry.state !== 'proved-gone' || entry.kind === 'enable')) return []
+    if (accountId?.startsWith(proofAccountPrefix) === true) return []
     const ours = entry !== undefined && entry.accountId === accountId
     return [{
       target: target.name, name, accountId: entry?.accountId ?? accountId ?? null,

@@ -136,6 +136,7 @@ export class RecordingFile {
 
   /** The frame at this offset, when there is one. */
   frameAt(offset: number): Frame | undefined {
+    if (offset < fileHeadBytes) return undefined
     const head = Buffer.alloc(frameHeadBytes)
     if (this.readAt(head, offset) < frameHeadBytes) return undefined
     const found = readFrameHead(head, 0)

@@ -189,7 +189,7 @@ async function scanFile(file: RecordingFile): Promise<Scan> {
 }
 
 function takeFrame(scan: Scan, frame: Frame): void {
-  if (scan.frames === 0 && frame.kind !== frameKind.open) scan.sound = false
+  if ((scan.frames === 0) !== (frame.kind === frameKind.open)) scan.sound = false
   if (frame.kind === frameKind.seal) {
     const seal = decodeSeal(frame.body)
     if (seal === undefined || !seal.head.equals(scan.hash.digest())) scan.sound = false

@@ -2,20 +2,20 @@
 // hands out the right to remove (the worklist), finish writes what was found with its receipts. Nothing here
 // trusts a memory: an account is removed because no live hold wants it, read under the lock of its row.
 import type { SQL } from 'drizzle-orm'
-import type {
-  Assertion, Claim, Claimant, Due, Ended, EndedHold, EndRequest, LedgerStore, Owner, RemovalResult, Renewed,
-  Task
-} from '../lease/ports.ts'
 import type { Renewable, Renewal } from '../lease/renew.ts'
 import type { HoldState } from '../lease/states.ts'
 import type { Database, Handle } from './database.ts'
 import { sql } from './drizzle.ts'
 import {
   claimColumns, claimOf, claimantName, inMs, jsonOf, justEnded, live, ms, query, queryOne, said, setOf,
-  termColumns, 
+  termColumns,
   termOf
 } from './ledger-sql.ts'
 import type { Row } from './ledger-sql.ts'
+import type {
+  Assertion, Claim, Claimant, Due, Ended, EndedHold, EndRequest, LedgerStore, Owner, RemovalResult, Renewed,
+  Task
+} from '../lease/store-port.ts'
 
 type CloseMoves = Pick<LedgerStore,
   'end' | 'renew' | 'pending' | 'expire' | 'due' | 'finish' | 'asserted' | 'probe' | 'wake'>

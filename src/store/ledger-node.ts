@@ -2,10 +2,10 @@
 // to. Declaring a node dead gives it another boot, so that nothing it still tries under the old one counts,
 // and what it held is swept: not once, but whenever it is seen, so that a hold written at the last moment is
 // swept as well.
-import type { Beat, LedgerStore } from '../lease/ports.ts'
 import type { Database, Handle } from './database.ts'
 import { sql } from './drizzle.ts'
 import { live, query, queryOne, setOf } from './ledger-sql.ts'
+import type { Beat, LedgerStore } from '../lease/store-port.ts'
 
 type NodeMoves = Pick<LedgerStore, 'boot' | 'beat' | 'sweep'>
 

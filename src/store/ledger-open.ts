@@ -3,9 +3,6 @@
 // over. Each compares (state, epoch) under the lock of the account's row; who lost finds no row and changes
 // nothing.
 import type { SQL } from 'drizzle-orm'
-import type {
-  Claim, Claimant, Intent, Intended, Joined, LedgerStore, OpenFailure, Settled, SettleTerms, Term
-} from '../lease/ports.ts'
 import type { Database, Handle } from './database.ts'
 import { sql } from './drizzle.ts'
 import {
@@ -13,6 +10,9 @@ import {
   termOf, text
 } from './ledger-sql.ts'
 import type { Row } from './ledger-sql.ts'
+import type {
+  Claim, Claimant, Intent, Intended, Joined, LedgerStore, OpenFailure, Settled, SettleTerms, Term
+} from '../lease/store-port.ts'
 
 type OpenMoves = Pick<LedgerStore, 'intend' | 'join' | 'settle' | 'fail' | 'late'>
 

@@ -4,11 +4,11 @@
 // statement sees the other rows as they were when it began, not as they are when it gets the lock. Lists
 // travel as JSON and instants as milliseconds: the driver is not asked to know arrays or time zones.
 import type { SQL } from 'drizzle-orm'
-import type { Claim, Claimant, Owner, Term } from '../lease/ports.ts'
 import type { AccountState } from '../lease/states.ts'
 import { storableJson, storableText } from './canonical.ts'
 import type { Handle } from './database.ts'
 import { sql } from './drizzle.ts'
+import type { Claim, Claimant, Owner, Term } from '../lease/store-port.ts'
 
 export type Row = Record<string, unknown>
 
@@ -67,7 +67,8 @@ export function termOf(row: Row): Term {
  */
 export function claimColumns(name: string, justEnded: SQL = sql`'[]'::jsonb`): SQL {
   const a = sql.raw(name)
-  return sql`${a}.id as account_id, ${a}.name, ${a}.kind, ${a}.target, ${a}.credential, ${a}.state, ${a}.epoch,
+  return sql`${a}.id as account_id, ${a}.name, ${a}.kind, ${a}.target, ${a}.credential, ${a}.state,
+    ${a}.epoch,
     ${a}.attempts, ${a}.verify_left, ${a}.spec, ${a}.secret, ${ms(sql`${a}.created_at`)} as created_ms,
     ${ms(sql`${a}.active_at`)} as active_ms,
     (select ${ms(sql`max(h.max_at)`)} from hold h where h.account = ${a}.id and h.state in ${live})

@@ -2,14 +2,14 @@
 // we know of a name that was found somewhere. Reads only; what status that is for a person, the ledger
 // decides (lease/view.ts).
 import type { SQL } from 'drizzle-orm'
-import type {
-  Known, LeaseEventRow, LeaseRecord, LedgerGauges, LedgerStore, RecordFilter
-} from '../lease/ports.ts'
 import type { AccountState, HoldState } from '../lease/states.ts'
 import type { Database, Handle } from './database.ts'
 import { sql } from './drizzle.ts'
 import { instant, live, ms, query, queryOne, setOf, text } from './ledger-sql.ts'
 import type { Row } from './ledger-sql.ts'
+import type {
+  Known, LeaseEventRow, LeaseRecord, LedgerGauges, LedgerStore, RecordFilter
+} from '../lease/store-port.ts'
 
 type Views = Pick<LedgerStore,
   'endedOf' | 'liveHolds' | 'list' | 'show' | 'history' | 'dependants' | 'known' | 'gauges'>
@@ -24,7 +24,9 @@ export function ledgerViews(database: Database): Views {
       select id, state from hold where id in ${setOf(ids)} and state not in ${live}`))
       .map(row => ({ id: String(row.id), state: row.state as HoldState }))),
     liveHolds: where => read(async handle => {
-      const match = 'target' in where ? sql`a.target = ${where.target}` : sql`a.credential = ${where.credential}`
+      const match = 'target' in where
+        ? sql`a.target = ${where.target}`
+        : sql`a.credential = ${where.credential}`
       const rows = await query(handle, sql`
         select h.id from hold h join account a on a.id = h.account where h.state in ${live} and ${match}
           order by h.id`)
@@ -114,11 +116,13 @@ async function dependants(handle: Handle, kind: 'target' | 'credential', name: s
 
 async function known(handle: Handle, target: string, names: readonly string[]): Promise<Known[]> {
   const rows = await query(handle, sql`
-    select a.id, a.name, a.state, exists (select from hold h where h.account = a.id and h.state in ${live})
-      as wanted
+    select a.id, a.name, a.kind, a.state,
+      exists (select from hold h where h.account = a.id and h.state in ${live}) as wanted
     from account a where a.target = ${target} and a.name in ${setOf(names)}`)
   return rows.map(row => ({
-    accountId: String(row.id), name: String(row.name), state: row.state as AccountState, wanted: row.wanted === true
+    accountId: String(row.id), name: String(row.name), kind: row.kind as Known['kind'],
+    state: row.state as AccountState,
+    wanted: row.wanted === true
   }))
 }
 

@@ -2,12 +2,12 @@
 // moves are in the three files beside this one, in the order of an account's life: open, close, and the life
 // of the nodes; the fourth answers questions. All of them together are what the ledger (lease/) asks of a
 // store.
-import type { LedgerStore } from '../lease/ports.ts'
 import type { Database } from './database.ts'
 import { closeMoves } from './ledger-close.ts'
 import { nodeMoves } from './ledger-node.ts'
 import { openMoves } from './ledger-open.ts'
 import { ledgerViews } from './ledger-view.ts'
+import type { LedgerStore } from '../lease/store-port.ts'
 
 /**
  * The store's side of the ledger over an open database. Every method throws `store-unavailable` when it is

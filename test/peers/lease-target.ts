@@ -111,7 +111,8 @@ export class LeaseTarget implements Hooks {
         const standing = this.accounts.get(name)
         if (standing !== undefined) this.accounts.set(name, { ...standing, enabled: false })
         return answer({
-          state: 'refused', code: 'hook-failed', error: 'objects depend on it', failedStep: 'drop', quarantined: true,
+          state: 'refused', code: 'hook-failed', error: 'objects depend on it', failedStep: 'drop',
+          quarantined: true,
           seen: this.#seen(name)
         })
       }
@@ -123,7 +124,8 @@ export class LeaseTarget implements Hooks {
       return answer({ state: 'unknown', code: 'hook-timeout', error: 'no answer' })
     }
     if (mood.do === 'lie') {
-      return answer({ state: 'refused', code: 'hook-failed', error: 'done, but the look says it exists', seen: this.#seen(name) })
+      const error = 'done, but the look says it exists'
+      return answer({ state: 'refused', code: 'hook-failed', error, seen: this.#seen(name) })
     }
     return answer({ state: 'done', changed: true, seen: this.#seen(name) })
   }

@@ -12,7 +12,7 @@ import type { IssueRequest } from '../../src/lease/context.ts'
 import { createLedger } from '../../src/lease/ledger.ts'
 import type { Ledger } from '../../src/lease/ledger.ts'
 import type { LedgerLimits } from '../../src/lease/limits.ts'
-import type { AccountSpec, LedgerStore, PinnedTemplate } from '../../src/lease/ports.ts'
+import type { AccountSpec, PinnedTemplate } from '../../src/lease/ports.ts'
 import { Secret } from '../../src/secret.ts'
 import { openDatabase } from '../../src/store/database.ts'
 import type { Database } from '../../src/store/database.ts'
@@ -21,6 +21,7 @@ import { createLedgerStore } from '../../src/store/ledger.ts'
 import { startPostgres } from '../../tool/postgres.ts'
 import type { PostgresServer } from '../../tool/postgres.ts'
 import { LeaseTarget } from './lease-target.ts'
+import type { LedgerStore } from '../../src/lease/store-port.ts'
 
 export type StoreKind = 'pglite' | 'postgres'
 
@@ -51,7 +52,8 @@ export const shortLimits: Partial<LedgerLimits> = {
 
 /** Times so long that nothing happens by itself: the test calls `pass`. */
 export const stillLimits: Partial<LedgerLimits> = {
-  ...shortLimits, claimMs: 60_000, tickMs: 3_600_000, beatMs: 3_600_000, nodeTtlMs: 3_600_000, nodeMarginMs: 1000
+  ...shortLimits, claimMs: 60_000, tickMs: 3_600_000, beatMs: 3_600_000, nodeTtlMs: 3_600_000,
+  nodeMarginMs: 1000
 }
 
 export interface Node {
@@ -124,7 +126,8 @@ export async function openWorld(
   const store = createLedgerStore(database)
   const world: World = {
     database, store, target, audit: [], auditAway: false, rows,
-    async node(name, { limits = shortLimits, target: own = target, mintName = drawName, through = (same: LedgerStore) => same } = {}) {
+    async node(name, options = {}) {
+      const { limits = shortLimits, target: own = target, mintName = drawName, through } = options
       const clock = new MovableClock()
       const cut: Node['cut'] = []
       const log: string[] = []
@@ -132,7 +135,7 @@ export async function openWorld(
         log.push(`${message} ${JSON.stringify(fields)}`)
       }
       const ledger = createLedger({
-        store: through(store), hooks: own, clock, node: name, limits, mintName,
+        store: through?.(store) ?? store, hooks: own, clock, node: name, limits, mintName,
         signer: {
           sign: bytes => ({ keyId: 'test', signature: sign(null, bytes, privateKey).toString('base64') })
         },
@@ -198,7 +201,8 @@ export function request(
     credential: 'orders-rw', target: 'orders', kind, spec, owner: {
       kind: 'session', id: randomUUID()
     }, actor: 'alice',
-    accountName: kind === 'enable' ? 'deploy' : undefined, ttlSeconds: 3600, maxTtlSeconds: 7200, tell: () => {},
+    accountName: kind === 'enable' ? 'deploy' : undefined, ttlSeconds: 3600, maxTtlSeconds: 7200,
+    tell: () => {},
     ...changes
   }
 }
@@ -227,4 +231,10 @@ export async function stateOf(world: World, accountId: string): Promise<unknown>
 /** Resolves to the code of the error that a promise rejects with. */
 export async function codeOf(work: Promise<unknown>): Promise<string> {
   return work.then(() => 'no error', (thrown: unknown) => (thrown as SallyportError).code ?? String(thrown))
+}
+
+/** Names on the target that the books do not have: whatever a test does, there are none at its end. */
+export async function strangers(world: World): Promise<readonly string[]> {
+  const known = new Set((await world.rows('select name from account')).map(row => row.name))
+  return world.target.accounts.names().filter(name => !known.has(name))
 }

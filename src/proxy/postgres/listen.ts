@@ -79,7 +79,9 @@ export interface PostgresListenOptions {
 export interface PostgresListener {
   readonly address: AddressInfo
   stats(): { connections: number, unauthenticated: number, cancelKeys: number }
-  /** Takes no new connections; running sessions go on, the registry drains them. Idempotent. */
+  /**
+   * Takes no new connections and sends strangers away; running sessions go on, the registry drains them. Idempotent.
+   */
   close(): Promise<void>
 }
 
@@ -109,7 +111,10 @@ export async function listenPostgres(options: PostgresListenOptions): Promise<Po
       unauthenticated: listener.admission.unauthenticated,
       cancelKeys: setting.cancelKeys.size
     }),
-    close: () => listener.close()
+    close: async () => {
+      await listener.close()
+      door.close()
+    }
   }
 }
 
@@ -118,6 +123,8 @@ class Door {
   readonly #limits: ListenLimits
   readonly #setting: FrontSetting
   readonly #cancelPenalties: ReturnType<typeof createPenalties>
+  /** Connections that have not logged in. */
+  readonly #strangers = new Set<Client>()
   #turnedAway = 0
 
   constructor(options: PostgresListenOptions, limits: ListenLimits, setting: FrontSetting) {
@@ -132,14 +139,17 @@ class Door {
     const { clock, onSession } = this.#options
     const client = new Client(socket, address, clock, () => {
       stopGrace()
+      this.#strangers.delete(client)
       ticket.leave()
     })
+    this.#strangers.add(client)
     const late = (): void => client.fail(new SallyportError('auth-timeout'))
     const stopGrace = clock.after(this.#limits.loginGraceMs, late)
     const front = new PostgresFront(client, this.#setting, {
       spoke: () => ticket.spoke(),
       authenticated: () => {
         stopGrace()
+        this.#strangers.delete(client)
         ticket.authenticated()
       }
     })
@@ -152,6 +162,10 @@ class Door {
       this.#logRefusal(error, address)
       await front.refuse(error)
     }
+  }
+
+  close(): void {
+    for (const stranger of this.#strangers) stranger.fail(new SallyportError('shutting-down'))
   }
 
   turnAway(socket: Socket, error: SallyportError, address: string): void {
