@@ -1,6 +1,6 @@
-// A whole plugin in fifty lines, to copy from: its target is a file, an account is a line `name:key:account id` in it. It
-// cannot fence (two nodes could write at once), so the runner looks before and after. It is not in
-// shipped.ts; its test runs it.
+// A whole plugin in fifty lines, to copy from: its target is a file, an account is a line `name:key:account
+// id` in it. It cannot fence (two nodes could write at once), so the runner looks before and after. It is not
+// in shipped.ts; its test runs it.
 import { randomBytes } from 'node:crypto'
 import { access as reach, readFile, rename, writeFile } from 'node:fs/promises'
 import { SallyportError } from '../src/errors.ts'

@@ -1,5 +1,5 @@
-// The commands of an auditor over a real session on a real PostgreSQL: watch it live, end it, replay it, search it,
-// export it, and check recording and receipt with nothing but files and the public key.
+// The commands of an auditor over a real session on a real PostgreSQL: watch it live, end it, replay it,
+// search it, export it, and check recording and receipt with nothing but files and the public key.
 // deadline: 240 s
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -77,7 +77,8 @@ log: { level: error }
 limits: { recordingsReserve: 1MiB }
 `)
   const program: Program = await openProgram(readConfig(undefined, {}, folder))
-  const say = (line: string): Promise<Ran> => run(folder, line.split(' '), { env: { ADMIN_PASSWORD: password } })
+  const say = (line: string): Promise<Ran> => run(folder, line.split(' '),
+    { env: { ADMIN_PASSWORD: password } })
   const fine = async (line: string): Promise<Ran> => {
     const ran = await say(line)
     assert.is(ran.code, 0, `${line}: ${ran.out}${ran.err}`)
@@ -162,10 +163,12 @@ test('an auditor sees a session live, ends it, and checks its evidence without t
   assert.not.match(watching.seen(), /\x1b\]|\x07/)
   await client.close().catch(() => undefined)
   const shown = await until(() => json<Shown>(`sessions show ${id}`), each => each.receipt !== null)
-  assert.equal([shown.status, shown.receipt!.state, shown.account.state], ['ended', 'proved-gone', 'proved-gone'])
+  assert.equal([shown.status, shown.receipt!.state, shown.account.state],
+    ['ended', 'proved-gone', 'proved-gone'])
   assert.match(shown.reason, /^session-killed/)
   assert.is(shown.recording.sealed, true)
-  assert.is(await house.target.psql(`SELECT count(*) FROM pg_roles WHERE rolname = '${live!.account.name}'`), '0')
+  assert.is(await house.target.psql(`SELECT count(*) FROM pg_roles WHERE rolname = '${live!.account.name}'`),
+    '0')
   assert.is((await say(`sessions kill ${id}`)).code, 1)
 
   // ---- what was recorded
@@ -195,7 +198,8 @@ test('an auditor sees a session live, ends it, and checks its evidence without t
   writeFileSync(join(folder, file), bytes)
   const broken = await say(`sessions verify ${file} ${offline} --json`)
   assert.equal([broken.code, broken.json()['state']], [1, 'broken'])
-  const receipt = await json<{ genuine: boolean, body: { state: string } }>(`sessions receipt ${id} ${offline}`)
+  const receipt = await json<{ genuine: boolean,
+    body: { state: string } }>(`sessions receipt ${id} ${offline}`)
   assert.equal([receipt.genuine, receipt.body.state], [true, 'proved-gone'])
   receipt.body.state = 'failed'
   writeFileSync(join(folder, 'receipt.json'), JSON.stringify(receipt))
@@ -210,8 +214,8 @@ test('an auditor sees a session live, ends it, and checks its evidence without t
   await fine('orphans scan')
   assert.match((await fine('doctor')).out, /ok {7}target orders as orders-admin: /)
   const kinds = (await json<{ kind: string }[]>('audit list --limit 1000')).map(event => event.kind)
-  for (const kind of ['session.opened', 'session.watched', 'session.killed', 'session.replayed', 'session.exported']) {
-    assert.ok(kinds.includes(kind), kind)
+  for (const what of ['opened', 'watched', 'killed', 'replayed', 'exported']) {
+    assert.ok(kinds.includes(`session.${what}`), what)
   }
   await fine('audit verify')
 })

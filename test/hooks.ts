@@ -1,5 +1,6 @@
-// The hook runner with a plugin that does what a test tells it and a clock that a test moves: nothing is believed that
-// a look did not show, every wait has an end, a bad target holds up nobody else, and no secret gets into a message.
+// The hook runner with a plugin that does what a test tells it and a clock that a test moves: nothing is
+// believed that a look did not show, every wait has an end, a bad target holds up nobody else, and no secret
+// gets into a message.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { SallyportError } from '../src/errors.ts'
@@ -65,7 +66,9 @@ interface Stage {
 }
 
 function stage(
-  parts: { run?: Run, verify?: Verify, knock?: Plugin['knock'], fences?: boolean }, limits: Partial<HookLimits> = {}
+  parts: {
+    run?: Run, verify?: Verify, knock?: Plugin['knock'], fences?: boolean
+  }, limits: Partial<HookLimits> = {}
 ): Stage {
   const plugin: Plugin = {
     id: 'fake', apiVersion: 1, actions: new Set<Action>(['create', 'delete', 'enable', 'disable']),
@@ -82,14 +85,20 @@ function stage(
   const [log, recovered]: [string[], string[]] = [[], []]
   const shelf = createShelf([plugin])
   const options = { shelf, clock, limits, log: (line: string) => log.push(line) }
-  return { hooks: createHooks({ ...options, onRecovered: target => recovered.push(target) }), clock, log, recovered }
+  return {
+    hooks: createHooks({ ...options, onRecovered: target => recovered.push(target) }), clock, log, recovered
+  }
 }
 
-function job(action: Action, { target = 'one', name = 'jit_1', ...rest }: Partial<HookJob> & { target?: string, name?: string } = {}): HookJob {
+function job(action: Action, { target = 'one', name = 'jit_1', ...rest }: Partial<HookJob> & {
+  target?: string, name?: string
+} = {}): HookJob {
   const text = `id: fake/it\nplugin: fake\naction: ${action}\ntitle: x\nsteps: [{ do: it }]`
   return {
     action, pluginId: 'fake', template: parseTemplate(text),
-    account: { name, accountId: 'a', epoch: 1, kind: action === 'enable' || action === 'disable' ? 'enable' : 'create' },
+    account: {
+      name, accountId: 'a', epoch: 1, kind: action === 'enable' || action === 'disable' ? 'enable' : 'create'
+    },
     access: {
       target: { name: target, protocol: 'postgres', host: '127.0.0.1', port: 1, tls: { mode: 'disable' } },
       username: 'admin', secret: { kind: 'password', password: new Secret('admin-password') }
@@ -113,10 +122,14 @@ const unreachable = async (): Promise<never> => {
 
 test('done means that a look showed it', async () => {
   const cases: [Action, Verified, string][] = [
-    ['create', present, 'done'], ['create', absent, 'refused'], ['create', { ...present, ours: false }, 'refused'],
+    ['create', present, 'done'], ['create', absent, 'refused'], [
+      'create', { ...present, ours: false }, 'refused'
+    ],
     ['create', shut, 'refused'], ['enable', present, 'done'], ['enable', shut, 'refused'],
     ['delete', absent, 'done'], ['delete', shut, 'refused'], ['delete', present, 'refused'],
-    ['disable', shut, 'done'], ['disable', { ...shut, sessions: 1 }, 'refused'], ['disable', present, 'refused'],
+    ['disable', shut, 'done'], ['disable', { ...shut, sessions: 1 }, 'refused'], [
+      'disable', present, 'refused'
+    ],
     ['disable', absent, 'done']
   ]
   for (const [action, seen, state] of cases) {
@@ -133,7 +146,9 @@ test('a removal that says done is not believed when nobody could look', async ()
 })
 
 test('a role that is shut and has no session is quarantined', async () => {
-  const refused: Outcome = { state: 'refused', failedStep: 'drop', error: '2BP01', retryable: true, residue: [] }
+  const refused: Outcome = {
+    state: 'refused', failedStep: 'drop', error: '2BP01', retryable: true, residue: []
+  }
   const result = await stage({ run: async () => refused, verify: async () => shut }).hooks.run(job('delete'))
   assert.equal([result.state, result.quarantined, result.failedStep], ['refused', true, 'drop'])
   const live = stage({ run: async () => refused, verify: async () => ({ ...shut, sessions: 1 }) })
@@ -155,7 +170,9 @@ test('a lost answer is settled by looking: our own epoch shows that a creation t
 test('what a plugin throws in the middle may have happened; a failed login or template did not', async () => {
   const thrown = stage({ run: async () => { throw new TypeError('defect') } })
   assert.is((await thrown.hooks.run(job('create'))).state, 'unknown')
-  for (const [code, retryable] of [['target-refused', true], ['target-untrusted', true], ['invalid', false]] as const) {
+  for (const [code, retryable] of [
+    ['target-refused', true], ['target-untrusted', true], ['invalid', false]
+  ] as const) {
     const { hooks } = stage({ run: async () => { throw new SallyportError(code, { detail: 'why' }) } })
     const result = await hooks.run(job('create'))
     assert.equal([result.state, result.code, result.retryable], ['refused', code, retryable])
@@ -164,7 +181,7 @@ test('what a plugin throws in the middle may have happened; a failed login or te
   assert.equal([none.state, none.code], ['refused', 'not-found'])
 })
 
-test('an account that is not ours is a conflict and is left alone; one that is absent needs no removal', async () => {
+test('an account that is not ours is a conflict; one that is absent needs no removal', async () => {
   let ran = 0
   const count: Run = async () => {
     ran++
@@ -179,7 +196,7 @@ test('an account that is not ours is a conflict and is left alone; one that is a
   assert.equal([gone.state, gone.changed, ran], ['done', false, 0])
 })
 
-test('a plugin that cannot fence hears what was seen before, so that it replaces the secret of ours', async () => {
+test('a plugin that cannot fence hears what was seen before it runs', async () => {
   const heard: (Verified | undefined)[] = []
   const { hooks } = stage({
     fences: false, verify: async () => present,
@@ -192,7 +209,7 @@ test('a plugin that cannot fence hears what was seen before, so that it replaces
   assert.equal(heard, [present])
 })
 
-test('a plugin that never answers is left alone after its limit, and other targets do not notice', async () => {
+test('a plugin that never answers is left alone; other targets do not notice', async () => {
   const { hooks, clock } = stage({
     run: async ({ target }) => target.name === 'hung' ? await new Promise<never>(() => undefined) : done,
     verify: async ({ target }) => target.name === 'hung' ? await new Promise<never>(() => undefined) : absent
@@ -277,7 +294,9 @@ test('openings and closings take turns', async () => {
     },
     verify: async (_access, { name }) => name.startsWith('open') ? present : absent
   }, { parallel: 1 })
-  const closings = Array.from({ length: 4 }, (_, index) => hooks.run(job('delete', { name: `close${index}` })))
+  const closings = Array.from(
+    { length: 4 }, (_, index) => hooks.run(job('delete', { name: `close${index}` }))
+  )
   const openings = Array.from({ length: 3 }, (_, index) => hooks.run(job('create', { name: `open${index}` })))
   await Promise.all([...closings, ...openings])
   assert.equal(order, ['delete', 'create', 'delete', 'create', 'delete', 'create', 'delete'])
@@ -340,7 +359,9 @@ test('a pause grows while a target stays away, up to its limit', async () => {
 })
 
 test('a refusal by the target is not a connection failure', async () => {
-  const { hooks } = stage({ run: async () => { throw new SallyportError('target-refused', { detail: 'password' }) } })
+  const { hooks } = stage(
+    { run: async () => { throw new SallyportError('target-refused', { detail: 'password' }) } }
+  )
   for (let index = 0; index < 5; index++) await hooks.run(job('delete'))
   assert.equal(hooks.health().map(({ breaker, failures }) => [breaker, failures]), [['closed', 0]])
 })
@@ -350,13 +371,18 @@ test('no secret gets into results, errors or the log, in any spelling', async ()
   const key = Buffer.from('0123456789abcdef0123456789abcdef')
   const forms = [
     password, Buffer.from(password).toString('base64'), Buffer.from(password).toString('hex'),
-    encodeURIComponent(password), password.replaceAll("'", "''"), key.toString('base64'), key.toString('base64url'),
+    encodeURIComponent(password), password.replaceAll("'", "''"), key.toString('base64'),
+    key.toString('base64url'),
     key.toString('hex').toUpperCase(), 'verifier-canary'
   ]
   const said = `the target said: ${forms.join(' | ')}`
   const residue: Residue[] = [{ kind: 'x', name: said, fate: 'left' }]
-  const inject = { kind: 'scram-keys', clientKey: new Secret<Uint8Array>(key), serverKey: new Secret<Uint8Array>(key) } as const
-  const secrets = { inject, variables: { verifier: new Secret('verifier-canary'), pass: new Secret(password) } }
+  const inject = {
+    kind: 'scram-keys', clientKey: new Secret<Uint8Array>(key), serverKey: new Secret<Uint8Array>(key)
+  } as const
+  const secrets = {
+    inject, variables: { verifier: new Secret('verifier-canary'), pass: new Secret(password) }
+  }
   const { hooks, log } = stage({
     run: async (_access, _template, _account, _variables, context) => {
       context.log(said)
@@ -368,7 +394,9 @@ test('no secret gets into results, errors or the log, in any spelling', async ()
   await hooks.verify(job('delete', secrets)).catch((error: unknown) => results.push(String(error), error))
   const text = JSON.stringify([results, log])
   assert.match(text, /<secret>/)
-  for (const form of forms) assert.not.ok(text.includes(form) || text.includes(JSON.stringify(form).slice(1, -1)), form)
+  for (const form of forms) {
+    assert.not.ok(text.includes(form) || text.includes(JSON.stringify(form).slice(1, -1)), form)
+  }
 })
 
 test('a redactor leaves short words alone and takes the longest form first', () => {
@@ -382,19 +410,31 @@ test('names are drawn from a pattern, are many, and fit every target', () => {
   for (const name of names) assert.ok(/^jit_[0-9]{7}$/.test(name) && isMintableName(name), name)
   assert.match(mintName('ops_????????'), /^ops_[a-z0-9]{8}$/)
   assert.equal(namePatternProblems(defaultNamePattern), [])
-  for (const pattern of ['jit_####', 'Jit_#######', '1#######', 'pg_#######', `j${'#'.repeat(31)}`, 'a b#######', '']) {
+  for (const pattern of [
+    'jit_####', 'Jit_#######', '1#######', 'pg_#######', `j${'#'.repeat(31)}`, 'a b#######', ''
+  ]) {
     assert.ok(namePatternProblems(pattern).length > 0, pattern)
-    assert.throws(() => mintName(pattern), (error: unknown) => error instanceof SallyportError && error.code === 'invalid')
+    assert.throws(
+      () => mintName(pattern), (error: unknown) => error instanceof SallyportError && error.code === 'invalid'
+    )
   }
-  for (const name of ['', 'Abc', '1a', 'a-b', 'a b', 'pg_x', 'a'.repeat(32), "a'b", 'ä']) assert.not.ok(isMintableName(name), name)
+  for (const name of ['', 'Abc', '1a', 'a-b', 'a b', 'pg_x', 'a'.repeat(32), "a'b", 'ä']) {
+    assert.not.ok(isMintableName(name), name)
+  }
 })
 
 test('the shelf takes each plugin once, and only whole pairs of actions', () => {
-  const plugin = (actions: Action[], id = 'x'): Plugin => ({ id, apiVersion: 1, actions: new Set(actions) }) as unknown as Plugin
-  assert.throws(() => createShelf([plugin(['create', 'delete']), plugin(['create', 'delete'])]), /listed twice/)
+  const plugin = (actions: Action[], id = 'x'): Plugin => (
+    { id, apiVersion: 1, actions: new Set(actions) }
+  ) as unknown as Plugin
+  assert.throws(
+    () => createShelf([plugin(['create', 'delete']), plugin(['create', 'delete'])]), /listed twice/
+  )
   assert.throws(() => createShelf([plugin(['create'])]), /half a pair/)
   assert.throws(() => createShelf([plugin(['disable'])]), /half a pair/)
-  assert.throws(() => createShelf([]).plugin('x'), (error: unknown) => (error as SallyportError).code === 'not-found')
+  assert.throws(
+    () => createShelf([]).plugin('x'), (error: unknown) => (error as SallyportError).code === 'not-found'
+  )
 })
 
 test.run()

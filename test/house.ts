@@ -39,18 +39,29 @@ const house: House = {
     types: ['jit/plugin.ts', 'secret'],
     packages: ['ssh2', 'ws']
   },
+  // The ledger's words and its arithmetic are pure; the store's part of a move says them in SQL.
   store: {
-    rooms: ['errors', 'clock', 'secret'], types: ['policy', 'lease', 'session', 'recording'],
+    rooms: ['errors', 'clock', 'secret', 'lease/renew.ts', 'lease/states.ts'],
+    types: ['policy', 'lease', 'session', 'recording'],
     packages: ['drizzle-orm', 'postgres', '@electric-sql/pglite', 'ioredis']
   },
   api: {
     rooms: ['session', 'lease', 'policy', 'jit', 'recording', 'errors', 'clock', 'secret', 'input'],
     packages: ['hono', '@hono/node-server', 'zod', 'yaml']
   },
-  // Recordings are verified and played offline, with the public key alone.
-  cli: { rooms: ['recording', 'errors'], types: ['api'], packages: ['yaml'] },
+  // Evidence is verified offline, with the public key alone: recordings, audit exports, receipts. `serve` is the
+  // one command that is the program itself, and `doctor` must read the configuration that does not start.
+  cli: {
+    rooms: ['recording', 'errors', 'clock', 'config', 'main.ts', 'store/audit-chain.ts', 'store/audit-verify.ts',
+      'lease/receipt.ts'],
+    types: ['api'], packages: ['yaml']
+  },
   console: { types: ['api'], packages: ['preact', '@xterm/xterm', 'asciinema-player'] },
-  plugins: { rooms: ['wire'], types: ['jit/plugin.ts', 'secret'], packages: ['mysql2', 'ioredis', 'ldapts'] },
+  // What a plugin is made of: the contract, templates and their quoting, errors, secrets.
+  plugins: {
+    rooms: ['wire', 'errors', 'secret', 'jit/plugin.ts', 'jit/template.ts', 'jit/sql-text.ts'],
+    packages: ['mysql2', 'ioredis', 'ldapts']
+  },
   test: everything,
   tool: everything
 }

@@ -4,6 +4,7 @@
 // deadline: 120 s
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { sleep, systemClock } from '../src/clock.ts'
 import {
   codeOf, openStore, openWorld, request, shortLimits, stateOf, strangers, until
 } from './peers/lease-world.ts'
@@ -116,6 +117,25 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
     const next = await world.node('one')
     await until('gone', () => world.target.accounts.names().length === 0)
     await next.ledger.idle()
+  })
+
+  promise('a herd of leases that expire in the same instant is gone within 30 seconds', async world => {
+    const { ledger } = await world.node('one', { limits: {} })
+    const many = kind === 'postgres' ? 1000 : 300
+    const owner = { kind: 'application', id: 'shop' } as const
+    // The target takes its time, as a real one does.
+    world.target.gate = ({ action }) => action === 'delete' ? sleep(systemClock, 10) : undefined
+    await Promise.all(Array.from({ length: 20 }, async () => {
+      for (let count = 0; count < many / 20; count++) await ledger.issue(request('create', { owner }))
+    }))
+    await world.rows('update hold set expires_at = now()')
+    const startedMs = performance.now()
+    await until('all gone', () => world.target.accounts.names().length === 0, 30_000)
+    const seconds = (performance.now() - startedMs) / 1000
+    await ledger.idle()
+    assert.is(world.target.count('delete'), many)
+    assert.equal(await world.rows(`select id from account where state <> 'proved-gone'`), [])
+    process.stdout.write(`${kind}: ${many} leases expired and proved gone in ${seconds.toFixed(1)} s\n`)
   })
 
   promise('a lease is not issued for no time, for parts of a second, or beyond its maximum', async world => {

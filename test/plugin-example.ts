@@ -1,5 +1,5 @@
-// The example plugin, run as an admin's own would be: its template is admitted, accounts live and die in its file, and
-// a runner that looks before and after keeps a plugin without fences honest.
+// The example plugin, run as an admin's own would be: its template is admitted, accounts live and die in its
+// file, and a runner that looks before and after keeps a plugin without fences honest.
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -25,7 +25,9 @@ const create = admitted('create', "[{ do: put, with: { key: '{{ key }}' } }]")
 const remove = admitted('delete', '[{ do: drop }]')
 
 function admitted(action: string, steps: string): Template {
-  return shelf.admit(`id: example/${action}\nplugin: example\naction: ${action}\ntitle: x\nsteps: ${steps}`).template
+  return shelf.admit(
+    `id: example/${action}\nplugin: example\naction: ${action}\ntitle: x\nsteps: ${steps}`
+  ).template
 }
 
 const lines = suite<State>('the example plugin')
@@ -83,7 +85,9 @@ lines('a file that is away is a target that cannot be reached', async state => {
 lines('its templates are linted and proved', async state => {
   assert.throws(() => admitted('create', '[{ do: fly }]'), (error: unknown) =>
     JSON.stringify((error as { problems: string[] }).problems) === '["fly: put or drop"]')
-  const options = { hooks: state.hooks, plugin: example, access: job(state, create).access, variables: {}, expiresAt: '' }
+  const options = {
+    hooks: state.hooks, plugin: example, access: job(state, create).access, variables: {}, expiresAt: ''
+  }
   const proof = await proveTemplates({ ...options, opening: create, closing: remove })
   assert.equal(proof.steps.map(({ name, passed }) => `${passed} ${name}`), [
     'true the account does not exist yet', 'true example/create', 'true it is there', 'true example/delete',

@@ -1,6 +1,6 @@
-// R6, F5: recordings survive a crash. A recorder process is killed with SIGKILL at 20 random moments; every file parses,
-// holds at least what the client had been given, and is sealed as interrupted by recovery. Torn tails, recoveries that
-// are themselves killed, and files that somebody shortened are each told apart.
+// R6, F5: recordings survive a crash. A recorder process is killed with SIGKILL at 20 random moments; every
+// file parses, holds at least what the client had been given, and is sealed as interrupted by recovery. Torn
+// tails, recoveries that are themselves killed, and files that somebody shortened are each told apart.
 import { spawn } from 'node:child_process'
 import { createPrivateKey, generateKeyPairSync, sign } from 'node:crypto'
 import {
@@ -14,7 +14,9 @@ import { frameKind } from '../src/recording/recording.ts'
 import { recoverEverything } from '../src/recording/recover.ts'
 import type { Fate, Recovered } from '../src/recording/recover.ts'
 import { verify } from '../src/recording/verify.ts'
-import { StillClock, day, headOf, keyPair, openFolder, seeded, temporaryFolder, until } from './peers/recordings.ts'
+import {
+  StillClock, day, headOf, keyPair, openFolder, seeded, temporaryFolder, until
+} from './peers/recordings.ts'
 
 const recorder = join(import.meta.dirname, 'peers/recorder.ts')
 const { signer, publicKey } = keyPair()
@@ -22,7 +24,8 @@ const unfinished = (): Fate => 'unfinished'
 
 /** Runs the recorder and kills it when it has said so many lines. Returns what its client had been given. */
 async function killedAfter(dir: string, keyFile: string, lineCount: number): Promise<number> {
-  const child = spawn(process.execPath, [recorder, dir, keyFile, 'steady'], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const child = spawn(process.execPath, [recorder, dir, keyFile, 'steady'],
+    { stdio: ['ignore', 'pipe', 'inherit'] })
   let output = ''
   child.stdout.setEncoding('latin1').on('data', (text: string) => {
     output += text
@@ -43,7 +46,7 @@ async function outputCount(path: string): Promise<number> {
   return count
 }
 
-test('killed at 20 random moments, a recording parses, misses nothing that was given, and is sealed', async () => {
+test('killed at 20 random moments, a recording parses, misses nothing and is sealed', async () => {
   const random = seeded(20)
   const { privateKey, publicKey: key } = generateKeyPairSync('ed25519')
   const keyFile = join(temporaryFolder(), 'key.pem')
@@ -90,7 +93,8 @@ async function recover(dir: string, fate: (session: string) => Fate = unfinished
 }
 
 test('a torn tail is cut off, kept beside the recording, and counted', async () => {
-  const tails = { short: Buffer.from([0, 0, 1, 0, 3, 0, 0, 1, 2]), garbage: Buffer.from('no frame at all, but bytes') }
+  const tails = { short: Buffer.from([0, 0, 1, 0, 3, 0, 0, 1, 2]),
+    garbage: Buffer.from('no frame at all, but bytes') }
   for (const [name, tail] of Object.entries(tails)) {
     const { dir, path } = await crashedRecording()
     appendFileSync(path, tail)
@@ -114,7 +118,7 @@ test('zeros that a power cut left are cut off too', async () => {
   assert.is((await verify(path, [publicKey])).state, 'sealed')
 })
 
-test('wherever a crash cuts the file behind its last checkpoint, recovery saves every whole frame', async () => {
+test('wherever a crash cuts the file, recovery saves every whole frame', async () => {
   const whole = await crashedRecording()
   const bytes = readFileSync(whole.path)
   const { verifiedBytes } = await verify(whole.path, [publicKey])

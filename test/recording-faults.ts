@@ -1,7 +1,7 @@
 // deadline: 240 s
-// Disks that fill up, fail or are slow (F16 to F18, R4), with real errors of the kernel: strace injects them into
-// single system calls of a recorder process, and a file size limit stops it at 200 different bytes. What the client
-// was given must be in the file, the session must hear of it at once, and nothing is tried again.
+// Disks that fill up, fail or are slow (F16 to F18, R4), with real errors of the kernel: strace injects them
+// into single system calls of a recorder process, and a file size limit stops it at 200 different bytes. What
+// the client was given must be in the file, the session must hear of it at once, and nothing is tried again.
 import { spawn, spawnSync } from 'node:child_process'
 import { generateKeyPairSync } from 'node:crypto'
 import type { KeyObject } from 'node:crypto'
@@ -47,7 +47,8 @@ function runWithFault({ dir, keyFile }: Place, plan: string, fault: string): Run
   const command = [...words, process.execPath, recorder, dir, keyFile, plan]
   const done = spawnSync(programOf('strace'), command, { encoding: 'utf8', timeout: 60_000 })
   assert.is(done.status, 0, done.stderr)
-  return { lines: done.stdout.split('\n').filter(line => line !== ''), trace: readFileSync(traceFile, 'utf8') }
+  return { lines: done.stdout.split('\n').filter(line => line !== ''),
+    trace: readFileSync(traceFile, 'utf8') }
 }
 
 /** The numbers of the frames in a file, which must be 0, 1, 2 … and whole. */
@@ -71,7 +72,7 @@ function accepted(lines: readonly string[], session: string): number {
   return lines.filter(line => line.startsWith(`ok ${session} `)).length
 }
 
-test('a write that fails ends the recording at once, and the client has nothing that is not recorded', async () => {
+test('a write that fails ends the recording at once, and the client has nothing unrecorded', async () => {
   const random = seeded(3)
   for (let round = 0; round < 6; round++) {
     const here = place()
@@ -80,9 +81,11 @@ test('a write that fails ends the recording at once, and the client has nothing 
     const { lines, trace } = runWithFault(here, 'until-failure', `pwrite64:error=${error}:when=${nth}+`)
     const given = accepted(lines, 'one')
     // `failed` comes before the commit throws, and nothing is accepted afterwards.
-    assert.equal(said(lines).slice(given), ['failed recorder-failed', 'refused recorder-failed', 'sealed false'])
+    assert.equal(said(lines).slice(given), ['failed recorder-failed', 'refused recorder-failed',
+      'sealed false'])
     assert.ok(await recorded(join(here.dir, day, 'one.spr')) >= given)
-    assert.is(trace.split('\n').filter(line => line.includes(error)).length, 1, 'the write is not tried again')
+    assert.is(trace.split('\n').filter(line => line.includes(error)).length, 1,
+      'the write is not tried again')
     assert.is((await verify(join(here.dir, day, 'one.spr'), [here.publicKey])).state, 'interrupted')
   }
 })
@@ -125,7 +128,8 @@ test('a write that fails on a slow disk rejects the commit that waits for it', a
 
 test('stopped at 200 different bytes, the client never has more than the recording', async () => {
   const { dir, keyFile } = place()
-  const child = spawn(process.execPath, [recorder, dir, keyFile, 'limits'], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const child = spawn(process.execPath, [recorder, dir, keyFile, 'limits'],
+    { stdio: ['ignore', 'pipe', 'inherit'] })
   let output = ''
   child.stdout.setEncoding('utf8').on('data', (text: string) => { output += text })
   await new Promise(resolve => child.on('close', resolve))

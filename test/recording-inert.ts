@@ -1,6 +1,6 @@
-// R20: escape sequences are inert. More than 60 canaries, each a thing that a terminal would obey, that a log would
-// be forged with, or that cannot be seen, go through every way on which recorded text reaches a person. The judge
-// is a small reader of its own, which knows nothing of how the filters work.
+// R20: escape sequences are inert. More than 60 canaries, each a thing that a terminal would obey, that a log
+// would be forged with, or that cannot be seen, go through every way on which recorded text reaches a person.
+// The judge is a small reader of its own, which knows nothing of how the filters work.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { inert, inertJson, inertLine } from '../src/recording/inert.ts'
@@ -10,7 +10,8 @@ import { seeded } from './peers/recordings.ts'
 /** What each would do; none may have an effect. */
 const canaries: Record<string, string> = {
   'sets the title (BEL)': '\x1b]0;owned\x07', 'sets the title (ST)': '\x1b]2;owned\x1b\\',
-  'sets the icon name': '\x1b]1;owned\x07', 'title of screen': '\x1bkowned\x1b\\', 'sun title': '\x1b]lowned\x1b\\',
+  'sets the icon name': '\x1b]1;owned\x07', 'title of screen': '\x1bkowned\x1b\\',
+  'sun title': '\x1b]lowned\x1b\\',
   'fills the clipboard': '\x1b]52;c;cm0gLXJmIH4=\x07', 'reads the clipboard': '\x1b]52;c;?\x07',
   'hyperlink': '\x1b]8;;http://evil.example/\x07click\x1b]8;;\x07', 'palette': '\x1b]4;1;rgb:ff/ff/ff\x07',
   'palette of the Linux console': '\x1b]P1ffffff', 'asks for the palette': '\x1b]4;1;?\x07',
@@ -19,28 +20,40 @@ const canaries: Record<string, string> = {
   'inline file of iTerm': '\x1b]1337;File=inline=1:AAAA\x07', 'shell mark': '\x1b]133;A\x07',
   'font query': '\x1b]50;?\x07', 'unfinished OSC': '\x1b]0;never ends',
   'device attributes': '\x1b[c', 'secondary attributes': '\x1b[>c', 'tertiary attributes': '\x1b[=c',
-  'identify (DECID)': '\x1bZ', 'status report': '\x1b[5n', 'cursor report': '\x1b[6n', 'private report': '\x1b[?6n',
+  'identify (DECID)': '\x1bZ', 'status report': '\x1b[5n', 'cursor report': '\x1b[6n',
+  'private report': '\x1b[?6n',
   'terminal parameters': '\x1b[x', 'asks for the version': '\x1b[>q', 'asks for a mode': '\x1b[?2004$p',
   'asks for a setting (DECRQSS)': '\x1bP$qm\x1b\\', 'asks for a capability': '\x1bP+q544e\x1b\\',
-  'answer-back': '\x05', 'reports the title': '\x1b[21t', 'reports the size': '\x1b[18t', 'moves the window': '\x1b[3;0;0t',
-  'iconifies': '\x1b[2t', 'pushes the title': '\x1b[22;0t', 'prints the screen': '\x1b[i', 'prints all that follows': '\x1b[5i',
-  'checksum of the screen': '\x1b[1;1;1;1;1;1*y', 'mouse reports': '\x1b[?1000h', 'mouse motion': '\x1b[?1003h',
+  'answer-back': '\x05', 'reports the title': '\x1b[21t', 'reports the size': '\x1b[18t',
+  'moves the window': '\x1b[3;0;0t',
+  'iconifies': '\x1b[2t', 'pushes the title': '\x1b[22;0t', 'prints the screen': '\x1b[i',
+  'prints all that follows': '\x1b[5i',
+  'checksum of the screen': '\x1b[1;1;1;1;1;1*y', 'mouse reports': '\x1b[?1000h',
+  'mouse motion': '\x1b[?1003h',
   'mouse in SGR form': '\x1b[?1006h', 'focus reports': '\x1b[?1004h', 'bracketed paste': '\x1b[?2004h',
-  'application cursor keys': '\x1b[?1h', 'application keypad': '\x1b=', 'keyboard protocol of kitty': '\x1b[>1u',
-  'modifyOtherKeys': '\x1b[>4;2m', 'keyboard locked': '\x1b[2h', 'line feed mode': '\x1b[20h', '132 columns': '\x1b[?3h',
-  'mixed private modes': '\x1b[?25;1000h', 'full reset': '\x1bc', 'soft reset': '\x1b[!p', 'conformance level': '\x1b[62"p',
-  'programs a key (DECUDK)': '\x1bP1;1|17/0d\x1b\\', 'sixel': '\x1bPq#0;2;0;0;0\x1b\\', 'APC': '\x1b_Gi=1\x1b\\',
-  'PM': '\x1b^secret\x1b\\', 'SOS': '\x1bXsecret\x1b\\', 'C1 CSI': '\u009b5n', 'C1 OSC': '\u009d0;owned\u009c',
+  'application cursor keys': '\x1b[?1h', 'application keypad': '\x1b=',
+  'keyboard protocol of kitty': '\x1b[>1u',
+  'modifyOtherKeys': '\x1b[>4;2m', 'keyboard locked': '\x1b[2h', 'line feed mode': '\x1b[20h',
+  '132 columns': '\x1b[?3h',
+  'mixed private modes': '\x1b[?25;1000h', 'full reset': '\x1bc', 'soft reset': '\x1b[!p',
+  'conformance level': '\x1b[62"p',
+  'programs a key (DECUDK)': '\x1bP1;1|17/0d\x1b\\', 'sixel': '\x1bPq#0;2;0;0;0\x1b\\',
+  'APC': '\x1b_Gi=1\x1b\\',
+  'PM': '\x1b^secret\x1b\\', 'SOS': '\x1bXsecret\x1b\\', 'C1 CSI': '\u009b5n',
+  'C1 OSC': '\u009d0;owned\u009c',
   'C1 DCS': '\u0090+q544e\u009c', 'C1 APC': '\u009fx\u009c', 'C1 next line': '\u0085', 'bell': '\x07',
   'shift out': '\x0elq', 'locking shift': '\x1bn', 'UTF-8 off': '\x1b%@', 'alignment test': '\x1b#8',
-  'highlight tracking': '\x1b[1;2;3;4;5T', 'erases the scrollback': '\x1b[3J', 'repeats for ever': 'x\x1b[999999999b',
+  'highlight tracking': '\x1b[1;2;3;4;5T', 'erases the scrollback': '\x1b[3J',
+  'repeats for ever': 'x\x1b[999999999b',
   'huge numbers': '\x1b[99999999999999999999A', 'sequence in a sequence': '\x1b[\x1b]0;owned\x07',
   'sequence in a string': '\x1b]0;\x1b[5n\x07', 'string in a string': '\x1b]0;\x1bP+q544e\x1b\\\x07',
-  'broken off by CAN': '\x1b]0;a\x18\x1b[5n', 'sequence over a line end': '\x1b[\n5n', 'escape at the end': 'text\x1b',
+  'broken off by CAN': '\x1b]0;a\x18\x1b[5n', 'sequence over a line end': '\x1b[\n5n',
+  'escape at the end': 'text\x1b',
   'very long sequence': `\x1b[${'1;'.repeat(500)}m`, 'delete': '\x7f', 'null': '\0', 'vertical tab': '\x0b',
   'right-to-left override': 'user\u202egpj.exe', 'isolate': '\u2066admin\u2069', 'embedding': '\u202bx\u202c',
   'Arabic letter mark': '\u061cx', 'left-to-right mark': '\u200ex', 'tag characters': '\u{e0041}\u{e007f}',
-  'byte order mark': '\ufeffroot', 'line separator': 'a\u2028b', 'lone surrogate': 'a\ud800b', 'annotation': '\ufff9a\ufffb'
+  'byte order mark': '\ufeffroot', 'line separator': 'a\u2028b', 'lone surrogate': 'a\ud800b',
+  'annotation': '\ufff9a\ufffb'
 }
 
 /** Not seen on a line, although a terminal may show them (emoji are joined with them). */
@@ -81,7 +94,8 @@ test('no canary is active on a replayed terminal, however the output was cut int
     assert.equal(breaches(filtered([text])), [], name)
     const bytes = Buffer.from(`before ${text} after`)
     for (let at = 0; at <= bytes.length; at++) {
-      assert.equal(breaches(filtered([bytes.subarray(0, at), bytes.subarray(at)])), [], `${name}, cut at ${at}`)
+      assert.equal(breaches(filtered([bytes.subarray(0, at), bytes.subarray(at)])), [],
+        `${name}, cut at ${at}`)
     }
     assert.equal(breaches(filtered([...bytes].map(byte => Uint8Array.of(byte)))), [], `${name}, byte by byte`)
   }
@@ -107,8 +121,10 @@ test('a string that never ends hides nothing: after 4,096 characters it is shown
 
 test('what terminals need comes through unchanged', () => {
   const kept = [
-    'ls\r\n\x1b[0m\x1b[01;34mbin\x1b[0m\t\x1b[38;2;10;20;30mx\x1b[38:2::1:2:3my\x1b[m', '\x1b[2J\x1b[1;1H\x1b[K\x1b[3A\x1b[10G',
-    '\x1b[?1049h\x1b[?25l\x1b[5;20r\x1bM\x1b7\x1b8\x1b(0lqk\x1b(B\x1b[?25h\x1b[?1049l', '12%\b\b\b13%\r', 'äöü – 日本語 👩‍💻 e\u0301',
+    'ls\r\n\x1b[0m\x1b[01;34mbin\x1b[0m\t\x1b[38;2;10;20;30mx\x1b[38:2::1:2:3my\x1b[m',
+    '\x1b[2J\x1b[1;1H\x1b[K\x1b[3A\x1b[10G',
+    '\x1b[?1049h\x1b[?25l\x1b[5;20r\x1bM\x1b7\x1b8\x1b(0lqk\x1b(B\x1b[?25h\x1b[?1049l', '12%\b\b\b13%\r',
+    'äöü – 日本語 👩‍💻 e\u0301',
     '\x1b[s\x1b[u\x1b[3L\x1b[2M\x1b[4h\x1b[4l\x1b[5b', terminalReset
   ]
   for (const text of kept) {
@@ -121,10 +137,12 @@ test('what terminals need comes through unchanged', () => {
 
 test('random bytes and random pieces of sequences are harmless', () => {
   const random = seeded(60)
-  const parts = [...Object.values(canaries), '\x1b', '[', ']', '?', ';', '5', 'n', 'h', '\\', '\x07', '\x9c', 'P', '>', ' ', '\n']
+  const parts = [...Object.values(canaries), '\x1b', '[', ']', '?', ';', '5', 'n', 'h', '\\', '\x07', '\x9c',
+    'P', '>', ' ', '\n']
   for (let round = 0; round < 3000; round++) {
     const text = Array.from({ length: 1 + random(12) }, () => parts[random(parts.length)]).join('')
-    const bytes = random(3) === 0 ? Buffer.from(Array.from({ length: 40 }, () => random(256))) : Buffer.from(text)
+    const bytes = random(3) === 0 ? Buffer.from(Array.from({ length: 40 },
+      () => random(256))) : Buffer.from(text)
     const at = random(bytes.length + 1)
     const shown = filtered([bytes.subarray(0, at), bytes.subarray(at)])
     assert.equal(breaches(shown), [], JSON.stringify(bytes.toString('latin1')))

@@ -1,7 +1,7 @@
 // deadline: 240 s
-// Recordings of real sessions: stock psql, node-postgres and hand-made pipelines through the front end to a real
-// PostgreSQL. The decoder must tell what the server did, in the simple and the extended protocol, after errors,
-// with COPY both ways; and an exported file must run in psql without obeying anything but SQL.
+// Recordings of real sessions: stock psql, node-postgres and hand-made pipelines through the front end to a
+// real PostgreSQL. The decoder must tell what the server did, in the simple and the extended protocol, after
+// errors, with COPY both ways; and an exported file must run in psql without obeying anything but SQL.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
@@ -29,7 +29,8 @@ let front: PassThrough
 test.before(async () => {
   server = await startPostgres({ version: '15' })
   const { host, port, superuser: role, superuserPassword: password } = server
-  front = await startPassThrough({ target: { host, port, tls: { mode: 'disable' } }, role, password, plain: true })
+  front = await startPassThrough({ target: { host, port, tls: { mode: 'disable' } }, role, password,
+    plain: true })
 })
 test.after(async () => {
   await front.stop()
@@ -75,7 +76,8 @@ test('what psql did is told as it was: statements, several at once, errors, noti
     "INSERT INTO t SELECT n, repeat('x', 100) FROM generate_series(1, 50) n;",
     'SELECT a, b FROM t;', "SELECT 1 \\; SELECT 2 \\; SELECT 'drei';", 'SELECT nonsense;',
     "DO $$ BEGIN RAISE NOTICE 'heard'; END $$;",
-    'COPY t FROM STDIN;', '51\ty', '52\tz', '\\.', 'COPY t TO STDOUT;', 'CREATE ROLE other;', 'ALTER ROLE other PASSWORD NULL;'
+    'COPY t FROM STDIN;', '51\ty', '52\tz', '\\.', 'COPY t TO STDOUT;', 'CREATE ROLE other;',
+    'ALTER ROLE other PASSWORD NULL;'
   ].join('\n')
   const { code, output } = await psql([connection('psql')], `${script}\n`)
   assert.is(code, 0, output)
@@ -132,7 +134,8 @@ test('a pipeline with errors is told as the server ran it', async () => {
     [wire.parse('', sql), wire.bind('', '', values), wire.describe('P', ''), wire.execute('')]
   client.socket.write(Buffer.concat([
     ...run('SELECT 1'), ...run('SELECT 1 / 0'), ...run('SELECT 2'), wire.sync(),
-    wire.parse('s', 'SELECT $1::int AS kept'), wire.sync(), wire.parse('s', 'SELECT 1 AS disguise'), wire.sync(),
+    wire.parse('s', 'SELECT $1::int AS kept'), wire.sync(), wire.parse('s', 'SELECT 1 AS disguise'),
+      wire.sync(),
     wire.bind('', 's', ['7']), wire.execute(''), wire.sync(),
     wire.bind('p', 's', ['8']), wire.execute('p', 1), wire.execute('p', 1), wire.sync(),
     wire.describe('S', 'nobody'), ...run('SELECT 3'), wire.sync(), wire.query('SELECT 4; SELECT nonsense'),
@@ -154,10 +157,12 @@ test('a pipeline with errors is told as the server ran it', async () => {
 test('an exported file runs in psql, and psql obeys none of its own commands in it', async () => {
   const dir = temporaryFolder()
   const trap = join(dir, 'trap')
-  const recording = await openFolder(dir, keyPair().signer).create(headOf('s1', { user: `eve\n\\! touch ${trap}` }))
+  const recording = await openFolder(dir, keyPair().signer).create(headOf('s1',
+    { user: `eve\n\\! touch ${trap}` }))
   // With standard_conforming_strings off the second was one string; psql reads it otherwise.
   const sql = [
-    'SELECT 1 AS first', `SELECT 'a\\'' \\! touch ${trap} --'`, `SELECT 2\n;\n\\unrestrict guess\n\\! touch ${trap}`,
+    'SELECT 1 AS first', `SELECT 'a\\'' \\! touch ${trap} --'`,
+    `SELECT 2\n;\n\\unrestrict guess\n\\! touch ${trap}`,
     'SELECT 3 AS last'
   ]
   for (const text of sql) {

@@ -1,5 +1,5 @@
-// Replay with its timing, live watch, and the exports: asciicast v2 and v3, SQL, JSON lines. What comes out is
-// what was recorded, at its time, and safe to print.
+// Replay with its timing, live watch, and the exports: asciicast v2 and v3, SQL, JSON lines. What comes out
+// is what was recorded, at its time, and safe to print.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { systemClock } from '../src/clock.ts'
@@ -13,7 +13,9 @@ import { play, replay, watch } from '../src/recording/replay.ts'
 import type { ReplayOptions } from '../src/recording/replay.ts'
 import { terminalReset } from '../src/recording/terminal.ts'
 import * as wire from '../src/wire/postgres/messages.ts'
-import { StillClock, answer, headOf, keyPair, openFolder, temporaryFolder, until } from './peers/recordings.ts'
+import {
+  StillClock, answer, headOf, keyPair, openFolder, temporaryFolder, until
+} from './peers/recordings.ts'
 
 const { signer } = keyPair()
 const ended = { how: 'ended', reason: 'client-closed' } as const
@@ -29,7 +31,8 @@ async function session(more: Partial<RecordingHead> = {}): Promise<RecordingFile
   }
   step(500, 5, wire.query('SELECT id\nFROM orders'))
   step(20, 6, answer.complete('SELECT 2', 2, 64), answer.ready())
-  step(60_000, 5, wire.parse('', 'UPDATE t SET a = $1'), wire.bind('', '', ["it's"]), wire.execute(''), wire.sync())
+  step(60_000, 5, wire.parse('', 'UPDATE t SET a = $1'), wire.bind('', '', ["it's"]), wire.execute(''),
+    wire.sync())
   step(5, 6, answer.complete('UPDATE 7'), answer.ready())
   step(1000, 5, wire.query("ALTER ROLE a PASSWORD 'hidden'"))
   step(5, 6, answer.complete('ALTER ROLE'), answer.ready())
@@ -53,18 +56,21 @@ async function terminal(): Promise<RecordingFile> {
   recording.append(frameKind.input, 1, Buffer.from('secret\r'))
   clock.advance(500)
   recording.append(frameKind.output, 1, Buffer.from([0xbc, 0x0d, 0x0a]))
-  recording.append(frameKind.event, 0, Buffer.from(JSON.stringify({ type: 'resize', columns: 120, rows: 40 })))
+  recording.append(frameKind.event, 0, Buffer.from(JSON.stringify({ type: 'resize', columns: 120,
+    rows: 40 })))
   await recording.seal(ended)
   return openRecording(dir, 's1')
 }
 
-async function cues(file: RecordingFile, options: ReplayOptions = {}): Promise<{ delayMs: number, text: string }[]> {
+async function cues(file: RecordingFile, options: ReplayOptions = {}): Promise<{ delayMs: number,
+text: string }[]> {
   const all = []
   for await (const cue of replay(file, options)) all.push(cue)
   return all
 }
 
-async function exported(file: RecordingFile, format: ExportFormat, options: ExportOptions = {}): Promise<string> {
+async function exported(file: RecordingFile, format: ExportFormat,
+options: ExportOptions = {}): Promise<string> {
   let text = ''
   for await (const piece of exportAs(file, format, options)) text += piece
   return text
@@ -96,7 +102,8 @@ test('speed, a longest pause and a start change the waiting and nothing else', a
   const late = await cues(file, { fromSeconds: 60 })
   assert.is(total(late), 2535)
   for (const options of [{ speed: 3 }, { maxIdleSeconds: 1 }, { fromSeconds: 60 }]) {
-    assert.equal((await cues(file, options)).map(cue => cue.text).join(''), normal.map(cue => cue.text).join(''))
+    assert.equal((await cues(file, options)).map(cue => cue.text).join(''),
+      normal.map(cue => cue.text).join(''))
   }
 })
 
@@ -124,7 +131,8 @@ test('play waits by the clock and stops when it is told', async () => {
   }
   await playing
   const stopping = new AbortController()
-  const stopped = play(file, () => undefined, clock, { signal: stopping.signal }).then(() => 'end', () => 'stopped')
+  const stopped = play(file, () => undefined, clock, { signal: stopping.signal }).then(() => 'end',
+    () => 'stopped')
   stopping.abort(new Error('enough'))
   assert.is(await stopped, 'stopped')
 })
@@ -182,12 +190,15 @@ test('the SQL file holds what ran, with times and parameters, and comments out w
   const text = await exported(file, 'sql')
   const [key] = /(?<=\\restrict )[0-9a-f]{48}/.exec(text) ?? ['none']
   assert.is(text.replaceAll(key, 'KEY'), [
-    '-- Sallyport session s1, started 2026-11-21T04:00:00.000Z', '-- alice as orders-rw on orders, from 192.0.2.7',
+    '-- Sallyport session s1, started 2026-11-21T04:00:00.000Z',
+    '-- alice as orders-rw on orders, from 192.0.2.7',
     '\\restrict KEY', '',
-    '-- 2026-11-21T04:00:00.500Z +0.500 s, query', 'SELECT id', 'FROM orders', ';', '-- SELECT 2, 2 rows, 64 bytes, 20.0 ms',
+    '-- 2026-11-21T04:00:00.500Z +0.500 s, query', 'SELECT id', 'FROM orders', ';',
+    '-- SELECT 2, 2 rows, 64 bytes, 20.0 ms',
     '', '-- 2026-11-21T04:01:00.520Z +60.520 s, execute', "--   $1 = 'it''s'", 'UPDATE t SET a = $1', ';',
     '-- UPDATE 7, 5.0 ms',
-    '', '-- 2026-11-21T04:01:01.525Z +61.525 s, query', "ALTER ROLE a PASSWORD '<secret>'", ';', '-- ALTER ROLE',
+    '', '-- 2026-11-21T04:01:01.525Z +61.525 s, query', "ALTER ROLE a PASSWORD '<secret>'", ';',
+    '-- ALTER ROLE',
     '-- ALARM: a password is set, 5.0 ms',
     '', '-- 2026-11-21T04:01:02.530Z +62.530 s, query', '-- SELECT nonsense /* \\x1b]0;owned\\x07 */',
     '-- ERROR 42703: column "nonsense" does not exist, 5.0 ms', '', '\\unrestrict KEY', ''
@@ -199,7 +210,8 @@ test('JSON lines hold everything, and typed input only when it is asked for', as
   const text = await exported(file, 'jsonl')
   assert.not.match(text.replaceAll('\n', ''), /[\0-\x1f\x7f-\x9f\u202e]/)
   const lines = text.trimEnd().split('\n').map(line => JSON.parse(line) as Record<string, unknown>)
-  assert.equal(lines.map(line => line['type']), ['open', 'statement', 'statement', 'statement', 'statement', 'event', 'close'])
+  assert.equal(lines.map(line => line['type']), ['open', 'statement', 'statement', 'statement', 'statement',
+    'event', 'close'])
   assert.is(lines[0]?.['user'], 'al\u202eice')
   assert.is(lines[2]?.['at'], '2026-11-21T04:01:00.520Z')
   assert.equal(lines[2]?.['parameters'], ["it's"])

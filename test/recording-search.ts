@@ -1,6 +1,6 @@
-// Auditors list and search recordings (D4): 200 of them, by who and when and by any text in statements and output,
-// without a database. The index beside a recording only saves work: without it, with a wrong or a damaged one, the
-// same is found.
+// Auditors list and search recordings (D4): 200 of them, by who and when and by any text in statements and
+// output, without a database. The index beside a recording only saves work: without it, with a wrong or a
+// damaged one, the same is found.
 import { readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
@@ -31,11 +31,14 @@ async function fill(): Promise<void> {
       const words = ['\x1b[01;32mroot@web01\x1b[0m:~# ', 'c', 'a', 't', ' wo', `rd-${number}-`, 'of-mine\r\n']
       for (const word of words) recording.append(frameKind.output, 1, Buffer.from(word))
       recording.append(frameKind.input, 1, Buffer.from('typed-password\r'))
-      recording.append(frameKind.event, 0, Buffer.from(JSON.stringify({ type: 'warning', text: `event-${number}` })))
+      recording.append(frameKind.event, 0, Buffer.from(JSON.stringify({ type: 'warning',
+        text: `event-${number}` })))
     } else {
       const sql = `SELECT *\n  FROM customers\nWHERE code = 'Word-${number}-Of-Mine'`
-      recording.append(frameKind.statement, 0, wire.query(sql), wire.query("ALTER ROLE x PASSWORD 'Geheim-99'"))
-      recording.append(frameKind.result, 0, answer.error('42P01', `relation of ${number} is missing`), answer.ready())
+      recording.append(frameKind.statement, 0, wire.query(sql),
+        wire.query("ALTER ROLE x PASSWORD 'Geheim-99'"))
+      recording.append(frameKind.result, 0, answer.error('42P01', `relation of ${number} is missing`),
+        answer.ready())
     }
     await recording.seal({ how: 'ended', reason: 'client-closed' })
   }
@@ -80,7 +83,8 @@ test('an index lets a search skip nearly all recordings that do not hold the tex
 
 test('without indexes, and with damaged or foreign ones, the same is found', async () => {
   const expected = await found('word-12')
-  assert.equal(expected.map(hit => hit.session).sort(), ['s012', ...Array.from({ length: 10 }, (_, n) => `s12${n}`)])
+  assert.equal(expected.map(hit => hit.session).sort(),
+    ['s012', ...Array.from({ length: 10 }, (_, n) => `s12${n}`)])
   const check = async (more: Partial<SearchOptions> = {}): Promise<void> => {
     assert.equal(await found('word-12', more), expected)
   }
@@ -92,7 +96,8 @@ test('without indexes, and with damaged or foreign ones, the same is found', asy
   const first = readFileSync(join(dir, names[0]!))
   for (const [number, name] of names.entries()) {
     const bytes = readFileSync(join(dir, name))
-    const damaged = [bytes.subarray(0, 20), Buffer.from('SPX1'), Buffer.alloc(0), first, Buffer.alloc(9000, 0xff)]
+    const damaged = [bytes.subarray(0, 20), Buffer.from('SPX1'), Buffer.alloc(0), first,
+      Buffer.alloc(9000, 0xff)]
     writeFileSync(join(dir, name), damaged[number % damaged.length]!)
   }
   await check()

@@ -1,5 +1,6 @@
-// The statements of a PostgreSQL recording: what ran, with which parameters, and what came of it, for simple queries,
-// prepared statements, pipelines with errors, COPY and function calls; with tapes cut anywhere; and no password shown.
+// The statements of a PostgreSQL recording: what ran, with which parameters, and what came of it, for simple
+// queries, prepared statements, pipelines with errors, COPY and function calls; with tapes cut anywhere; and
+// no password shown.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Frame } from '../src/recording/format.ts'
@@ -48,7 +49,8 @@ function brief(record: StatementRecord): string {
 }
 
 test('a simple query has its rows, bytes, tag and duration', () => {
-  const tape = new Tape().ask(wire.query('SELECT 1')).answer(answer.complete('SELECT 3', 3, 120), answer.ready())
+  const tape = new Tape().ask(wire.query('SELECT 1')).answer(answer.complete('SELECT 3', 3, 120),
+    answer.ready())
   assert.equal(tape.end(), [{
     atMs: 1, lane: 0, offset: 32, kind: 'query', sql: 'SELECT 1', parameters: [], outcome: 'ok',
     results: [{ tag: 'SELECT 3', rows: 3, bytes: 120, copiedBytes: 0 }], tag: 'SELECT 3', rows: 3, bytes: 120,
@@ -58,7 +60,8 @@ test('a simple query has its rows, bytes, tag and duration', () => {
 
 test('a query with several statements keeps each result, and an error among them', () => {
   const [record] = new Tape().ask(wire.query('INSERT …; COPY …; nonsense')).answer(
-    answer.complete('INSERT 0 5'), answer.complete('COPY 2', 0, 0, 4096), answer.error('42601', 'syntax error'),
+    answer.complete('INSERT 0 5'), answer.complete('COPY 2', 0, 0, 4096),
+      answer.error('42601', 'syntax error'),
     answer.ready()
   ).end()
   assert.equal(record?.results.map(result => result.tag), ['INSERT 0 5', 'COPY 2'])
@@ -154,10 +157,11 @@ test('a portal that is fetched in parts is one record for each Execute', () => {
     .answer(answer.other('s'), answer.ready('T'))
     .ask(wire.execute('p', 2), wire.sync())
     .answer(answer.complete('SELECT 1', 1), answer.ready('T'))
-  assert.equal(tape.end().map(brief), ['execute | SELECT big | ok | ', 'execute | SELECT big | ok | SELECT 1'])
+  assert.equal(tape.end().map(brief), ['execute | SELECT big | ok | ',
+    'execute | SELECT big | ok | SELECT 1'])
 })
 
-test('function calls, empty queries, notices, notifications and errors that nobody asked for are shown', () => {
+test('function calls, empty queries, notices and what nobody asked for are shown', () => {
   const call = wire.frame('F', Buffer.from([0, 0, 3, 232, 0, 0, 0, 1, 0, 0, 0, 1, 0x37, 0, 0]))
   const tape = new Tape()
     .ask(call).answer(answer.other('V', Buffer.from([0, 0, 0, 0])), answer.ready())
@@ -183,7 +187,8 @@ test('text is decoded in the encoding of the client', () => {
 })
 
 test('what runs now is shown before it is answered', () => {
-  const tape = new Tape().ask(wire.parse('', 'SELECT pg_sleep(60)'), wire.bind('', ''), wire.execute(''), wire.sync())
+  const tape = new Tape().ask(wire.parse('', 'SELECT pg_sleep(60)'), wire.bind('', ''), wire.execute(''),
+    wire.sync())
   assert.equal(tape.records, [])
   assert.equal(tape.decoder.running().map(brief), ['execute | SELECT pg_sleep(60) | unanswered | '])
   tape.answer(answer.complete('SELECT 1', 1), answer.ready())
@@ -192,7 +197,8 @@ test('what runs now is shown before it is answered', () => {
 
 test('however the stream is cut into frames, the statements are the same', () => {
   const stream = Buffer.concat([
-    wire.query('SELECT 1'), wire.parse('a', 'SELECT $1'), wire.bind('', 'a', ['é'.repeat(50)]), wire.execute(''),
+    wire.query('SELECT 1'), wire.parse('a', 'SELECT $1'), wire.bind('', 'a', ['é'.repeat(50)]),
+      wire.execute(''),
     wire.sync(), wire.query('x'.repeat(3000))
   ])
   const random = seeded(9)
@@ -275,8 +281,10 @@ test('passwords are masked wherever SQL can hold one, and a change of a role rai
 
 test('masking changes nothing else', () => {
   const harmless = [
-    'SELECT 1', "SELECT password FROM users WHERE name = 'bob'", "SELECT 'it''s', $$a$$, E'\\n', U&'x' -- 'y'",
-    "INSERT INTO t (password_hint) VALUES ('blue')", '/* nested /* comment */ */ SELECT $1', 'SELECT "a""b" FROM "T"',
+    'SELECT 1', "SELECT password FROM users WHERE name = 'bob'",
+    "SELECT 'it''s', $$a$$, E'\\n', U&'x' -- 'y'",
+    "INSERT INTO t (password_hint) VALUES ('blue')", '/* nested /* comment */ */ SELECT $1',
+    'SELECT "a""b" FROM "T"',
     "SELECT 'a' 'b', B'01', x'ff', 1e5, a::text, b #>> '{c}'", '', "'", '$$', '"', '/*', "E'\\"
   ]
   for (const sql of harmless) {
@@ -290,7 +298,8 @@ test('masking changes nothing else', () => {
 })
 
 test('parameters and errors of a statement with a password are masked too', () => {
-  const tape = new Tape().ask(wire.parse('', "SELECT f('ALTER ROLE x PASSWORD ''p''', $1)"), wire.bind('', '', ['p2']))
+  const tape = new Tape().ask(wire.parse('', "SELECT f('ALTER ROLE x PASSWORD ''p''', $1)"),
+    wire.bind('', '', ['p2']))
   tape.ask(wire.execute(''), wire.sync())
   tape.answer(answer.error('42601', "syntax error in ALTER ROLE x PASSWORD 'p3'"), answer.ready())
   const [record] = tape.end()
@@ -301,7 +310,8 @@ test('parameters and errors of a statement with a password are masked too', () =
 
 test('a result frame holds any numbers and texts, and refuses what it is not', () => {
   const tape = new ResultTape()
-  const numbers = [0, 1, 127, 128, 16_384, 2 ** 31 - 1, 2 ** 31, 2 ** 32, 2 ** 40 + 3, Number.MAX_SAFE_INTEGER]
+  const numbers = [0, 1, 127, 128, 16_384, 2 ** 31 - 1, 2 ** 31, 2 ** 32, 2 ** 40 + 3,
+    Number.MAX_SAFE_INTEGER]
   const long = Buffer.alloc(resultTextBytesMax + 1, 'e')
   for (const number of numbers) tape.add(0x43, number, number, number, Buffer.from(`SELECT ${number}\0`))
   tape.add(0x45, 0, 0, 0, long)

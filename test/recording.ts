@@ -1,7 +1,10 @@
-// Writing and reading recordings: what was appended is in the file when `commit` says so, in order, with times that
-// never go backwards; a recording holds little memory; it is refused where it must be; a reader can follow it.
+// Writing and reading recordings: what was appended is in the file when `commit` says so, in order, with
+// times that never go backwards; a recording holds little memory; it is refused where it must be; a reader
+// can follow it.
 import { once } from 'node:events'
-import { readFileSync, readdirSync, statSync, symlinkSync, mkdirSync, existsSync, writeFileSync } from 'node:fs'
+import {
+  readFileSync, readdirSync, statSync, symlinkSync, mkdirSync, existsSync, writeFileSync
+} from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -12,7 +15,9 @@ import { RecordingFile, readFrames, tail } from '../src/recording/reader.ts'
 import { frameKind } from '../src/recording/recording.ts'
 import { verify } from '../src/recording/verify.ts'
 import { systemClock } from '../src/clock.ts'
-import { StillClock, day, headOf, keyPair, noReserve, openFolder, seeded, temporaryFolder, until } from './peers/recordings.ts'
+import {
+  StillClock, day, headOf, keyPair, noReserve, openFolder, seeded, temporaryFolder, until
+} from './peers/recordings.ts'
 
 const { signer, publicKey } = keyPair()
 const ended = { how: 'ended', reason: 'client-closed' } as const
@@ -45,7 +50,8 @@ test('what was appended is read again, in order, and the summary of the seal fit
   const path = join(dir, summary.path)
   const frames = await framesOf(path)
   assert.equal(frames.map(frame => [frame.kind, frame.lane]), [
-    [frameKind.open, 0], [frameKind.statement, 0], [frameKind.output, 65535], [frameKind.close, 0], [frameKind.seal, 0]
+    [frameKind.open, 0], [frameKind.statement, 0], [frameKind.output, 65535], [frameKind.close, 0],
+    [frameKind.seal, 0]
   ])
   assert.is(frames[1]?.body.toString(), 'abcdef')
   assert.is(summary.path, `${day}/s1.spr`)
@@ -121,7 +127,7 @@ test('times count microseconds from the start and never go backwards', async () 
   assert.equal(times, [0, 1500, 1500, 1_000_000, 1_000_000, 1_000_000])
 })
 
-test('checkpoints come once a second while something happens, and no timer runs for an idle recording', async () => {
+test('checkpoints come once a second, and no timer runs for an idle recording', async () => {
   const dir = temporaryFolder()
   const clock = new StillClock()
   const recordings = openFolder(dir, signer, { clock })
@@ -151,7 +157,8 @@ test('checkpoints come once a second while something happens, and no timer runs 
 test('seal is idempotent, and after it a commit refuses', async () => {
   const dir = temporaryFolder()
   const recording = await openFolder(dir, signer).create(headOf('s1'))
-  const [first, second] = await Promise.all([recording.seal(ended), recording.seal({ how: 'cut', reason: 'x' })])
+  const [first, second] = await Promise.all([recording.seal(ended), recording.seal({ how: 'cut',
+    reason: 'x' })])
   assert.equal(first, second)
   recording.append(frameKind.output, 0, Buffer.from('late'))
   const error = await refusal(async () => recording.commit())
@@ -159,7 +166,7 @@ test('seal is idempotent, and after it a commit refuses', async () => {
   assert.is((await verify(join(dir, first.path), [publicKey])).state, 'sealed')
 })
 
-test('files are for the owner only, and the note that a recording is open goes away with its seal', async () => {
+test('files are for the owner only, and the note of an open recording goes with its seal', async () => {
   const dir = temporaryFolder()
   const recording = await openFolder(join(dir, 'new'), signer).create(headOf('s1'))
   assert.equal(readdirSync(join(dir, 'new/open')), ['s1'])
@@ -169,7 +176,7 @@ test('files are for the owner only, and the note that a recording is open goes a
   assert.equal(readdirSync(join(dir, 'new/open')), [])
 })
 
-test('nothing is written outside the folder: ids are checked, links are not followed, files not overwritten', async () => {
+test('nothing is written outside the folder, through links, or over other files', async () => {
   const dir = temporaryFolder()
   const elsewhere = temporaryFolder()
   const recordings = openFolder(dir, signer)
@@ -276,7 +283,8 @@ test('closing the folder seals what is open', async () => {
   assert.is(recordings.stats().open, 200)
   await recordings.close()
   assert.is(recordings.stats().open, 0)
-  const verdicts = await Promise.all(opened.map(each => verify(join(dir, day, `${each.session}.spr`), [publicKey])))
+  const verdicts = await Promise.all(opened.map(each => verify(join(dir, day, `${each.session}.spr`),
+    [publicKey])))
   assert.ok(verdicts.every(verdict => verdict.state === 'sealed' && verdict.close?.reason === 'shutting-down'))
 })
 

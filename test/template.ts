@@ -1,5 +1,5 @@
-// Templates at save time: what a file may say, what every mistake is called, and that whatever could smuggle a value or
-// a second statement past the plugin is refused before anybody can use it.
+// Templates at save time: what a file may say, what every mistake is called, and that whatever could smuggle
+// a value or a second statement past the plugin is refused before anybody can use it.
 import { readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
@@ -64,33 +64,42 @@ test('the text is all: what is parsed from it again renders the same', () => {
 test('attacks in the text of a template are refused at save', () => {
   const attacks = [
     'SELECT {{ username | raw }}', 'SELECT {{ username | json }}', 'SELECT {{ 1 | valueOf }}',
-    'SELECT {{ username | ident | literal }}', 'SELECT {{ username.constructor }}', "SELECT {{ username['x'] }}",
-    "SELECT {{ 'text' }}", 'SELECT {{ 1 }}', 'SELECT {{ username', '{% raw %}SELECT {{ username }}{% endraw %}',
+    'SELECT {{ username | ident | literal }}', 'SELECT {{ username.constructor }}',
+    "SELECT {{ username['x'] }}",
+    "SELECT {{ 'text' }}", 'SELECT {{ 1 }}', 'SELECT {{ username',
+    '{% raw %}SELECT {{ username }}{% endraw %}',
     "{% assign x = 'a' %}SELECT {{ x | ident }}", '{% capture x %}a{% endcapture %}SELECT 1',
     "{% include 'file' %}SELECT 1", "{% render 'file' %}SELECT 1", '{% echo username | raw %}',
     '{% liquid echo username %}', '{% for x in roles %}{{ x }}{% endfor %}', '{% layout "x" %}SELECT 1',
     '{% if username %}SELECT 1', 'SELECT 1{% endif %}', 'SELECT {{- username | ident -}}',
     '{% if username | raw %}SELECT 1{% endif %}', '{% if a.b %}SELECT 1{% endif %}', '{% # note %}SELECT 1',
     'SELECT 1; DROP TABLE orders', "SELECT ';'; SELECT 1", 'SELECT 1 /* ; */ ; SELECT 2',
-    "SELECT '{{ username | literal }}'", 'SELECT "{{ username | ident }}"', "SELECT 'a{{ username | literal }}",
+    "SELECT '{{ username | literal }}'", 'SELECT "{{ username | ident }}"',
+    "SELECT 'a{{ username | literal }}",
     'SELECT $${{ username }}$$', 'DO $x$ BEGIN {{ username | ident }} END $x$', '-- {{ username }}\nSELECT 1',
     '/* {{ username }} */ SELECT 1', 'SELECT E{{ username | literal }}', 'SELECT U&{{ username | ident }}',
     'SELECT x{{ username | ident }}', 'SELECT {{ username | ident }}x', "SELECT {{ username | literal }}'x'",
     'SELECT {{ username | ident }}{{ username | ident }}', "SELECT '{% if username %}'{% endif %}",
-    'SELECT {% if username %}x{% endif %}{{ username | ident }}', "SELECT 'a'\n'b'", "SELECT 1'a'", "SELECT 'open",
-    'SELECT "open', 'SELECT $$open', 'SELECT /* open', 'SELECT {{ username }}', 'SELECT {{ unknown | ident }}',
-    '{% if unknown %}SELECT 1{% endif %}', '{% if username %}SELECT 1{% else %}SELECT {{ unknown | ident }}{% endif %}',
+    'SELECT {% if username %}x{% endif %}{{ username | ident }}', "SELECT 'a'\n'b'", "SELECT 1'a'",
+    "SELECT 'open",
+    'SELECT "open', 'SELECT $$open', 'SELECT /* open', 'SELECT {{ username }}',
+    'SELECT {{ unknown | ident }}',
+    '{% if unknown %}SELECT 1{% endif %}',
+    '{% if username %}SELECT 1{% else %}SELECT {{ unknown | ident }}{% endif %}',
     'SELECT 1\0', ''
   ]
   for (const sql of attacks) {
     const problems = problemsOf(text({ sql }))
-    assert.ok(problems.some(problem => /^(steps\[0\]\.sql|variables\.unknown|\{\{ username)/.test(problem)), `${sql}: ${problems}`)
+    assert.ok(problems.some(problem => /^(
+      steps\[0\]\.sql|variables\.unknown|\{\{ username)/.test(problem)), `${sql}: ${problems}`
+    )
   }
 })
 
 test('what people write in good faith is accepted', () => {
   const sound = [
-    'SELECT {{ username | ident }}', "SELECT '{{ username }}', \"{{ username }}\"", 'SELECT {{username|literal}};',
+    'SELECT {{ username | ident }}', "SELECT '{{ username }}', \"{{ username }}\"",
+    'SELECT {{username|literal}};',
     "SELECT E'it\\'s', $$ ; $$, U&'\\0041', B'101', X'FF' -- ; end\n", 'SELECT /* nested /* ; */ */ 1',
     'GRANT x TO {{ username | ident }}{% if roles %}, {{ roles | identlist }}{% endif %}',
     "{% comment %} why {% endcomment %}SELECT 1{% unless roles %} + 1{% endunless %}",
@@ -98,19 +107,24 @@ test('what people write in good faith is accepted', () => {
     'SELECT schema.{{ username | ident }}, ({{ username | literal }})', 'SELECT {{ limit }}, -{{ limit }}',
     "DO $body$ BEGIN PERFORM 'a;b'; END $body$"
   ]
-  const variables = 'variables: { roles: { description: r, list: true }, mode: { description: m }, limit: { description: l } }'
+  const variables = 'variables: { roles: { description: r, list: true }, mode: { description: m }, '
+    + 'limit: { description: l } }'
   for (const sql of sound) assert.equal(problemsOf(text({ sql, variables })), [], sql)
 })
 
 test('every mistake in a file is named with its path, all of them at once', () => {
   const problems = problemsOf([
-    'id: Postgres/Mine', 'plugin: postgres', 'action: drop', 'titel: typo', 'variables: { a: { describe: x, list: 3 } }',
-    'steps:', '  - { sql: SELECT 1, do: drop-role }', '  - { name: x }', '  - { sql: SELECT 1, ignore: [42704] }',
+    'id: Postgres/Mine', 'plugin: postgres', 'action: drop', 'titel: typo',
+    'variables: { a: { describe: x, list: 3 } }',
+    'steps:', '  - { sql: SELECT 1, do: drop-role }', '  - { name: x }',
+    '  - { sql: SELECT 1, ignore: [42704] }',
     '  - { do: drop-role, eachDatabase: true }', '  - 7'
   ].join('\n'))
   for (const path of [
-    'id:', 'action:', 'titel: unknown key', 'title:', 'variables.a.describe: unknown key', 'variables.a.list:',
-    'variables.a.description:', 'steps[0]: must have either', 'steps[1]: must have either', 'steps[2].ignore:',
+    'id:', 'action:', 'titel: unknown key', 'title:', 'variables.a.describe: unknown key',
+    'variables.a.list:',
+    'variables.a.description:', 'steps[0]: must have either', 'steps[1]: must have either',
+    'steps[2].ignore:',
     'steps[3].eachDatabase:', 'steps[4]: must be a mapping'
   ]) {
     assert.ok(problems.some(problem => problem.startsWith(path)), `${path} of ${problems.join('\n')}`)
@@ -120,8 +134,11 @@ test('every mistake in a file is named with its path, all of them at once', () =
 test('YAML is strict: no repeated keys, anchors, aliases, tags, second documents or endless nesting', () => {
   const files = [
     `${text()}\ntitle: again`, text({ extra: 'undo: &a [{ sql: SELECT 1 }]' }),
-    'a: &a [x]\nb: *a', `${text()}\n---\n${text()}`, text({ extra: 'undo: !!set { a }' }), '[1, 2]', 'word', '',
-    '['.repeat(20_000), `${text()}\n# ${'x'.repeat(70_000)}`, '%YAML 9.9\n---\na: 1', '? [a]\n: b', '"\\ud800": 1'
+    'a: &a [x]\nb: *a', `${text()}\n---\n${text()}`, text(
+      { extra: 'undo: !!set { a }' }
+    ), '[1, 2]', 'word', '',
+    '['.repeat(20_000), `${text()}\n# ${'x'.repeat(70_000)}`, '%YAML 9.9\n---\na: 1', '? [a]\n: b',
+    '"\\ud800": 1'
   ]
   for (const file of files) assert.ok(problemsOf(file).length > 0, file.slice(0, 60))
 })
@@ -137,17 +154,23 @@ test('too many branches are refused, many steps too', () => {
   const sql = `SELECT 1 ${names.map(name => `{% if ${name} %}+ 1{% endif %}`).join(' ')}`
   const variables = `variables: { ${names.map(name => `${name}: { description: x }`).join(', ')} }`
   assert.ok(problemsOf(text({ sql, variables })).some(problem => problem.includes('ways through')))
-  assert.ok(problemsOf(text({ extra: '  - sql: SELECT 1\n'.repeat(64) })).some(problem => problem.startsWith('steps:')))
+  assert.ok(problemsOf(text({ extra: '  - sql: SELECT 1\n'.repeat(64) })).some(
+    problem => problem.startsWith('steps:')
+  ))
 })
 
-test('the lint of PostgreSQL refuses what breaks the fence or shows a password, and advises against the rest', () => {
+test('the lint refuses what breaks the fence or shows a password, and advises on the rest', () => {
   const refused = [
     'COMMIT', 'begin', 'ROLLBACK', 'SET ROLE app', 'SET SESSION AUTHORIZATION x', 'PREPARE TRANSACTION \'x\'',
     'CREATE DATABASE x', 'ALTER SYSTEM SET a = 1', 'VACUUM', "CREATE ROLE a PASSWORD 'clear'",
     'CREATE USER {{ username | ident }} ENCRYPTED PASSWORD {{ username | literal }}', 'COPY t FROM STDIN'
   ]
-  for (const sql of refused) assert.ok(problemsOf(text({ sql })).some(one => one.startsWith('steps[0].sql')), sql)
-  assert.ok(problemsOf(text({ extra: '  - do: fly' })).some(problem => problem.startsWith('steps[1].do: there is no fly')))
+  for (const sql of refused) {
+    assert.ok(problemsOf(text({ sql })).some(one => one.startsWith('steps[0].sql')), sql)
+  }
+  assert.ok(problemsOf(text({ extra: '  - do: fly' })).some(
+    problem => problem.startsWith('steps[1].do: there is no fly')
+  ))
   const unknownOption = text({ extra: '  - { do: drop-role, with: { owner: x } }' })
   assert.ok(problemsOf(unknownOption).some(problem => problem.startsWith('steps[1].with.owner')))
   const advice = (source: string): string => shelf.admit(source).warnings.join('\n')
@@ -173,8 +196,12 @@ test('the values of a credential are checked against both of its templates', () 
   assert.equal(checkVariables(pair, { roles: ['app_rw'], connection_limit: 3, owner: 'x' }), [])
   assert.equal(checkVariables(pair, {}), [])
   assert.equal(checkVariables(pair, { roles: 'app_rw' }), ['roles: must be a list of words'])
-  assert.equal(checkVariables(pair, { connection_limit: 'many' }), ['connection_limit: must be a whole number'])
-  assert.equal(checkVariables(pair, { rolse: ['a'] }), ['rolse: no such variable in postgres/create-role or postgres/delete-role'])
+  assert.equal(
+    checkVariables(pair, { connection_limit: 'many' }), ['connection_limit: must be a whole number']
+  )
+  assert.equal(checkVariables(pair, { rolse: ['a'] }), [
+    'rolse: no such variable in postgres/create-role or postgres/delete-role'
+  ])
   assert.equal(checkVariables([grant], {}), ['roles: is required by postgres/grant-role'])
 })
 

@@ -12,7 +12,8 @@ import { SallyportError } from '../../src/errors.ts'
 import { Secret } from '../../src/secret.ts'
 import { mentions } from './estate.ts'
 import {
-  Fenced, assertRoleName, ensureRole, graveyardRole, isRace, isServerError, mark, markerRole, openLink, sqlstate
+  Fenced, assertRoleName, ensureRole, graveyardRole, isRace, isServerError, mark, markerRole, openLink,
+  sqlstate
 } from './link.ts'
 import type { Link, Look, Row } from './link.ts'
 import { RungFailed, endSessions, rollBackPrepared, verbs } from './verbs.ts'

@@ -57,7 +57,7 @@ async function show(
     await wait(scene)
     if (call.json) call.out.jsonLine(scene)
     else if (scene.kind === 'text') {
-      const shown = scene.text
+      const shown = filter.write(scene.text)
       coloured ||= shown.includes('\x1b')
       call.out.raw(shown)
     } else if (scene.kind === 'event' || scene.kind === 'end') {

@@ -79,7 +79,8 @@ export const reap: Run = async call => {
   const target = text(call, 'target')
   const report = await client.post<OrphansJson>('/orphans/reap', target === undefined ? {} : { target })
   printOrphans(call, report, 'nothing to reap')
-  // `removing`: it is gone, and the ledger owes it a second look (a late effect could bring it back once more).
+  // `removing`: it is gone, and the ledger owes it a second look (a late effect could bring it back once
+  // more).
   const left = report.orphans.filter(({ verdict }) => verdict !== 'proved-gone' && verdict !== 'removing')
   return left.length === 0 && report.unreachable.length === 0 ? exit.ok : exit.failed
 }

@@ -211,18 +211,21 @@ export class TargetQueue {
     const pauseMs = Math.min(this.#limits.pauseMs * 2 ** over, this.#limits.pauseMaxMs)
     this.#openUntilMs = this.#clock.monotonicMs() + pauseMs
     this.#cancelKnock?.()
-    this.#cancelKnock = this.#clock.after(pauseMs, () => void this.#knockAgain())
+    const untilMs = this.#openUntilMs
+    this.#cancelKnock = this.#clock.after(pauseMs, () => void this.#knockAgain(untilMs))
   }
 
   /**
    * After the pause: when somebody opens the door, those who wait for the target are told, else another
    * pause.
    */
-  async #knockAgain(): Promise<void> {
+  async #knockAgain(untilMs: number): Promise<void> {
     const answered = await this.#door.knock().catch(() => false)
-    const untilMs = this.#openUntilMs
-    if (this.#closed || untilMs === undefined || this.#clock.monotonicMs() < untilMs) return
-    if (answered) this.#door.onRecovered()
-    else this.#open()
+    // Another pause has begun meanwhile, or a success has ended them.
+    if (this.#closed || this.#openUntilMs !== untilMs) return
+    if (!answered) return this.#open()
+    // Timers may fire a moment early; whoever hears of it may come at once.
+    this.#openUntilMs = Math.min(untilMs, this.#clock.monotonicMs())
+    this.#door.onRecovered()
   }
 }

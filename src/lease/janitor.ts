@@ -64,21 +64,27 @@ export function createJanitor(context: Context, remover: Remover): Janitor {
       probedMs = clock.monotonicMs()
       await context.options.store.probe()
     }
-    await work(context, remover)
+    await work(context, remover, () => {
+      if (!context.stopped) void pass()
+    })
+  }
+
+  const passes = async (): Promise<void> => {
+    while (again) {
+      again = false
+      try {
+        await steps()
+      } catch (thrown) {
+        complain(context, 'ledger: the worklist could not be read', thrown)
+      }
+    }
+    // In the same moment as the look at `again`: a pass that is asked for later begins anew.
+    passing = undefined
   }
 
   const pass = (): Promise<void> => {
     again = true
-    passing ??= (async () => {
-      while (again) {
-        again = false
-        try {
-          await steps()
-        } catch (thrown) {
-          complain(context, 'ledger: the worklist could not be read', thrown)
-        }
-      }
-    })().finally(() => { passing = undefined })
+    passing ??= passes()
     return passing
   }
 
@@ -190,16 +196,18 @@ function endedError(state: EndedHold['state']): SallyportError {
     : new SallyportError('lease-lost', { detail: `the lease was ${state}` })
 }
 
-/** Ends what is expired, then takes what is due as long as there is room. */
-async function work(context: Context, remover: Remover): Promise<void> {
+/**
+ * Ends what is expired, then takes what is due as long as there is room; `more` is told when there is again.
+ */
+async function work(context: Context, remover: Remover, more: () => void): Promise<void> {
   const { options: { store, clock }, limits } = context
   const { expired, due } = await store.pending()
-  for (let more = expired; more;) {
+  for (let hasMore = expired; hasMore;) {
     const ended = await store.expire(limits.sweepBatch)
     for (const { id, state } of ended) cutLease(context, id, endedError(state))
-    more = ended.length > 0
+    hasMore = ended.length > 0
   }
-  for (let more = due || expired; more;) {
+  for (let hasMore = due || expired; hasMore;) {
     const { load } = remover
     const running = [...load.values()].reduce((sum, each) => sum + each, 0)
     const limit = limits.inAll - running
@@ -210,8 +218,11 @@ async function work(context: Context, remover: Remover): Promise<void> {
     const tasks = await store.due({
       claimant, claimMs: limits.claimMs, limit, perTarget: limits.perTarget, busy
     })
-    for (const { act, claim } of tasks) void remover.start(act, { claim, claimant, claimEndsMs })
-    more = tasks.length > 0
+    for (const { act, claim } of tasks) {
+      // Where one ends there is room for the next: a herd that expires together does not wait for the clock.
+      void remover.start(act, { claim, claimant, claimEndsMs }).then(more)
+    }
+    hasMore = tasks.length > 0
   }
 }
 

@@ -68,13 +68,13 @@ export class Disk {
   #slow = false
   #quickInRow = 0
   #busy = 0
-  #turn = 0
-  // What a session waits for (a commit, its seal), and the regular syncs, of which there may be thousands.
-  readonly #urgent: (() => void)[] = []
-  readonly #regular: (() => void)[] = []
+  readonly #queue: (() => void)[] = []
   #toFlush: Shared[] = []
   #flushTimer: Cancel | undefined
   #toSync: Shared[] = []
+  // Those whose second is over, and how many of them are being synced.
+  #due: Shared[] = []
+  #syncing = 0
   #syncTimer: Cancel | undefined
   /** The longest write or sync so far, for the operator. */
   slowestMs = 0
@@ -89,7 +89,7 @@ export class Disk {
 
   /** Operations that wait for a thread of the pool. */
   get waiting(): number {
-    return this.#urgent.length + this.#regular.length
+    return this.#queue.length + this.#due.length
   }
 
   /** Tells how long a write on the spot took. */
@@ -102,14 +102,14 @@ export class Disk {
 
   /** A write through the pool; how long it took says whether the disk is quick again. */
   async write(act: () => Promise<void>): Promise<void> {
-    const tookMs = await this.#run(this.#urgent, act)
+    const tookMs = await this.#run(act)
     this.#quickInRow = tookMs < slowWriteMs ? this.#quickInRow + 1 : 0
     if (this.#quickInRow >= quickWritesNeeded) this.#slow = false
   }
 
-  /** A sync through the pool. `urgent`: somebody waits for it. */
-  async sync(act: () => Promise<void>, urgent: boolean): Promise<void> {
-    await this.#run(urgent ? this.#urgent : this.#regular, act)
+  /** A sync through the pool. */
+  async sync(act: () => Promise<void>): Promise<void> {
+    await this.#run(act)
   }
 
   /** One timer for all recordings, armed only while one of them needs it. */
@@ -127,9 +127,9 @@ export class Disk {
     this.#toSync.push(recording)
     this.#syncTimer ??= this.#clock.after(syncDelayMs, () => {
       this.#syncTimer = undefined
-      const due = this.#toSync
+      this.#due = this.#due.concat(this.#toSync)
       this.#toSync = []
-      for (const each of due) void each.syncNow()
+      this.#syncDue()
     })
   }
 
@@ -138,10 +138,24 @@ export class Disk {
     this.#syncTimer?.()
     this.#toFlush = []
     this.#toSync = []
+    this.#due = []
   }
 
-  async #run(queue: (() => void)[], act: () => Promise<void>): Promise<number> {
-    if (this.#busy >= atOnceMax) await new Promise<void>(resolve => queue.push(resolve))
+  /** A few at a time: a thousand signatures at once would hold up every session for a tenth of a second. */
+  #syncDue(): void {
+    while (this.#syncing < atOnceMax) {
+      const next = this.#due.shift()
+      if (next === undefined) return
+      this.#syncing++
+      void next.syncNow().finally(() => {
+        this.#syncing--
+        this.#syncDue()
+      })
+    }
+  }
+
+  async #run(act: () => Promise<void>): Promise<number> {
+    if (this.#busy >= atOnceMax) await new Promise<void>(resolve => this.#queue.push(resolve))
     else this.#busy++
     const startedMs = this.#clock.monotonicMs()
     try {
@@ -151,17 +165,9 @@ export class Disk {
       const tookMs = this.#clock.monotonicMs() - startedMs
       if (tookMs > this.slowestMs) this.slowestMs = tookMs
       // The place is handed over, so that nobody can slip in between.
-      const next = this.#next()
+      const next = this.#queue.shift()
       if (next === undefined) this.#busy--
       else next()
     }
-  }
-
-  /** Urgent ones first, but every fourth turn is a regular one's: the promise of one second holds for all. */
-  #next(): (() => void) | undefined {
-    this.#turn++
-    return this.#turn % 4 === 0
-      ? this.#regular.shift() ?? this.#urgent.shift()
-      : this.#urgent.shift() ?? this.#regular.shift()
   }
 }

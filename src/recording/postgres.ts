@@ -45,7 +45,9 @@ class Lane {
   readonly names = new Names()
   items: Running[] = []
   itemBytes = 0
-  /** An error in the extended protocol: nothing is done until the next Sync. What its names would have been. */
+  /**
+   * An error in the extended protocol: nothing is done until the next Sync. What its names would have been.
+   */
   skipping: Names | undefined
   decode = decoderFor('UTF8')
   lastAnswerMs = 0

@@ -14,6 +14,8 @@ import { TerminalFilter, terminalReset } from './terminal.ts'
 
 /** A recording with more terminal channels than this is hostile; the others share one filter. */
 const lanesMax = 1024
+/** Columns or rows of a terminal; nobody has more. */
+const sizeMax = 5000
 /** Of a parameter so much is shown in a replay; exports have all of it. */
 const parameterShownMax = 200
 const parametersShownMax = 50
@@ -60,6 +62,11 @@ export function outcomeText(record: StatementRecord): string {
   if (alarm !== undefined) lines.push('-- ALARM: a password is set')
   if (durationMs !== undefined && lines.length > 0) lines[lines.length - 1] += `, ${durationMs.toFixed(1)} ms`
   return lines.join('\n')
+}
+
+/** A player sets aside memory for as many cells. */
+function isSize(value: unknown): value is number {
+  return Number.isSafeInteger(value) && Number(value) > 0 && Number(value) <= sizeMax
 }
 
 /** A terminal wants a carriage return before each line feed. */
@@ -129,8 +136,8 @@ export class Screenplay {
 
   #event(atMs: number, body: Buffer): Scene[] {
     const { type, columns, rows, ...rest } = parseBody(body)
-    if (type === 'resize' && Number.isSafeInteger(columns) && Number.isSafeInteger(rows)) {
-      return [{ kind: 'resize', atMs: this.#monotone(atMs), columns: Number(columns), rows: Number(rows) }]
+    if (type === 'resize' && isSize(columns) && isSize(rows)) {
+      return [{ kind: 'resize', atMs: this.#monotone(atMs), columns, rows }]
     }
     const words = [type, ...Object.values(rest)].filter(value => ['string', 'number'].includes(typeof value))
     return [{ kind: 'event', atMs: this.#monotone(atMs), text: inertLine(words.join(' ')) }]

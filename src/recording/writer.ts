@@ -292,7 +292,7 @@ export class FileRecording implements Recording, Shared {
     try {
       this.#seal(false, 0)
       await this.#allWritten()
-      await this.#syncFile(false)
+      await this.#syncFile()
     } catch (thrown) {
       this.#lose(thrown)
     }
@@ -300,9 +300,9 @@ export class FileRecording implements Recording, Shared {
     if (!this.#syncQueued && this.#tape.pendingBytes === 0) this.#tape.shrink()
   }
 
-  async #syncFile(urgent: boolean): Promise<void> {
+  async #syncFile(): Promise<void> {
     if (this.#state === 'lost') return
-    await this.#setting.disk.sync(() => fdatasyncPooled(this.#file.descriptor), urgent)
+    await this.#setting.disk.sync(() => fdatasyncPooled(this.#file.descriptor))
     if (this.#foldersSynced) return
     await this.#file.syncFolders()
     this.#foldersSynced = true
@@ -375,7 +375,7 @@ export class FileRecording implements Recording, Shared {
       }
       await this.#allWritten()
       await this.#syncing
-      await this.#syncFile(true)
+      await this.#syncFile()
     } catch (thrown) {
       this.#lose(thrown)
     }

@@ -1,6 +1,6 @@
-// Recordings that are damaged, invented or hostile: whatever the bytes are, nothing of the recording room throws what
-// it has not promised, loops, or loses the good frames before the damage. Seeded: SALLYPORT_FUZZ_SEED chooses another
-// run, SALLYPORT_FUZZ_ROUNDS a longer one.
+// Recordings that are damaged, invented or hostile: whatever the bytes are, nothing of the recording room
+// throws what it has not promised, loops, or loses the good frames before the damage. Seeded:
+// SALLYPORT_FUZZ_SEED chooses another run, SALLYPORT_FUZZ_ROUNDS a longer one.
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
@@ -43,16 +43,19 @@ function message(): Buffer {
   return pick([
     () => wire.query(pick(['SELECT 1', "ALTER ROLE a PASSWORD 'b'", '', '\x1b]0;x\x07', 'DISCARD ALL'])),
     () => wire.parse(name, 'SELECT $1'), () => wire.bind('', name, ['a', null]), () => wire.execute(''),
-    () => wire.sync(), () => wire.describe('P', name), () => noise(60), () => wire.frame(pick([...'QPBEFcfDCSX']), noise(40)),
+    () => wire.sync(), () => wire.describe('P', name), () => noise(60),
+    () => wire.frame(pick([...'QPBEFcfDCSX']), noise(40)),
     () => Buffer.from([pick([...Buffer.from('QPBE')]), 0xff, 0xff, 0xff, random(256)])
   ])()
 }
 
 function result(): Buffer {
   return pick([
-    () => answer.complete('SELECT 1', random(9), random(99)), () => answer.error('42601', 'no'), () => answer.ready(),
+    () => answer.complete('SELECT 1', random(9), random(99)), () => answer.error('42601', 'no'),
+    () => answer.ready(),
     () => answer.notice('n'), () => answer.status('client_encoding', pick(['SJIS', 'LATIN1', 'none'])),
-    () => answer.other(pick([...'123CEIsVZNSATxyz']), noise(30)), () => noise(40), () => answer.complete('DEALLOCATE ALL')
+    () => answer.other(pick([...'123CEIsVZNSATxyz']), noise(30)), () => noise(40),
+    () => answer.complete('DEALLOCATE ALL')
   ])()
 }
 
@@ -62,7 +65,8 @@ function frame(offset: number, atMicroseconds: number): Frame {
     ? Buffer.concat(Array.from({ length: random(4) }, message))
     : kind === frameKind.result
       ? Buffer.concat(Array.from({ length: random(4) }, result))
-      : pick([noise(200), Buffer.from('{"type":"resize","columns":80,"rows":1e9}'), Buffer.from('{"type":1}'), Buffer.alloc(0)])
+      : pick([noise(200), Buffer.from('{"type":"resize","columns":80,"rows":1e9}'), Buffer.from('{"type":1}'),
+      Buffer.alloc(0)])
   return { offset, kind, lane: random(3), atMicroseconds, body }
 }
 
@@ -116,7 +120,8 @@ test('the statement decoder and the text reader take any frames', () => {
 })
 
 test('masking takes any text, and a password is hidden whatever stands around it', () => {
-  const pieces = ["'", '"', '$$', '$a$', '/*', '*/', '--', '\n', ' ', 'PASSWORD', 'ALTER ROLE x', 'password=', '||',
+  const pieces = ["'", '"', '$$', '$a$', '/*', '*/', '--', '\n', ' ', 'PASSWORD', 'ALTER ROLE x', 'password=',
+    '||',
     '%L', 'E', 'U&', '\\', 'secret', '(', ';', 'postgres://a:b@c', '\ud800', 'ä']
   const some = (): string => Array.from({ length: random(14) }, () => pick(pieces)).join('')
   for (let round = 0; round < rounds * 5; round++) {
@@ -131,14 +136,16 @@ test('masking takes any text, and a password is hidden whatever stands around it
 
 test('result frames of any bytes are split or refused', async () => {
   for (let round = 0; round < rounds * 5; round++) {
-    await only([WireError], () => splitResults(Buffer.concat([random(2) === 0 ? result() : noise(5), noise(30)])))
+    await only([WireError], () => splitResults(Buffer.concat([random(2) === 0 ? result() : noise(5),
+      noise(30)])))
   }
   assert.ok(true, 'nothing else was thrown')
 })
 
 test('a file with any damage is read, verified, played, exported and indexed, or refused', async () => {
   const dir = temporaryFolder()
-  const recording = await openFolder(dir, signer).create(headOf('s1', { terminal: { columns: 80, rows: 24 } }))
+  const recording = await openFolder(dir, signer).create(headOf('s1', { terminal: { columns: 80,
+    rows: 24 } }))
   for (let number = 0; number < 40; number++) {
     const { kind, lane, body } = frame(0, 0)
     if (kind === frameKind.seal || kind === frameKind.open || kind === frameKind.close) continue
@@ -167,7 +174,8 @@ test('a file with any damage is read, verified, played, exported and indexed, or
       }
       for await (const cue of replay(file, { maxIdleSeconds: 1 })) assert.ok(cue.delayMs >= 0)
       mayContain(await buildIndex(file), 'select')
-      for (const format of exportFormats) for await (const piece of exportAs(file, format)) assert.type(piece, 'string')
+      for (const format of exportFormats) for await (const piece of exportAs(file, format)) assert.type(piece,
+        'string')
     })
   }
 })
@@ -195,7 +203,8 @@ test('recovery leaves any file sealed, or as it was', async () => {
     if (outcome === 'interrupted') {
       // A changed session id in the head is genuine for the chain, and told by the name of the file.
       const verdict = await verify(path, [publicKey])
-      assert.ok(verdict.state === 'sealed' || verdict.problem?.startsWith('this is the recording') === true, `round ${round}`)
+      assert.ok(verdict.state === 'sealed' || verdict.problem?.startsWith('this is the recording') === true,
+        `round ${round}`)
     } else if (outcome === 'damaged') assert.equal(readFileSync(path), damaged)
     rmSync(path, { force: true })
   }
@@ -210,11 +219,13 @@ test('an index of any bytes is refused or fits', async () => {
   using file = new RecordingFile(join(dir, path))
   const { filter, ...rest } = await buildIndex(file)
   for (let round = 0; round < rounds; round++) {
-    const values = { ...rest, filterBytes: filter.length, [pick(Object.keys(rest))]: pick([null, -1, 'x', [1], {}, 1e99]) }
+    const values = { ...rest, filterBytes: filter.length,
+      [pick(Object.keys(rest))]: pick([null, -1, 'x', [1], {}, 1e99]) }
     const json = Buffer.from(random(2) === 0 ? JSON.stringify(values) : noise(80).toString('latin1'))
     const length = Buffer.alloc(4)
     length.writeUInt32BE(random(5) === 0 ? random(2 ** 31) : json.length)
-    writeFileSync(join(dir, path.replace('.spr', '.spx')), Buffer.concat([Buffer.from('SPX1'), length, json, filter]))
+    writeFileSync(join(dir, path.replace('.spr', '.spx')),
+      Buffer.concat([Buffer.from('SPX1'), length, json, filter]))
     const index = await loadIndex(file)
     if (index !== undefined) assert.is(mayContain(index, 'text'), true)
   }

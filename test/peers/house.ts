@@ -41,7 +41,7 @@ export async function companyDatabase(
   const server = await startPostgres({ version, settings })
   await server.psql('CREATE DATABASE orders')
   await server.psql('CREATE ROLE app_rw NOLOGIN')
-  await server.psql("CREATE ROLE standing NOLOGIN; GRANT app_rw TO standing")
+  await server.psql('CREATE ROLE standing NOLOGIN; GRANT app_rw TO standing')
   await server.psql(`
     CREATE TABLE orders (id int PRIMARY KEY, customer text NOT NULL);
     INSERT INTO orders SELECT n, 'customer ' || n FROM generate_series(1, 100) n;

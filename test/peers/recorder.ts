@@ -3,8 +3,8 @@
 // It says on its standard output what its client would have been given, one line each, written at once:
 //   `ok SESSION N`   the commit of frame N said so (and not before)
 //   `failed CODE`    the failed signal; `refused CODE` a commit that threw or rejected
-// Plans: `steady` until killed; `until-failure` one recording; `two` a second one beside it; `limits` 200 times a file
-// size limit (RLIMIT_FSIZE) at another byte of another recording.
+// Plans: `steady` until killed; `until-failure` one recording; `two` a second one beside it; `limits` 200
+// times a file size limit (RLIMIT_FSIZE) at another byte of another recording.
 import { execFileSync } from 'node:child_process'
 import { createPrivateKey, sign } from 'node:crypto'
 import { readFileSync, writeSync } from 'node:fs'
@@ -21,7 +21,9 @@ function say(line: string): void {
   writeSync(1, `${line}\n`)
 }
 
-/** The body of frame N: its number, and as many bytes as the number says, so that any change would be seen. */
+/**
+ * The body of frame N: its number, and as many bytes as the number says, so that any change would be seen.
+ */
 function body(number: number): Buffer {
   return Buffer.from(`${number}:${'x'.repeat(number % 400)}`)
 }

@@ -1,5 +1,5 @@
-// What tests of recordings share: a folder that goes away, a key pair, a clock that stands still until it is told
-// to move, and short recordings of both kinds. Nothing here judges; the tests do.
+// What tests of recordings share: a folder that goes away, a key pair, a clock that stands still until it is
+// told to move, and short recordings of both kinds. Nothing here judges; the tests do.
 import { generateKeyPairSync, sign } from 'node:crypto'
 import type { KeyObject } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'

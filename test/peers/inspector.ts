@@ -1,0 +1,113 @@
+// What a fault left behind: on the target, on the books, in the evidence. Looked at from outside, over the product's
+// own API as its local admin, and on the target by its superuser. Crash sweep, fault tests and soak all judge by this
+// file, so a check that is missing here is missing everywhere.
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type {
+  AuditVerifiedJson, LeaseJson, OrphansJson, SessionJson, VerifiedJson
+} from '../../src/api/client-types.ts'
+import { createClient, pathOf } from '../../src/cli/client.ts'
+import type { Client } from '../../src/cli/client.ts'
+import type { PostgresServer } from '../../tool/postgres.ts'
+import { until } from './house.ts'
+import type { House } from './house.ts'
+
+const listedMax = 1000
+
+/** A client of the product's API as the local admin; to be made again after a restart. */
+export function apiOf({ folder }: House): Client {
+  const [token, server = ''] = readFileSync(join(folder, 'data/local-admin.token'), 'utf8').split('\n')
+  return createClient({
+    server, token, ca: readFileSync(join(folder, 'data/tls/ca.pem'), 'utf8'), as: 'local admin'
+  })
+}
+
+export async function sessionsOf(api: Client): Promise<SessionJson[]> {
+  return (await api.get<{ sessions: SessionJson[] }>('/sessions', { limit: listedMax })).sessions
+}
+
+export async function leasesOf(api: Client): Promise<LeaseJson[]> {
+  return (await api.get<{ leases: LeaseJson[] }>('/leases', { limit: listedMax })).leases
+}
+
+export async function orphansOf(api: Client): Promise<OrphansJson> {
+  return api.get<OrphansJson>('/orphans')
+}
+
+/** The statements that a recording holds, as text; throws when it cannot be read. */
+export async function statementsOf(api: Client, session: string): Promise<string> {
+  const chunks: Buffer[] = []
+  for await (const chunk of api.stream(pathOf`/sessions/${session}/export`, { format: 'sql' })) chunks.push(chunk)
+  return Buffer.concat(chunks).toString('utf8')
+}
+
+/** Roles on the target: taken before the first session, the measure of what does not belong there. */
+export async function rolesOn(server: PostgresServer): Promise<Set<string>> {
+  const rows = await server.psql("SELECT rolname FROM pg_roles WHERE rolname NOT LIKE 'pg\\_%'")
+  return new Set(rows.split('\n'))
+}
+
+/**
+ * Roles that were not there before and are not the product's own two, standing accounts that can log in, and sessions
+ * of either, one a line; empty when nothing is left.
+ */
+export async function residueOn(server: PostgresServer, before: ReadonlySet<string>): Promise<string> {
+  const known = [...before, 'sallyport_graveyard', 'sallyport_jit'].map(name => `'${name}'`).join()
+  return server.psql(`
+    SELECT rolname FROM pg_roles WHERE rolname NOT LIKE 'pg\\_%' AND rolname NOT IN (${known})
+    UNION ALL SELECT 'standing can log in' FROM pg_roles WHERE rolname = 'standing' AND rolcanlogin
+    UNION ALL SELECT 'session of ' || coalesce(usename, 'a dropped role') || ' ' || pid FROM pg_stat_activity
+      WHERE usesysid IS NOT NULL AND (usename = 'standing' OR usename IS NULL OR usename NOT IN (${known}))`)
+}
+
+/** Waits until nothing is left on the target; resolves with how long that took, in seconds. */
+export async function untilGone(
+  server: PostgresServer, before: ReadonlySet<string>, seconds = 30
+): Promise<number> {
+  const startedMs = performance.now()
+  await until(() => residueOn(server, before), left => left === '', seconds)
+  return (performance.now() - startedMs) / 1000
+}
+
+/** Waits until the ledger has every account proved gone and no live lease; throws naming those that are not. */
+export async function untilProved(api: Client, seconds = 60): Promise<number> {
+  const startedMs = performance.now()
+  const open = async (): Promise<string[]> => (await leasesOf(api))
+    .filter(({ account, status }) => account.state !== 'proved-gone' || status === 'active')
+    .map(({ account, status }) => `${account.name} ${account.state} ${status}`)
+  await until(open, left => left.length === 0, seconds)
+  return (performance.now() - startedMs) / 1000
+}
+
+/**
+ * What is wrong with the evidence: recordings of sessions that are over and are not whole and sealed, sessions that
+ * nobody closed, a broken audit log. Empty when all is well. `sessions` limits it to some of them.
+ */
+export async function faultsOfEvidence(api: Client, sessions?: readonly SessionJson[]): Promise<string[]> {
+  const wrong: string[] = []
+  for (const { id, status, reason } of sessions ?? await sessionsOf(api)) {
+    if (status === 'opening' || status === 'live') {
+      wrong.push(`session ${id} is still ${status}`)
+      continue
+    }
+    const verdict = await verified(api, id)
+    // Refused before its recording began: then there is none.
+    if (verdict === undefined && status === 'ended') wrong.push(`session ${id} (${reason}) has no recording`)
+    if (verdict?.valid === false) wrong.push(`recording ${id}: ${verdict.state} ${verdict.problem}`)
+  }
+  return [...wrong, ...await faultsOfAudit(api)]
+}
+
+async function verified(api: Client, id: string): Promise<VerifiedJson | undefined> {
+  try {
+    return await api.get<VerifiedJson>(pathOf`/sessions/${id}/verify`)
+  } catch (thrown) {
+    if ((thrown as { code?: string }).code === 'not-found') return undefined
+    throw thrown
+  }
+}
+
+export async function faultsOfAudit(api: Client): Promise<string[]> {
+  const { valid, problems } = await api.post<AuditVerifiedJson>('/audit/verify', {})
+  return valid ? [] : [`audit: ${problems.join('; ')}`]
+}
