@@ -36,6 +36,8 @@ export interface Config {
     required: boolean
   }
   masterKey: MasterKeySource
+  /** Keys that older values may still be sealed under: at start those are wrapped anew under `masterKey`. */
+  oldMasterKeys: readonly MasterKeySource[]
   log: { level: 'info' | 'warn' | 'error' }
   limits: Limits
 }
@@ -117,6 +119,7 @@ const schema = z.strictObject({
   }).refine(({ certificate, key }) => (certificate === undefined) === (key === undefined),
     'certificate and key belong together').prefault({}),
   masterKey: source.optional(),
+  oldMasterKeys: z.array(source).max(16).default([]),
   log: z.strictObject({ level: z.enum(['info', 'warn', 'error']).default('info') }).prefault({}),
   limits: limits.prefault({})
 })
@@ -190,6 +193,7 @@ function complete(read: z.output<typeof schema>, file: string | undefined, folde
       names, required
     },
     masterKey: masterKeyOf(read.masterKey, data, folder),
+    oldMasterKeys: read.oldMasterKeys.map(old => masterKeyOf(old, data, folder)),
     log: read.log,
     limits: read.limits
   }

@@ -146,17 +146,18 @@ test('when the recorder fails at any write, nothing that it does not have is del
         if (way === 'throw') throw error
         return true
       }
-      for (let index = 0; index < 20; index++) client.send(query(`SELECT ${index}`))
+      // One after the other, so that each is a write of its own; the failing one is in the company of others.
+      for (let index = 1; index < failAt; index++) await client.send(query(`SELECT ${index}`)).until('Z')
+      for (let index = 0; index < 5; index++) client.send(query(`SELECT ${failAt}, ${index}`))
       const before = client.heard.length
-      const report = await client.refusal()
-      assert.is(report, undefined)
+      assert.is(await client.refusal(), undefined)
       const ending = await house.front.ended()
       assert.equal([ending.how, ending.reason], ['cut', 'recorder-failed'])
       await until(() => house.target.connections[0]!.socket.destroyed)
       const recorded = statementsOf(recorder.frames.slice(0, recorder.committed))
       const arrived = received(house.target)
       assert.ok(recorded.subarray(0, arrived.length).equals(arrived), `${way} at ${failAt}`)
-      assert.ok(client.heard.length >= before)
+      assert.is(client.heard.length, before)
     }
   }
 })
@@ -583,15 +584,19 @@ test('replication is refused unless it is granted, and is asked for as it was', 
       socket.end(errorResponse({ severity: 'FATAL', sqlstate: '57P03', message: 'starting up' }))
     })
   }
-  for (const [value, allowed] of [['database', false], ['true', false], ['database', true], ['yes', true]] as const) {
+  const cases = [['database', false], ['true', false], ['off', false], ['database', true], ['yes', true]] as const
+  for (const [value, allowed] of cases) {
     await using house = await world({ allowReplication: allowed }, listening)
-    const before = starts.length
     const client = await rawClient(house.front.port)
-    const logIn = client.logIn('alice', undefined, `app\0replication\0${value}`).catch(() => client)
-    await logIn
-    client.socket.destroy()
-    assert.is(starts.length, before)
+    await client.logIn('alice', undefined, [['replication', value], ['application_name', 'walker']])
+    const refused = !allowed && value !== 'off'
+    assert.is(codeOf(await client.refusal()), refused ? 'replication-refused' : 'target-refused', value)
+    assert.is((await house.front.ended()).reason, refused ? 'replication-refused' : 'target-refused')
   }
+  assert.is(starts.length, 3)
+  const asked = starts.map(start => /replication\0(\w+)/.exec(start)?.[1])
+  assert.equal(asked, [undefined, 'database', 'true'])
+  assert.ok(starts.every(start => start.includes('user\0injected\0') && start.includes('application_name\0walker\0')))
 })
 
 // ---- what is on record

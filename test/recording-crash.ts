@@ -77,7 +77,7 @@ async function crashedRecording(): Promise<{ dir: string, path: string, lastFram
   for (let number = 0; number < 20; number++) {
     lastFrame = statSync(path).size
     recording.append(frameKind.output, 0, Buffer.from(`${number}:${'x'.repeat(number % 400)}`))
-    recording.commit()
+    await recording.commit()
     if (number === 9) {
       clock.advance(1000)
       await until(async () => (await verify(path, [publicKey])).seals === 1)
@@ -93,8 +93,10 @@ async function recover(dir: string, fate: (session: string) => Fate = unfinished
 }
 
 test('a torn tail is cut off, kept beside the recording, and counted', async () => {
-  const tails = { short: Buffer.from([0, 0, 1, 0, 3, 0, 0, 1, 2]),
-    garbage: Buffer.from('no frame at all, but bytes') }
+  const tails = {
+    short: Buffer.from([0, 0, 1, 0, 3, 0, 0, 1, 2]),
+    garbage: Buffer.from('no frame at all, but bytes')
+  }
   for (const [name, tail] of Object.entries(tails)) {
     const { dir, path } = await crashedRecording()
     appendFileSync(path, tail)

@@ -47,8 +47,8 @@ function runWithFault({ dir, keyFile }: Place, plan: string, fault: string): Run
   const command = [...words, process.execPath, recorder, dir, keyFile, plan]
   const done = spawnSync(programOf('strace'), command, { encoding: 'utf8', timeout: 60_000 })
   assert.is(done.status, 0, done.stderr)
-  return { lines: done.stdout.split('\n').filter(line => line !== ''),
-    trace: readFileSync(traceFile, 'utf8') }
+  const lines = done.stdout.split('\n').filter(line => line !== '')
+  return { lines, trace: readFileSync(traceFile, 'utf8') }
 }
 
 /** The numbers of the frames in a file, which must be 0, 1, 2 … and whole. */
@@ -81,8 +81,8 @@ test('a write that fails ends the recording at once, and the client has nothing 
     const { lines, trace } = runWithFault(here, 'until-failure', `pwrite64:error=${error}:when=${nth}+`)
     const given = accepted(lines, 'one')
     // `failed` comes before the commit throws, and nothing is accepted afterwards.
-    assert.equal(said(lines).slice(given), ['failed recorder-failed', 'refused recorder-failed',
-      'sealed false'])
+    const ending = ['failed recorder-failed', 'refused recorder-failed', 'sealed false']
+    assert.equal(said(lines).slice(given), ending)
     assert.ok(await recorded(join(here.dir, day, 'one.spr')) >= given)
     assert.is(trace.split('\n').filter(line => line.includes(error)).length, 1,
       'the write is not tried again')

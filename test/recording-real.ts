@@ -29,8 +29,8 @@ let front: PassThrough
 test.before(async () => {
   server = await startPostgres({ version: '15' })
   const { host, port, superuser: role, superuserPassword: password } = server
-  front = await startPassThrough({ target: { host, port, tls: { mode: 'disable' } }, role, password,
-    plain: true })
+  const target = { host, port, tls: { mode: 'disable' } } as const
+  front = await startPassThrough({ target, role, password, plain: true })
 })
 test.after(async () => {
   await front.stop()
@@ -38,7 +38,8 @@ test.after(async () => {
 })
 
 function connection(user: string): string {
-  return `host=127.0.0.1 port=${front.port} user=${user} password=${front.password} dbname=postgres sslmode=disable`
+  const { port, password } = front
+  return `host=127.0.0.1 port=${port} user=${user} password=${password} dbname=postgres sslmode=disable`
 }
 
 interface Ran {
@@ -134,8 +135,8 @@ test('a pipeline with errors is told as the server ran it', async () => {
     [wire.parse('', sql), wire.bind('', '', values), wire.describe('P', ''), wire.execute('')]
   client.socket.write(Buffer.concat([
     ...run('SELECT 1'), ...run('SELECT 1 / 0'), ...run('SELECT 2'), wire.sync(),
-    wire.parse('s', 'SELECT $1::int AS kept'), wire.sync(), wire.parse('s', 'SELECT 1 AS disguise'),
-      wire.sync(),
+    wire.parse('s', 'SELECT $1::int AS kept'), wire.sync(),
+    wire.parse('s', 'SELECT 1 AS disguise'), wire.sync(),
     wire.bind('', 's', ['7']), wire.execute(''), wire.sync(),
     wire.bind('p', 's', ['8']), wire.execute('p', 1), wire.execute('p', 1), wire.sync(),
     wire.describe('S', 'nobody'), ...run('SELECT 3'), wire.sync(), wire.query('SELECT 4; SELECT nonsense'),
@@ -157,8 +158,8 @@ test('a pipeline with errors is told as the server ran it', async () => {
 test('an exported file runs in psql, and psql obeys none of its own commands in it', async () => {
   const dir = temporaryFolder()
   const trap = join(dir, 'trap')
-  const recording = await openFolder(dir, keyPair().signer).create(headOf('s1',
-    { user: `eve\n\\! touch ${trap}` }))
+  const head = headOf('s1', { user: `eve\n\\! touch ${trap}` })
+  const recording = await openFolder(dir, keyPair().signer).create(head)
   // With standard_conforming_strings off the second was one string; psql reads it otherwise.
   const sql = [
     'SELECT 1 AS first', `SELECT 'a\\'' \\! touch ${trap} --'`,

@@ -10,7 +10,7 @@ import type { RecordingFile } from '../src/recording/reader.ts'
 import { frameKind } from '../src/recording/recording.ts'
 import type { RecordingHead } from '../src/recording/recording.ts'
 import { play, replay, watch } from '../src/recording/replay.ts'
-import type { ReplayOptions } from '../src/recording/replay.ts'
+import type { Cue, ReplayOptions } from '../src/recording/replay.ts'
 import { terminalReset } from '../src/recording/terminal.ts'
 import * as wire from '../src/wire/postgres/messages.ts'
 import {
@@ -56,21 +56,20 @@ async function terminal(): Promise<RecordingFile> {
   recording.append(frameKind.input, 1, Buffer.from('secret\r'))
   clock.advance(500)
   recording.append(frameKind.output, 1, Buffer.from([0xbc, 0x0d, 0x0a]))
-  recording.append(frameKind.event, 0, Buffer.from(JSON.stringify({ type: 'resize', columns: 120,
-    rows: 40 })))
+  recording.append(frameKind.event, 0, Buffer.from('{"type":"resize","columns":120,"rows":40}'))
   await recording.seal(ended)
   return openRecording(dir, 's1')
 }
 
-async function cues(file: RecordingFile, options: ReplayOptions = {}): Promise<{ delayMs: number,
-text: string }[]> {
-  const all = []
+async function cues(file: RecordingFile, options: ReplayOptions = {}): Promise<Cue[]> {
+  const all: Cue[] = []
   for await (const cue of replay(file, options)) all.push(cue)
   return all
 }
 
-async function exported(file: RecordingFile, format: ExportFormat,
-options: ExportOptions = {}): Promise<string> {
+async function exported(
+  file: RecordingFile, format: ExportFormat, options: ExportOptions = {}
+): Promise<string> {
   let text = ''
   for await (const piece of exportAs(file, format, options)) text += piece
   return text
@@ -110,7 +109,8 @@ test('speed, a longest pause and a start change the waiting and nothing else', a
 test('a terminal replays with its colours, without what it must not do, and is left in order', async () => {
   using file = await terminal()
   const played = await cues(file)
-  assert.is(played.map(cue => cue.text).join(''), `\x1b[1mred\x1b[0m ü\r\n${terminalReset}\r\n[ended: client-closed]\r\n`)
+  const shown = `\x1b[1mred\x1b[0m ü\r\n${terminalReset}\r\n[ended: client-closed]\r\n`
+  assert.is(played.map(cue => cue.text).join(''), shown)
   assert.equal(played.map(cue => cue.delayMs).filter(ms => ms > 0), [1500, 500])
 })
 
@@ -131,8 +131,8 @@ test('play waits by the clock and stops when it is told', async () => {
   }
   await playing
   const stopping = new AbortController()
-  const stopped = play(file, () => undefined, clock, { signal: stopping.signal }).then(() => 'end',
-    () => 'stopped')
+  const stopped = play(file, () => undefined, clock, { signal: stopping.signal })
+    .then(() => 'end', () => 'stopped')
   stopping.abort(new Error('enough'))
   assert.is(await stopped, 'stopped')
 })
@@ -151,7 +151,7 @@ test('a watcher sees a live session to its end', async () => {
   })()
   recording.append(frameKind.statement, 0, wire.query('SELECT live'))
   recording.append(frameKind.result, 0, answer.complete('SELECT 1', 1, 4), answer.ready())
-  recording.commit()
+  await recording.commit()
   await until(() => shown.includes('SELECT live'))
   await recording.seal(ended)
   await watching
@@ -160,7 +160,8 @@ test('a watcher sees a live session to its end', async () => {
 
 test('asciicast v2 counts from the start, v3 from the event before', async () => {
   using file = await terminal()
-  const read = (text: string): unknown[] => text.trimEnd().split('\n').map(line => JSON.parse(line) as unknown)
+  const read = (text: string): unknown[] =>
+    text.trimEnd().split('\n').map(line => JSON.parse(line) as unknown)
   const [head2, ...events2] = read(await exported(file, 'asciicast-v2'))
   assert.equal(head2, {
     version: 2, width: 100, height: 30, timestamp: 1795233600,
@@ -198,8 +199,7 @@ test('the SQL file holds what ran, with times and parameters, and comments out w
     '', '-- 2026-11-21T04:01:00.520Z +60.520 s, execute', "--   $1 = 'it''s'", 'UPDATE t SET a = $1', ';',
     '-- UPDATE 7, 5.0 ms',
     '', '-- 2026-11-21T04:01:01.525Z +61.525 s, query', "ALTER ROLE a PASSWORD '<secret>'", ';',
-    '-- ALTER ROLE',
-    '-- ALARM: a password is set, 5.0 ms',
+    '-- ALTER ROLE', '-- ALARM: a password is set, 5.0 ms',
     '', '-- 2026-11-21T04:01:02.530Z +62.530 s, query', '-- SELECT nonsense /* \\x1b]0;owned\\x07 */',
     '-- ERROR 42703: column "nonsense" does not exist, 5.0 ms', '', '\\unrestrict KEY', ''
   ].join('\n'))
@@ -210,8 +210,8 @@ test('JSON lines hold everything, and typed input only when it is asked for', as
   const text = await exported(file, 'jsonl')
   assert.not.match(text.replaceAll('\n', ''), /[\0-\x1f\x7f-\x9f\u202e]/)
   const lines = text.trimEnd().split('\n').map(line => JSON.parse(line) as Record<string, unknown>)
-  assert.equal(lines.map(line => line['type']), ['open', 'statement', 'statement', 'statement', 'statement',
-    'event', 'close'])
+  const types = ['open', 'statement', 'statement', 'statement', 'statement', 'event', 'close']
+  assert.equal(lines.map(line => line['type']), types)
   assert.is(lines[0]?.['user'], 'al\u202eice')
   assert.is(lines[2]?.['at'], '2026-11-21T04:01:00.520Z')
   assert.equal(lines[2]?.['parameters'], ["it's"])

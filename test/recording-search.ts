@@ -31,14 +31,14 @@ async function fill(): Promise<void> {
       const words = ['\x1b[01;32mroot@web01\x1b[0m:~# ', 'c', 'a', 't', ' wo', `rd-${number}-`, 'of-mine\r\n']
       for (const word of words) recording.append(frameKind.output, 1, Buffer.from(word))
       recording.append(frameKind.input, 1, Buffer.from('typed-password\r'))
-      recording.append(frameKind.event, 0, Buffer.from(JSON.stringify({ type: 'warning',
-        text: `event-${number}` })))
+      const event = { type: 'warning', text: `event-${number}` }
+      recording.append(frameKind.event, 0, Buffer.from(JSON.stringify(event)))
     } else {
       const sql = `SELECT *\n  FROM customers\nWHERE code = 'Word-${number}-Of-Mine'`
-      recording.append(frameKind.statement, 0, wire.query(sql),
-        wire.query("ALTER ROLE x PASSWORD 'Geheim-99'"))
-      recording.append(frameKind.result, 0, answer.error('42P01', `relation of ${number} is missing`),
-        answer.ready())
+      const change = wire.query("ALTER ROLE x PASSWORD 'Geheim-99'")
+      const error = answer.error('42P01', `relation of ${number} is missing`)
+      recording.append(frameKind.statement, 0, wire.query(sql), change)
+      recording.append(frameKind.result, 0, error, answer.ready())
     }
     await recording.seal({ how: 'ended', reason: 'client-closed' })
   }
@@ -133,7 +133,7 @@ test('a password in SQL and what was typed are not found, not shown, and not in 
 test('a session that still runs is searched too', async () => {
   const recording = await recordings.create(headOf('live'))
   recording.append(frameKind.statement, 0, wire.query('SELECT only_here_and_now'))
-  recording.commit()
+  await recording.commit()
   assert.equal((await found('ONLY_here')).map(hit => hit.session), ['live'])
   assert.is([...listRecordings(dir, { session: 'live' })][0]?.close, undefined)
   assert.not.ok(indexes().some(name => name.includes('live')), 'an index of it would soon be wrong')
@@ -156,7 +156,7 @@ test('senseless questions are refused', async () => {
       await act()
       assert.unreachable()
     } catch (thrown) {
-      assert.ok(thrown instanceof SallyportError && (thrown.code === 'invalid' || thrown.code === 'not-found'))
+      assert.ok(thrown instanceof SallyportError && ['invalid', 'not-found'].includes(thrown.code))
     }
   }
   await refused(() => found(''))
@@ -172,7 +172,7 @@ test('a time is found in a long recording by its index, and reading goes on from
   for (let second = 0; second < 400; second++) {
     clock.advance(1000)
     long.append(frameKind.output, 0, Buffer.from(`second ${second + 1} `.repeat(200)))
-    long.commit()
+    await long.commit()
     if (second % 50 === 0) await new Promise(resolve => setImmediate(resolve))
   }
   await long.seal({ how: 'ended', reason: 'client-closed' })

@@ -49,8 +49,8 @@ function brief(record: StatementRecord): string {
 }
 
 test('a simple query has its rows, bytes, tag and duration', () => {
-  const tape = new Tape().ask(wire.query('SELECT 1')).answer(answer.complete('SELECT 3', 3, 120),
-    answer.ready())
+  const tape = new Tape().ask(wire.query('SELECT 1'))
+  tape.answer(answer.complete('SELECT 3', 3, 120), answer.ready())
   assert.equal(tape.end(), [{
     atMs: 1, lane: 0, offset: 32, kind: 'query', sql: 'SELECT 1', parameters: [], outcome: 'ok',
     results: [{ tag: 'SELECT 3', rows: 3, bytes: 120, copiedBytes: 0 }], tag: 'SELECT 3', rows: 3, bytes: 120,
@@ -61,8 +61,7 @@ test('a simple query has its rows, bytes, tag and duration', () => {
 test('a query with several statements keeps each result, and an error among them', () => {
   const [record] = new Tape().ask(wire.query('INSERT …; COPY …; nonsense')).answer(
     answer.complete('INSERT 0 5'), answer.complete('COPY 2', 0, 0, 4096),
-      answer.error('42601', 'syntax error'),
-    answer.ready()
+    answer.error('42601', 'syntax error'), answer.ready()
   ).end()
   assert.equal(record?.results.map(result => result.tag), ['INSERT 0 5', 'COPY 2'])
   assert.is(record?.rows, 7)
@@ -157,8 +156,8 @@ test('a portal that is fetched in parts is one record for each Execute', () => {
     .answer(answer.other('s'), answer.ready('T'))
     .ask(wire.execute('p', 2), wire.sync())
     .answer(answer.complete('SELECT 1', 1), answer.ready('T'))
-  assert.equal(tape.end().map(brief), ['execute | SELECT big | ok | ',
-    'execute | SELECT big | ok | SELECT 1'])
+  const records = ['execute | SELECT big | ok | ', 'execute | SELECT big | ok | SELECT 1']
+  assert.equal(tape.end().map(brief), records)
 })
 
 test('function calls, empty queries, notices and what nobody asked for are shown', () => {
@@ -187,8 +186,8 @@ test('text is decoded in the encoding of the client', () => {
 })
 
 test('what runs now is shown before it is answered', () => {
-  const tape = new Tape().ask(wire.parse('', 'SELECT pg_sleep(60)'), wire.bind('', ''), wire.execute(''),
-    wire.sync())
+  const batch = [wire.parse('', 'SELECT pg_sleep(60)'), wire.bind('', ''), wire.execute(''), wire.sync()]
+  const tape = new Tape().ask(...batch)
   assert.equal(tape.records, [])
   assert.equal(tape.decoder.running().map(brief), ['execute | SELECT pg_sleep(60) | unanswered | '])
   tape.answer(answer.complete('SELECT 1', 1), answer.ready())
@@ -198,8 +197,7 @@ test('what runs now is shown before it is answered', () => {
 test('however the stream is cut into frames, the statements are the same', () => {
   const stream = Buffer.concat([
     wire.query('SELECT 1'), wire.parse('a', 'SELECT $1'), wire.bind('', 'a', ['é'.repeat(50)]),
-      wire.execute(''),
-    wire.sync(), wire.query('x'.repeat(3000))
+    wire.execute(''), wire.sync(), wire.query('x'.repeat(3000))
   ])
   const random = seeded(9)
   for (let round = 0; round < 50; round++) {
@@ -262,7 +260,7 @@ test('passwords are masked wherever SQL can hold one, and a change of a role rai
     `DO $do$ BEGIN EXECUTE 'ALTER ROLE bob PASSWORD ''${secret}'''; END $do$`,
     `DO $do$ BEGIN EXECUTE 'ALTER ROLE bob PASSWORD ' || quote_literal('${secret}'); END $do$`,
     `DO $do$ BEGIN EXECUTE format('ALTER ROLE %I PASSWORD %L', 'bob', '${secret}'); END $do$`,
-    `CREATE FUNCTION f() RETURNS void AS $$ BEGIN ALTER ROLE bob PASSWORD '${secret}'; END $$ LANGUAGE plpgsql`
+    `CREATE FUNCTION f() RETURNS void LANGUAGE sql AS $$ ALTER ROLE bob PASSWORD '${secret}'; $$`
   ]
   for (const sql of changes) {
     const masked = maskSecrets(sql)
@@ -292,7 +290,7 @@ test('masking changes nothing else', () => {
     assert.is(masked.sql, sql)
     assert.not.ok(masked.passwordChange, sql)
   }
-  assert.is(maskSecrets("ALTER ROLE bob PASSWORD NULL").passwordChange, true)
+  assert.is(maskSecrets('ALTER ROLE bob PASSWORD NULL').passwordChange, true)
   assert.is(maskSecrets("ALTER ROLE bob PASSWORD 'a' VALID UNTIL 'b'").sql,
     "ALTER ROLE bob PASSWORD '<secret>' VALID UNTIL 'b'")
 })

@@ -37,7 +37,7 @@ async function sample(session: string, seed: number): Promise<Sample> {
   for (let count = 0; count < 60; count++) {
     const body = Buffer.from(Array.from({ length: random(300) }, () => random(256)))
     recording.append(count % 2 === 0 ? frameKind.statement : frameKind.result, random(3), body)
-    recording.commit()
+    await recording.commit()
     if (count % 12 === 11) {
       const { seals } = await verify(join(dir, day, `${session}.spr`), [publicKey])
       await until(async () => {
@@ -124,12 +124,12 @@ const mutations: Record<string, Mutation> = {
     for (let at = frame.offset + 13; at < end(frame); at++) copy[at]! ^= 0x55
     return copy
   },
-  'bytes behind the seal': ({ bytes }, _,
-  random) => Buffer.concat([bytes, Buffer.alloc(1 + random(100), random(256))]),
+  'bytes behind the seal': ({ bytes }, _, random) =>
+    Buffer.concat([bytes, Buffer.alloc(1 + random(100), random(256))]),
   'a second seal of the same file': ({ bytes }) => Buffer.concat([bytes, bytes.subarray(-sealFrameBytes)]),
   'without the final seal': ({ bytes }) => bytes.subarray(0, -sealFrameBytes),
-  'sealed again with another key, chain and all': ({ bytes, frames }, _, random) => resealed(bytes, frames,
-  random),
+  'sealed again with another key, chain and all': ({ bytes, frames }, _, random) =>
+    resealed(bytes, frames, random),
   'nothing left': () => Buffer.alloc(0)
 }
 
@@ -252,8 +252,8 @@ test('verifying needs the public key as PEM and nothing else', async () => {
   const path = join(spoiled, 'eta.spr')
   writeFileSync(path, bytes)
   assert.is((await verify(path, readPublicKeys(`comment\n${pem}`))).state, 'sealed')
-  const rsa = generateKeyPairSync('rsa', { modulusLength: 2048 }).publicKey.export({ type: 'spki',
-    format: 'pem' })
+  const other = generateKeyPairSync('rsa', { modulusLength: 2048 }).publicKey
+  const rsa = other.export({ type: 'spki', format: 'pem' })
   for (const text of ['', 'no key', pem.replace('MCow', 'AAAA'), rsa.toString()]) {
     assert.throws(() => readPublicKeys(text), (error: Error) => /Ed25519|cannot be read/.test(error.message))
   }

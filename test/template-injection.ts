@@ -21,13 +21,13 @@ const places: readonly { name: string, sql: string, back: 'cell' | 'column' }[] 
   { name: 'literal', sql: 'SELECT {{ x | literal }}', back: 'cell' },
   { name: 'literal in a call', sql: 'SELECT concat({{ x | literal }}, {{ y | literal }})', back: 'cell' },
   { name: 'identifier', sql: 'SELECT 1 AS {{ x | ident }}', back: 'column' },
-  { name: 'qualified name', sql: 'SELECT t.{{ x | ident }} FROM (SELECT 1 {{ x | ident }}) t', back: 'column' },
+  { name: 'qualified name', sql: 'SELECT t.{{ x|ident }} FROM (SELECT 1 {{ x|ident }}) t', back: 'column' },
   { name: 'list', sql: 'SELECT * FROM (VALUES (1, 2)) AS t({{ xs | identlist }})', back: 'column' },
   { name: 'bare in a string', sql: "SELECT '{{ x }}'", back: 'cell' },
   { name: 'bare in an escape string', sql: "SELECT E'{{ x }}'", back: 'cell' },
   { name: 'bare in an identifier', sql: 'SELECT 1 AS "{{ x }}"', back: 'column' },
   { name: 'bare number', sql: 'SELECT {{ x }}', back: 'cell' },
-  { name: 'condition', sql: "SELECT {% if x == 'yes' %}1{% else %}2{% endif %}, {{ x|literal }}", back: 'cell' }
+  { name: 'condition', sql: "SELECT {% if x == 'yes' %}1{% else %}2{% endif %}, {{x|literal}}", back: 'cell' }
 ]
 
 function hostileValues(): string[] {

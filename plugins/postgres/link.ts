@@ -298,12 +298,11 @@ function unreached(error: unknown, target: TargetAddress, signal: AbortSignal): 
 /** True when something accepts connections there; says nothing. */
 export function knockAt({ host, port }: TargetAddress, limitMs: number): Promise<boolean> {
   return new Promise(resolve => {
-    const socket = connect({ host, port })
+    const socket = connect({ host, port, signal: AbortSignal.timeout(limitMs) })
     const end = (answered: boolean): void => {
       socket.destroy()
       resolve(answered)
     }
-    socket.setTimeout(limitMs, () => end(false))
     socket.once('connect', () => end(true))
     socket.once('error', () => end(false))
     socket.unref()

@@ -30,6 +30,7 @@ import type { Receipts } from '../store/receipts.ts'
 import { createResources } from '../store/resources.ts'
 import type { Resources } from '../store/resources.ts'
 import { openSecrets } from '../store/sealing.ts'
+import type { SecretStore } from '../store/sealing.ts'
 import { createSessions } from '../store/sessions.ts'
 import type { Sessions } from '../store/sessions.ts'
 import { instanceId } from '../store/settings.ts'
@@ -100,11 +101,13 @@ async function openAll(
     dataDir: config.store.kind === 'pglite' ? config.store.directory : config.data, clock, onNotice
   })
   closers.push(() => database.close())
-  const secrets = await openSecrets({ database, masterKey: config.masterKey })
+  const { masterKey, oldMasterKeys } = config
+  const secrets = await openSecrets({ database, masterKey, oldMasterKeys })
   const checkpointFile = join(config.data, 'checkpoints.jsonl')
   const instance = await instanceId(database)
   const audit = await openAudit({ database, clock, signer, node, boot, instance, checkpointFile, onNotice })
   closers.push(() => audit.close())
+  if (oldMasterKeys.length > 0) await rotate(secrets, audit, log)
   const resources = createResources(database, secrets, audit)
   const templates = createTemplates(database)
   await templates.ship(shippedTemplates())
@@ -153,6 +156,15 @@ async function openAll(
     sessions, receipts: createReceipts(database), recordings, shelf, hooks, ledger, registry, declared, openSecret,
     mockVerifier: name => mockVerifier(seed, name)
   }
+}
+
+/** A new master key with the old ones beside it: every value is wrapped anew; afterwards the old ones may go. */
+async function rotate(secrets: SecretStore, audit: AuditLog, log: Log): Promise<void> {
+  const { rewrapped, unopened } = await secrets.rotate()
+  const detail = { masterKey: secrets.masterKeyId, rewrapped, unopened: unopened.length }
+  if (rewrapped > 0 || unopened.length > 0) await audit.append('master-key.rotated', 'system', 'store', detail)
+  if (unopened.length > 0) log.error(detail, 'some sealed values belong to no master key that was given')
+  else log.info(detail, 'all sealed values are under the current master key: oldMasterKeys may be removed')
 }
 
 /** After a crash: rows of sessions that nobody runs any more are closed, their recordings sealed as interrupted. */

@@ -100,8 +100,10 @@ export class RawClient {
   }
 
   /** SCRAM as a good client does it; resolves after AuthenticationOk. */
-  async logIn(name: string, password: string = clientPassword, database: string = 'postgres'): Promise<this> {
-    this.send(startupMessage([['user', name], ['database', database]]))
+  async logIn(
+    name: string, password: string = clientPassword, settings: readonly (readonly [string, string])[] = []
+  ): Promise<this> {
+    this.send(startupMessage([['user', name], ['database', 'postgres'], ...settings]))
     const scram = await this.beginScram(password)
     const challenge = await this.#authentication()
     if (challenge.kind !== 'sasl-continue') throw new Error(`expected a challenge, got ${challenge.kind}`)

@@ -30,7 +30,8 @@ function body(number: number): Buffer {
 
 async function begin(session: string): Promise<Recording> {
   const recording = await recordings.create(headOf(session))
-  recording.failed.addEventListener('abort', () => say(`failed ${asSallyportError(recording.failed.reason).code}`))
+  const { failed } = recording
+  failed.addEventListener('abort', () => say(`failed ${asSallyportError(failed.reason).code}`))
   return recording
 }
 
@@ -85,7 +86,10 @@ async function two(): Promise<void> {
   }
   say('two is done')
   await slow
-  for (const each of [one, other]) say(`sealed ${(await each.seal({ how: 'ended', reason: 'client-closed' })).sealed}`)
+  for (const each of [one, other]) {
+    const { sealed } = await each.seal({ how: 'ended', reason: 'client-closed' })
+    say(`sealed ${sealed}`)
+  }
   process.exit(0)
 }
 
@@ -99,7 +103,8 @@ async function limits(): Promise<void> {
   for (let round = 0; round < 200; round++) {
     const recording = await begin(`limit-${round}`)
     limitFileSize(700 + random(20_000))
-    for (let number = 0; await record(recording, number); number++);
+    let number = 0
+    while (await record(recording, number)) number++
     limitFileSize('unlimited')
     await recording.seal({ how: 'cut', reason: 'recorder-failed' })
     say(`end limit-${round}`)

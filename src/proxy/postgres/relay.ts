@@ -147,6 +147,7 @@ export class Relay {
       this.#broken('protocol-violation', thrown)
       return true
     }
+    if (front.terminated) return this.#deliverLast(chunk, bytes)
     const room = this.#deliver(this.#frontBuffer.safe(chunk, bytes))
     const pending = this.#toTarget.writableLength > 0
     this.#frontBuffer.settle(chunk, bytes, pending, !room, front.scanner.atBoundary)
@@ -155,22 +156,30 @@ export class Relay {
 
   /** The disk is slow: the bytes wait for it, and nothing more is read. */
   #hold(chunk: Buffer, bytes: number, written: Promise<void>): boolean {
-    const kept = this.#frontBuffer.safe(chunk, bytes)
+    const { terminated, terminatedAt } = this.#front
+    const kept = this.#frontBuffer.safe(chunk, terminated ? Math.min(bytes, terminatedAt) : bytes)
     this.#held = true
     // The next read must not go where these bytes are: it may come before they are written.
     this.#frontBuffer.settle(chunk, bytes, true, false, true)
     const deliver = (): void => {
       this.#held = false
-      if (!this.#over && this.#deliver(kept)) this.#toClient.resume()
+      if (this.#over) return
+      if (this.#deliver(kept)) this.#toClient.resume()
+      if (terminated) this.#clientLeaves()
     }
     written.then(deliver, (thrown: unknown) => this.#broken('recorder-failed', thrown))
     return false
   }
 
   #deliver(bytes: Buffer): boolean {
-    const room = this.#toTarget.write(bytes)
     this.#targetQuiet = this.#front.scanner.atBoundary
-    if (!this.#front.terminated) return room
+    return this.#toTarget.write(bytes)
+  }
+
+  /** Up to Terminate, and nothing that stands behind it. */
+  #deliverLast(chunk: Buffer, bytes: number): boolean {
+    const until = Math.min(bytes, this.#front.terminatedAt)
+    this.#deliver(Buffer.from(chunk.subarray(0, until)))
     this.#clientLeaves()
     return true
   }

@@ -30,8 +30,10 @@ const results = new ResultTape()
 /** The client's stream: what goes to the target. */
 export class FrontTape implements FrameSink {
   readonly scanner: FrameScanner
-  /** The client said goodbye. */
+  /** The client said goodbye; what it sends afterwards is not looked at. */
   terminated = false
+  /** Where Terminate ends, in the chunk in which it came. */
+  terminatedAt = 0
   /** Statements were appended since the owner last set it to false. */
   taped = false
   readonly #recording: Recording
@@ -41,7 +43,8 @@ export class FrontTape implements FrameSink {
     this.scanner = new FrameScanner(frontTags, this)
   }
 
-  header(): void {
+  header(_tag: number, bodyBytes: number, bodyStart: number): void {
+    if (!this.terminated) this.terminatedAt = bodyStart + bodyBytes
     this.terminated = true
   }
 
