@@ -52,7 +52,8 @@ function message(): Buffer {
 function result(): Buffer {
   return pick([
     () => answer.complete('SELECT 1', random(9), random(99)), () => answer.error('42601', 'no'),
-    () => answer.ready(), () => answer.notice('n'), () => answer.status('client_encoding', pick(['SJIS', 'LATIN1', 'none'])),
+    () => answer.ready(), () => answer.notice('n'),
+    () => answer.status('client_encoding', pick(['SJIS', 'LATIN1', 'none'])),
     () => answer.other(pick([...'123CEIsVZNSATxyz']), noise(30)), () => noise(40),
     () => answer.complete('DEALLOCATE ALL')
   ])()

@@ -58,6 +58,8 @@ export interface HouseOptions {
   store?: string | undefined
   /** More of `sallyport.yaml`. */
   config?: string | undefined
+  /** More of its `limits`, as `name: value, name: value`. */
+  limits?: string | undefined
   /** More documents for `apply`. */
   access?: string | undefined
   /** Of the credential `orders-rw`. */
@@ -152,7 +154,8 @@ export async function startHouse(options: HouseOptions): Promise<House> {
   const configFile = join(folder, 'sallyport.yaml')
   if (!again) {
     writeFileSync(configFile, `listen: { ssh: null, postgres: "127.0.0.1:${await freePort()}", http: "127.0.0.1:${
-      await freePort()}" }\nlimits: { recordingsReserve: 1MiB, drain: 1s }\n${options.config ?? ''}`)
+      await freePort()}" }\nlimits: { recordingsReserve: 1MiB, drain: 1s${
+      options.limits === undefined ? '' : `, ${options.limits}`} }\n${options.config ?? ''}`)
     writeFileSync(join(folder, 'access.yaml'), accessDocuments(options))
   }
   const port = Number(/postgres: "127\.0\.0\.1:(\d+)"/.exec(readFileSync(configFile, 'utf8'))?.[1])
