@@ -2,7 +2,7 @@
 // the ports that it declares and nothing else. `open` gives back what it took when a later room does not open.
 import { createHmac } from 'node:crypto'
 import { join } from 'node:path'
-import type { Clock } from '../clock.ts'
+import type { Cancel, Clock } from '../clock.ts'
 import type { Config } from '../config.ts'
 import { createHooks } from '../jit/hooks.ts'
 import type { Hooks } from '../jit/hooks.ts'
@@ -101,6 +101,7 @@ async function openAll(
     dataDir: config.store.kind === 'pglite' ? config.store.directory : config.data, clock, onNotice
   })
   closers.push(() => database.close())
+  closers.push(watchClock(database, clock))
   const { masterKey, oldMasterKeys } = config
   const secrets = await openSecrets({ database, masterKey, oldMasterKeys })
   const checkpointFile = join(config.data, 'checkpoints.jsonl')
@@ -156,6 +157,20 @@ async function openAll(
     sessions, receipts: createReceipts(database), recordings, shelf, hooks, ledger, registry, declared, openSecret,
     mockVerifier: name => mockVerifier(seed, name)
   }
+}
+
+// F19: the store's clock and ours are compared as they are read; a jump of either is then in the log.
+const clockLookMs = 30_000
+
+function watchClock(database: Database, clock: Clock): () => void {
+  let cancel: Cancel
+  const look = (): void => {
+    // Whoever needs the store hears that it is away; here only its clock matters.
+    database.now().catch(() => undefined)
+    cancel = clock.after(clockLookMs, look)
+  }
+  look()
+  return () => cancel()
 }
 
 /** A new master key with the old ones beside it: every value is wrapped anew; afterwards the old ones may go. */

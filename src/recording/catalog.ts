@@ -134,10 +134,7 @@ function* matching(dir: string, filters: RecordingFilters): Generator<Match> {
   }
 }
 
-/**
- * The recordings of a folder, the newest day first. @throws SallyportError `invalid` for filters that are no
- * times
- */
+/** The recordings of a folder, the newest day first. @throws SallyportError `invalid` for a filter. */
 export function* listRecordings(dir: string, filters: RecordingFilters = {}): Generator<ListedRecording> {
   checkFilters(filters)
   for (const { listed } of matching(dir, filters)) yield listed

@@ -1,8 +1,7 @@
 // The newest bytes of one recording and the hash chain over all of them. Pure bookkeeping: nothing is written
-// here.
-// The buffer serves the file (what still waits to be written) and the chain (what still waits to be hashed),
-// because hashing each small frame alone would cost more than writing it.
-// What breaks if this is changed carelessly: the chain must see every byte exactly once, in file order.
+// here. The buffer serves the file (what still waits to be written) and the chain (what still waits to be
+// hashed), because hashing each small frame alone would cost more than writing it. What breaks if this is
+// changed carelessly: the chain must see every byte exactly once, in file order.
 import { createHash } from 'node:crypto'
 import type { Hash } from 'node:crypto'
 import { encodeSealFrame, frameHeadBytes, sealFrameBytes, writeFrameHead } from './format.ts'

@@ -1,18 +1,15 @@
 // What all recordings of one folder share: the two timers (frames that nobody committed, and syncing), the
-// count of input/output under way in the thread pool, and the judgement whether this disk is slow.
-// A write that hits the page cache takes microseconds and is done on the spot; a disk that stalls would stall
-// every session with it, so that after one slow write all recordings write through the pool until the disk is
-// quick again.
+// count of input/output under way in the thread pool, and the judgement whether this disk is slow. A write
+// that hits the page cache takes microseconds and is done on the spot; a disk that stalls would stall every
+// session with it, so that after one slow write all recordings write through the pool until the disk is quick
+// again.
 import { write, writeSync, writevSync } from 'node:fs'
 import { promisify } from 'node:util'
 import type { Cancel, Clock } from '../clock.ts'
 
 const writePooled = promisify(write)
 
-/**
- * A write on the spot that took longer than this marks the disk as slow. Far above any page cache, below a
- * keystroke.
- */
+/** A write on the spot that took longer marks the disk as slow: far above any page cache, below a keystroke. */
 export const slowWriteMs = 20
 /** So many quick writes in a row make it quick again: one stall costs few writes through the pool. */
 const quickWritesNeeded = 8

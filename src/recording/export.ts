@@ -76,10 +76,7 @@ async function* asciicast(file: RecordingFile, head: RecordingHead, version: 2 |
 
 // ---- SQL
 
-/**
- * So that `psql -f` obeys no `\!` in what a session wrote: between these only SQL counts (as pg_dump does
- * it).
- */
+/** So that `psql -f` obeys no `\!` that a session wrote: between these only SQL counts (pg_dump does so). */
 function restriction(): { open: string, close: string } {
   const key = randomBytes(24).toString('hex')
   return { open: `\\restrict ${key}\n`, close: `\\unrestrict ${key}\n` }

@@ -1,9 +1,8 @@
 // Makes text harmless that somebody else wrote, before it is shown on a terminal, in a log or in a list
-// (R20).
-// What a terminal would obey (escape sequences, C0 and C1 controls), what turns the reading direction, and
-// what cannot be seen becomes a visible escape such as `\x1b` or `\u202e`. Nothing is dropped: it is
-// evidence.
-// For the output of recorded terminals, where colours and cursor movements must work, see terminal.ts.
+// (R20). What a terminal would obey (escape sequences, C0 and C1 controls), what turns the reading direction,
+// and what cannot be seen becomes a visible escape such as `\x1b` or `\u202e`. Nothing is dropped: it is
+// evidence. For the output of recorded terminals, where colours and cursor movements must work, see
+// terminal.ts.
 
 /**
  * C0, DEL, C1; soft hyphen; Arabic letter mark; Mongolian vowel separator; zero-width and direction marks;
@@ -32,10 +31,7 @@ export function inertLine(text: string): string {
   return text.replace(hazards, visible)
 }
 
-/**
- * For text of several lines (SQL, messages): keeps line breaks and tabs. A lone carriage return could
- * overwrite.
- */
+/** For text of several lines: keeps line breaks and tabs. A lone carriage return could overwrite. */
 export function inert(text: string): string {
   return text.replaceAll('\r\n', '\n').replace(hazards, character => {
     return character === '\n' || character === '\t' ? character : visible(character)

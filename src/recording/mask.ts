@@ -1,7 +1,6 @@
 // Takes passwords out of SQL before a person, an index or an export sees it. A tape holds what the client
 // sent, and people type `ALTER ROLE me PASSWORD '…'`; an auditor needs to see that it was done, not what it
-// was.
-// It reads SQL as PostgreSQL's lexer does (comments, '…' and E'…', U&'…', $tag$…$tag$, "…"), also inside
+// was. It reads SQL as PostgreSQL's lexer does (comments, '…' and E'…', U&'…', $tag$…$tag$, "…"), also inside
 // strings and function bodies, and where a password is put together at run time it masks every literal of the
 // statement: when in doubt it hides. Limit: the raw frames of the recording are not changed
 // (recordings/README.md says so).
@@ -10,10 +9,7 @@
 export const maskedLiteral = "'<secret>'"
 export const maskedValue = '<secret>'
 
-/**
- * Functions in functions in functions: beyond this depth a text that mentions a password is masked as a
- * whole.
- */
+/** Functions in functions: deeper than this, a text that mentions a password is masked as a whole. */
 const depthMax = 4
 
 export interface Masked {

@@ -1,7 +1,6 @@
 // Where recordings lie: `<root>/<yyyy>/<mm>/<dd>/<session>.spr`, and while one is being written a note
 // `<root>/open/<session>` that says so, so that recovery looks at what a crash left and not at years of
-// files.
-// Everything is opened beneath the root only: names are checked against patterns, no symbolic link is
+// files. Everything is opened beneath the root only: names are checked against patterns, no symbolic link is
 // followed, and a folder that is not where it should be (a planted link) is refused. Files are 0600, folders
 // 0700.
 import {

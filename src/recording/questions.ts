@@ -1,7 +1,6 @@
 // What a PostgreSQL client asked, message by message, and what its names stand for: prepared statements and
-// portals.
-// A name is set when the target did what was asked, not when it was asked: the decoder (postgres.ts) calls
-// `pass` in the order in which the target worked.
+// portals. A name is set when the target did what was asked, not when it was asked: the decoder (postgres.ts)
+// calls `pass` in the order in which the target worked.
 import { WireError } from '../wire/error.ts'
 import type { TapedFrame } from '../wire/postgres/frame.ts'
 import { BodyReader } from '../wire/postgres/parse.ts'
@@ -101,10 +100,7 @@ function readText(body: Buffer, complete: boolean, skipName: boolean, decode: De
   return shown(reader.zeroTerminated(), decode)
 }
 
-/**
- * Undefined for messages that change nothing here. A message that cannot be read becomes a query that says
- * so.
- */
+/** Undefined for messages that change nothing here. One that cannot be read becomes a query that says so. */
 export function readItem(
   message: TapedFrame, frame: Pick<Frame, 'offset' | 'lane' | 'atMicroseconds'>, decode: Decode
 ): Item | undefined {
@@ -156,10 +152,7 @@ function readMessage(message: TapedFrame, base: Omit<Item, 'type'>, decode: Deco
   }
 }
 
-/**
- * What prepared statements and portals stand for. With a parent: what they would stand for, and the parent
- * stays.
- */
+/** What prepared statements and portals stand for. With a parent: what they would, and the parent stays. */
 export class Names {
   readonly #parent: Names | undefined
   // Undefined as a value: closed, whatever the parent says.

@@ -1,6 +1,5 @@
 // Reads recordings, finished, broken off or still being written, with bounded memory: one chunk and one
-// frame.
-// A reader believes nothing: it opens regular files only, never through a link, takes frames from the
+// frame. A reader believes nothing: it opens regular files only, never through a link, takes frames from the
 // scanner, which does not throw on damage, and reports what is behind the last good frame. Whether the bytes
 // are genuine is asked of verify.ts.
 import { closeSync, fstatSync, read, readSync } from 'node:fs'
@@ -209,8 +208,7 @@ export interface TailOptions {
 
 /**
  * Follows a recording that is being written: yields lots of frames as they reach the file, and ends behind
- * the final seal or when the signal is aborted. It polls: file system events do not exist on every network
- * disk.
+ * the final seal or when the signal is aborted. It polls: not every network disk has file events.
  */
 export async function* tail(file: RecordingFile, options: TailOptions): AsyncGenerator<Frame[]> {
   const { clock, signal } = options

@@ -36,10 +36,7 @@ export interface RecordingsSetting {
   signer: Signer
   clock: Clock
   limits?: RecordingLimits | undefined
-  /**
-   * `strict` (the default): a failed recorder ends the session. `best-effort`: it goes on, and `onLost` is
-   * told.
-   */
+  /** `strict` (default): a failed recorder ends the session. `best-effort`: it goes on, `onLost` is told. */
   mode?: 'strict' | 'best-effort' | undefined
   /** For the audit log and the alarm: a recording failed. Must not throw. */
   onLost?: ((session: string, error: SallyportError) => void) | undefined

@@ -1,10 +1,9 @@
 // Seals what a crash left behind (F5). A recording that was open when its process died is read to its last
 // whole frame; a torn tail is set aside; a close frame (`interrupted`) and the final seal are added. The
 // close frame says how much had been signed while the session ran (`signedBytes`): the rest is vouched for by
-// recovery only.
-// What must never happen: that recovery puts a signature under a file that somebody shortened. Therefore a
-// file whose chain does not fit is left as it is, and so is one that the store knows to have been sealed
-// already.
+// recovery only. What must never happen: that recovery puts a signature under a file that somebody shortened.
+// Therefore a file whose chain does not fit is left as it is, and so is one that the store knows to have been
+// sealed already.
 import { createHash } from 'node:crypto'
 import type { Hash } from 'node:crypto'
 import {
@@ -161,10 +160,7 @@ async function recoverFile(
   return { ...result, outcome: 'interrupted', summary, tornBytes }
 }
 
-/**
- * `create` never returned: nothing of the session happened. What there is of the file is kept, under another
- * name.
- */
+/** `create` never returned: nothing of the session happened. The file is kept under another name. */
 function neverBegan(result: Recovered, full: string): Recovered {
   renameSync(full, full.replace(/\.spr$/, tornSuffix))
   return { ...result, outcome: 'missing', detail: 'the process died before the recording had begun' }
@@ -205,8 +201,7 @@ function takeFrame(scan: Scan, frame: Frame): void {
 
 /**
  * True when a seal lies behind the last good frame, at the place that it names. What a crash tears was never
- * sealed; a hand or a bad sector that hits an older byte leaves genuine seals behind it. Then nothing may be
- * cut off.
+ * sealed; a hand or a bad sector that hits an older byte leaves genuine seals behind it. Then nothing is cut.
  */
 async function holdsSeal(file: RecordingFile, offset: number): Promise<boolean> {
   const start = Buffer.from([0, 0, 0, sealBodyBytes, frameKind.seal])

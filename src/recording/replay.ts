@@ -59,10 +59,7 @@ export async function play(
   }
 }
 
-/**
- * A live session as it happens, from the start or an offset, until its recording ends or the signal is
- * aborted.
- */
+/** A live session as it happens, until its recording ends or the signal is aborted. */
 export async function* watch(file: RecordingFile, options: TailOptions): AsyncGenerator<string> {
   const screenplay = new Screenplay()
   for await (const frames of tail(file, options)) {

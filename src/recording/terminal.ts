@@ -1,12 +1,10 @@
-// The output of a recorded terminal, made safe for the terminal of the person who replays it (R20).
-// A recorded program may have been hostile: it can set the title, fill the clipboard (OSC 52), ask the
-// terminal questions whose answers are typed into the watcher's shell, print, or switch on modes that change
-// the keyboard.
-// So this parses as a terminal does (DEC/ECMA-48 states, in chunks of any size) and passes an allow-list:
-// text, colours, cursor movement, erasing, scrolling. Every sequence that is passed is written anew from
-// checked numbers.
-// Strings (OSC, DCS, APC, PM, SOS) are dropped; one that does not end is shown, because it could hide the
-// rest.
+// The output of a recorded terminal, made safe for the terminal of the person who replays it (R20). A
+// recorded program may have been hostile: it can set the title, fill the clipboard (OSC 52), ask the terminal
+// questions whose answers are typed into the watcher's shell, print, or switch on modes that change the
+// keyboard. So this parses as a terminal does (DEC/ECMA-48 states, in chunks of any size) and passes an
+// allow-list: text, colours, cursor movement, erasing, scrolling. Every sequence that is passed is written
+// anew from checked numbers. Strings (OSC, DCS, APC, PM, SOS) are dropped; one that does not end is shown,
+// because it could hide the rest.
 import { visible } from './inert.ts'
 
 /** A string that has not ended by then is no string: what it swallowed is shown as text. */
@@ -18,10 +16,7 @@ const digitsMax = 4
 /** `REP` with a huge count would write gigabytes. */
 const repeatMax = 500
 
-/**
- * Final bytes of control sequences without private marks that only draw or move: @ A-M P S T X Z ` a b d e f
- * g m r.
- */
+/** Final bytes of control sequences without private marks that only draw or move. */
 const drawing = new Set('@ABCDEFGHIJKLMPSTXZ`abdefgmr')
 /**
  * With at most one number: with more, T starts mouse highlighting, s sets margins, u talks to the keyboard.
@@ -178,18 +173,12 @@ export class TerminalFilter {
   }
 }
 
-/**
- * ESC, and CAN and SUB, which break a sequence off. C0 controls within a sequence end it here: no terminal
- * needs them.
- */
+/** ESC, CAN and SUB break a sequence off; here all C0 controls do: no program needs them there. */
 function interrupts(character: string): boolean {
   return (character.codePointAt(0) ?? 0) < 0x20
 }
 
-/**
- * Above 0x7f: everything but C1 controls, direction controls and what is invisible (joiners of emoji are
- * visible).
- */
+/** Above 0x7f: everything but C1 and direction controls and what is invisible (joiners of emoji are not). */
 function showable(code: number): boolean {
   if (code < 0xa0 || code === 0x61c || code === 0xfeff) return false
   if (code === 0x200e || code === 0x200f || (code >= 0x2028 && code <= 0x202e)) return false

@@ -1,9 +1,8 @@
-// Says whether a recording is what the recorder wrote, with nothing but the file and the public key.
-// Every byte is in the hash chain and the newest seal signs the chain, so that one signature vouches for
-// everything before it. Only when that signature is wrong are all of them checked, to find where the damage
-// begins.
-// What this cannot see: a whole file that was taken away, and an older recording put in its place; for that
-// the caller gives what the audit log says (`expected`).
+// Says whether a recording is what the recorder wrote, with nothing but the file and the public key. Every
+// byte is in the hash chain and the newest seal signs the chain, so that one signature vouches for everything
+// before it. Only when that signature is wrong are all of them checked, to find where the damage begins. What
+// this cannot see: a whole file that was taken away, and an older recording put in its place; for that the
+// caller gives what the audit log says (`expected`).
 import { createHash, createPublicKey, verify as verifySignature } from 'node:crypto'
 import type { KeyObject } from 'node:crypto'
 import { basename } from 'node:path'

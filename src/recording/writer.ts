@@ -19,10 +19,7 @@ import type { Ending, FrameKind, Recording, SealSummary, Signer } from './record
 const fdatasyncPooled = promisify(fdatasync)
 const closePooled = promisify(close)
 
-/**
- * A busy recording hashes in pieces of this size: large enough that the call is free, small enough for the
- * cache.
- */
+/** A busy recording hashes in pieces of this size: the call is free, and it is still in the cache. */
 const gatherBytesMax = 32 * 1024
 /** Bodies from this size on go to the file without a copy. */
 const directBytesMin = 16 * 1024

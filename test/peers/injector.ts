@@ -22,8 +22,8 @@ export type Fault =
   | { kind: 'drop-reply', at: At, then: 'reset' | 'hang' }
   /** The statement never arrives. */
   | { kind: 'drop-request', at: At, then: 'reset' | 'hang' }
-  /** The target's answer to the statement is this instead. */
-  | { kind: 'lie', at: At, answer: Buffer }
+  /** The answer to the statement is this; the target hears of it only when `delivered`. */
+  | { kind: 'lie', at: At, answer: Buffer, delivered: boolean }
 
 /** The statement whose text matches, or the n-th one since the fault was set, over all connections that it meets. */
 export type At = RegExp | number
@@ -230,6 +230,10 @@ class Link {
     const hit = this.#meets(this.#read(chunk))
     if (hit === undefined) return this.#toTarget.push(chunk)
     this.#state.hits++
+    if (hit.kind === 'lie' && !hit.delivered) {
+      this.#client.write(hit.answer)
+      return
+    }
     if (hit.kind === 'drop-request') {
       if (hit.then === 'reset') return this.reset()
       this.#deaf = true
