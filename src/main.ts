@@ -102,11 +102,11 @@ function stepPorts(rooms: Rooms): Parameters<typeof createSteps>[0] {
   return {
     clock, node: config.node, registry, declared, authorise, sessions, openSecret,
     userOf: (login, database) => readLoginName(login, database)?.user,
-    mockVerifier: rooms.mockVerifier,
+    verifierOf: rooms.verifierOf,
     audit: (kind, actor, subject, detail) => audit.append(kind, actor, subject, detail),
     createRecording: head => recordings.create(head),
     issue: async (session, tell) => ledger.issue(
-      await requestOf({ shelf: rooms.shelf, template: id => templates.get(id) }, session, tell))
+      await requestOf({ shelf: rooms.shelf, template: id => templates.get(id), openSecret }, session, tell))
   }
 }
 

@@ -13,7 +13,7 @@ import {
 } from '../src/api/local-admin.ts'
 import type { ApiPorts } from '../src/api/ports.ts'
 import { apply } from '../src/api/resources.ts'
-import type { SallyportError } from '../src/errors.ts'
+import { SallyportError } from '../src/errors.ts'
 import { Secret } from '../src/secret.ts'
 import { createMemory } from './peers/api-ports.ts'
 import type { Memory } from './peers/api-ports.ts'
@@ -72,6 +72,20 @@ test('every login that fails asks for the same work, whether the user exists or 
     await codeOf(logIn(ports, name, new Secret('x'), address, 60))
   }
   assert.equal(asked, ['4096', '4096', '4096'])
+})
+
+test('guesses that are made at the same moment are not more than those made one by one', async () => {
+  const { ports } = await house()
+  let failures = 0
+  ports.passwords.admit = () => {
+    if (failures >= 5) throw new SallyportError('auth-throttled')
+  }
+  ports.passwords.tried = (_from, succeeded) => { failures += succeeded ? 0 : 1 }
+  const guesses = [...Array<string>(20).fill('x'), 'correct horse']
+  const codes = await Promise.all(guesses.map(guess =>
+    codeOf(logIn(ports, 'alice', new Secret(guess), address, 60))))
+  assert.is(codes.filter(code => code === 'auth-failed').length, 5)
+  assert.is(codes.filter(code => code === 'auth-throttled').length, 16)
 })
 
 test('who has failed too often is refused before any work is done', async () => {

@@ -245,7 +245,8 @@ test('enable-disable names the account that is switched, and another to authenti
 })
 
 test('privileges only is an enable-disable pair of templates (J12)', async () => {
-  const applied = await bench().apply([target, admin, {
+  const { apply: run, refused } = bench()
+  const elevated = {
     kind: 'credential', name: 'elevated', target: 'orders', username: 'bob',
     jit: {
       enabled: true, type: 'enable-disable', authenticationCredential: 'orders-admin',
@@ -253,7 +254,10 @@ test('privileges only is an enable-disable pair of templates (J12)', async () =>
       disable: { plugin: 'postgres', template: 'postgres/revoke-role' },
       variables: { roles: 'app_rw, app_ro,app_rw ' }
     }
-  }])
+  }
+  // The account keeps its password, and sessions log in with it.
+  has((await refused([target, admin, elevated])).problems, 'password: is missing: postgres/grant-role sets none')
+  const applied = await run([target, admin, { ...elevated, password: { value: 'of bob' } }])
   assert.is(applied.at(-1)!.action, 'created')
 })
 

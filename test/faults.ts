@@ -175,7 +175,7 @@ steps:
       CREATE ROLE {{ username | ident }} LOGIN PASSWORD {{ verifier | literal }}
       VALID UNTIL {{ expires_at | literal }} IN ROLE {{ marker_role | ident }}
   - name: in every database
-    each: database
+    eachDatabase: true
     sql: GRANT no_such_role TO {{ username | ident }}
 `)
   await house.sallyport('templates', 'save', 'postgres/half', template)

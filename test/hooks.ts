@@ -67,7 +67,7 @@ interface Stage {
 
 function stage(
   parts: {
-    run?: Run, verify?: Verify, knock?: Plugin['knock'], fences?: boolean
+    run?: Run, verify?: Verify, probe?: Plugin['probe'], knock?: Plugin['knock'], fences?: boolean
   }, limits: Partial<HookLimits> = {}
 ): Stage {
   const plugin: Plugin = {
@@ -76,7 +76,7 @@ function stage(
     lint: () => [], plan: () => [],
     mint: () => ({ inject: { kind: 'password', password: new Secret('x') }, variables: {} }),
     knock: parts.knock ?? (async () => false),
-    probe: async () => ({ version: '1', missingRights: [], warnings: [] }),
+    probe: parts.probe ?? (async () => ({ version: '1', missingRights: [], warnings: [] })),
     run: parts.run ?? (async () => done),
     verify: parts.verify ?? (async () => absent),
     listOwned: async () => []
@@ -373,7 +373,7 @@ test('no secret gets into results, errors or the log, in any spelling', async ()
     password, Buffer.from(password).toString('base64'), Buffer.from(password).toString('hex'),
     encodeURIComponent(password), password.replaceAll("'", "''"), key.toString('base64'),
     key.toString('base64url'),
-    key.toString('hex').toUpperCase(), 'verifier-canary'
+    key.toString('hex').toUpperCase(), 'verifier-canary', 'admin-password'
   ]
   const said = `the target said: ${forms.join(' | ')}`
   const residue: Residue[] = [{ kind: 'x', name: said, fate: 'left' }]
@@ -392,6 +392,12 @@ test('no secret gets into results, errors or the log, in any spelling', async ()
   })
   const results: unknown[] = [await hooks.run(job('delete', secrets))]
   await hooks.verify(job('delete', secrets)).catch((error: unknown) => results.push(String(error), error))
+  const withPassword = async (): Promise<never> => {
+    throw new SallyportError('target-refused', { detail: 'wrong: admin-password', problems: ['admin-password'] })
+  }
+  await stage({ probe: withPassword }).hooks.probe('fake', job('delete').access)
+    .catch((error: unknown) => results.push(String(error), error))
+  assert.is(results.length, 5)
   const text = JSON.stringify([results, log])
   assert.match(text, /<secret>/)
   for (const form of forms) {

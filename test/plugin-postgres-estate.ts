@@ -197,6 +197,19 @@ for (const version of ['15', '18'] as const) {
     await Promise.all([idle.close(), busy.close(), locking.close()])
   })
 
+  estate('a role is not dropped under a session that is slow to end', async ({ target }) => {
+    const account = await target.create()
+    const session = await target.login(account)
+    const [pid] = await session.run('SELECT pg_backend_pid()')
+    process.kill(Number(pid), 'SIGSTOP')
+    setTimeout(() => process.kill(Number(pid), 'SIGCONT'), 500)
+    const removed = await target.remove(account)
+    gone(removed)
+    // A session whose role was dropped under it would be listed here.
+    assert.equal(fates(removed), [])
+    await session.close()
+  })
+
   estate('a stranger who takes our lock is ended', async ({ target }) => {
     const account = await target.create()
     await target.server.psql("CREATE ROLE accomplice LOGIN PASSWORD 'accomplice'")

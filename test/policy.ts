@@ -112,6 +112,39 @@ test('a grant counts only inside its window', () => {
   assert.is(open('2026-11-21T12:30:00Z'), 'not-allowed')
 })
 
+test('a session does not outlive the grant that opened it', () => {
+  const window = { notAfter: '2026-11-21T12:30:00Z', maxSessionSeconds: 3600 }
+  const declared = declaredOf(credentials, [rule('short', ['alice'], ['orders-rw'], window)])
+  const granted = (at: string) => authorise(declared, user('alice'), wish('alice+orders-rw'), new Date(at))
+  assert.is(granted('2026-11-21T11:00:00Z').maxSessionSeconds, 3600)
+  assert.is(granted('2026-11-21T12:29:00Z').maxSessionSeconds, 60)
+  assert.is(granted('2026-11-21T12:29:59.900Z').maxSessionSeconds, 1)
+})
+
+test('what one grant refuses another one may allow', () => {
+  const declared = declaredOf(credentials, [
+    rule('a-shop', ['alice'], ['orders-rw'], { databases: ['shop'] }),
+    rule('b-crm', ['alice'], ['orders-rw'], { databases: ['crm'], replication: true }),
+    rule('c-later', ['alice'], ['orders-rw'], { notBefore: '2026-11-22T00:00:00Z' })
+  ])
+  const open = (database: string, replication = false) => authorise(
+    declared, user('alice'), { ...wish('alice+orders-rw', database), replication }, noon).rule.name
+  assert.is(open('shop'), 'a-shop')
+  assert.is(open('crm'), 'b-crm')
+  assert.is(open('crm', true), 'b-crm')
+  assert.is(refusalOf(() => open('secret')), 'not-allowed')
+  assert.is(refusalOf(() => open('shop', true)), 'replication-refused')
+})
+
+test('a database whose name looks like a login name is opened, not silently another one', () => {
+  const declared = declaredOf(credentials, [rule('devs', ['alice'], ['orders-rw'], { databases: ['postgres', 'a:b'] })])
+  const database = (login: string, named: string) => authorise(declared, user('alice'), wish(login, named), noon).database
+  assert.is(database('alice+orders-rw', 'a:b'), 'a:b')
+  assert.is(database('alice', '+orders-rw'), 'postgres')
+  assert.is(database('alice', '+orders-rw/a:b'), 'a:b')
+  assert.is(refusalOf(() => database('alice+orders-rw', '+orders-rw')), 'not-allowed')
+})
+
 test('the session time is the smaller of the grant and the credential, and never endless', () => {
   const jit = {
     enabled: true, type: 'creation-deletion' as const, useOwnCredential: false, actions: {}, variables: {},

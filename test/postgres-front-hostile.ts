@@ -1,6 +1,6 @@
-// Clients that lie, before they are anybody: what a PostgreSQL client may not say is answered with a coded refusal and
-// a closed connection, and no connection to the target is ever opened for it (R8, R11). Each case is a line of bytes;
-// the target is one that would count a connection.
+// Clients that lie, before they are anybody: what a PostgreSQL client may not say is answered with a coded
+// refusal and a closed connection, and no connection to the target is ever opened for it (R8, R11). Each case
+// is a line of bytes; the target is one that would count a connection.
 import { randomBytes } from 'node:crypto'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -17,7 +17,7 @@ const target = await startFakeTarget()
 const manyFailures = { loginFailuresPerMinuteMax: 1_000_000, cancelFailuresPerMinuteMax: 1_000_000 }
 const front: PassThrough = await startPassThrough({
   target: { host: '127.0.0.1', port: target.port, tls: { mode: 'disable' } },
-  role: 'injected', password: 'fake-target', listen: { limits: manyFailures }
+  role: 'injected', password: 'fake-target', iterations: 1, listen: { limits: manyFailures }
 })
 
 const word = (value: number): Buffer => {

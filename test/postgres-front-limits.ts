@@ -1,14 +1,14 @@
-// What strangers can hold and for how long: silent sockets, half handshakes, floods, guessed passwords and guessed
-// cancel keys all end at a limit with a name, and a person who logs in meanwhile gets in (R8, R9, R12). The clock is
-// moved by hand.
+// What strangers can hold and for how long: silent sockets, half handshakes, floods, guessed passwords and
+// guessed cancel keys all end at a limit with a name, and a person who logs in meanwhile gets in (R8, R9,
+// R12). The clock is moved by hand.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { createAdmission } from '../src/proxy/admission.ts'
 import { createPenalties } from '../src/proxy/penalties.ts'
 import { createCancelKeys } from '../src/proxy/postgres/cancels.ts'
 import { sourceOf } from '../src/proxy/source.ts'
-import { cancelRequest, query, sslRequest, startupMessage } from '../src/wire/postgres/messages.ts'
-import { parseBackendKeyData } from '../src/wire/postgres/parse.ts'
+import { cancelRequest, query, saslResponse, sslRequest, startupMessage } from '../src/wire/postgres/messages.ts'
+import { parseAuthentication, parseBackendKeyData } from '../src/wire/postgres/parse.ts'
 import { selfSignedCertificate } from '../src/wire/x509.ts'
 import { startFakeTarget } from './peers/fake-target.ts'
 import type { FakeTarget } from './peers/fake-target.ts'
@@ -28,7 +28,7 @@ async function world(limits: Record<string, number> = {}): Promise<World> {
   const target = await startFakeTarget()
   const front = await startPassThrough({
     target: { host: '127.0.0.1', port: target.port, tls: { mode: 'disable' } },
-    role: 'injected', password: 'fake-target', listen: { clock, limits }
+    role: 'injected', password: 'fake-target', iterations: 1, listen: { clock, limits }
   })
   return {
     clock, target, front,
@@ -170,6 +170,25 @@ test('after thirty failures in a minute a source waits, and gets in again by its
   clock.advance(1)
   const person = await (await rawClient(front.port)).ready('alice')
   person.socket.destroy()
+})
+
+test('guesses that are made at the same moment are not more than those made one by one', async () => {
+  await using house = await world()
+  const clients = await Promise.all(Array.from({ length: 60 }, async () => (await rawClient(house.front.port)).send(startup)))
+  const outcomes = await Promise.all(clients.map(async (client, index) => {
+    // The last one knows the password: its source has to wait all the same, and does not learn that it was right.
+    const scram = await client.beginScram(index === 59 ? undefined : 'wrong')
+    const challenge = parseAuthentication((await client.message())!.body)
+    if (challenge.kind !== 'sasl-continue') throw new Error(challenge.kind)
+    return { client, answer: saslResponse(await scram.answer(challenge.data)) }
+  }))
+  const codes: (string | undefined)[] = []
+  for (const { client, answer } of outcomes) {
+    codes.push(codeOf(await client.send(answer).refusal()))
+  }
+  assert.is(codes.filter(code => code === 'auth-failed').length, 30)
+  assert.is(codes.filter(code => code === 'auth-throttled').length, 30)
+  assert.is(codes.at(-1), 'auth-throttled')
 })
 
 test('penalties: thirty a minute on the long run, others untouched, memory bounded', () => {

@@ -1,7 +1,7 @@
-// The two streams of a session against a target that does what it is told: bytes arrive as they were sent, only after
-// the recorder had them, a slow side stops the other, and a session that is cut, broken or left ends at both sides
-// with the right word or none (J13, R4, R7, R11, F16, F18, F24–F26). The clock stands still: what closes, closes
-// without waiting for a timer.
+// The two streams of a session against a target that does what it is told: bytes arrive as they were sent,
+// only after the recorder had them, a slow side stops the other, and a session that is cut, broken or left
+// ends at both sides with the right word or none (J13, R4, R7, R11, F16, F18, F24–F26). The clock stands
+// still: what closes, closes without waiting for a timer.
 import { randomBytes, randomInt } from 'node:crypto'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -31,7 +31,7 @@ async function world(own: Partial<PassThroughOptions> = {}, fake: FakeOptions = 
   const target = await startFakeTarget(fake)
   const front = await startPassThrough({
     target: { host: '127.0.0.1', port: target.port, tls: { mode: 'disable' } },
-    role: 'injected', password: 'fake-target', ...own, listen: { clock, ...own.listen }
+    role: 'injected', password: 'fake-target', iterations: 1, ...own, listen: { clock, ...own.listen }
   })
   return {
     clock, target, front,
@@ -57,7 +57,9 @@ interface Kept {
   body: Buffer
 }
 
-/** A recording whose `commit` is the test's; `frames` is what was appended, `committed` how many were in time. */
+/**
+ * A recording whose `commit` is the test's; `frames` is what was appended, `committed` how many were in time.
+ */
 interface Tape {
   wrap: (recording: Recording) => Recording
   frames: Kept[]

@@ -233,6 +233,27 @@ test('at its size limit a recording fails the session, and is still sealed', asy
   assert.is(verdict.close?.full, true)
 })
 
+test('a recorder that fails ends a strict session; best effort lets it go on, and tells', async () => {
+  for (const mode of ['strict', 'best-effort'] as const) {
+    const clock = new StillClock()
+    const told: string[] = []
+    const broken = { keyId: 'broken', sign: () => Buffer.alloc(1) }
+    const onLost = (session: string, { code }: SallyportError): void => void told.push(`${session} ${code}`)
+    const recordings = openFolder(temporaryFolder(), broken, { clock, mode, onLost })
+    const recording = await recordings.create(headOf('s1'))
+    assert.is(recording.commit(), true)
+    clock.advance(1000)
+    await until(() => told.length > 0)
+    assert.equal(told, ['s1 recorder-failed'])
+    assert.is(recordings.stats().lost, 1)
+    assert.is(recording.failed.aborted, mode === 'strict')
+    recording.append(frameKind.output, 0, Buffer.from('x'))
+    if (mode === 'best-effort') assert.is(recording.commit(), true)
+    else assert.is((await refusal(async () => recording.commit())).code, 'recorder-failed')
+    assert.is((await recording.seal(ended)).sealed, false)
+  }
+})
+
 test('a live recording is followed to its seal, frame by frame', async () => {
   const dir = temporaryFolder()
   const recording = await openFolder(dir, signer).create(headOf('s1'))

@@ -1,5 +1,6 @@
-// Secrets at rest: only sealed text reaches the store, a row cannot pass for another, a wrong or missing master key
-// is found at open, and a rotation re-wraps everything, also when it was interrupted. On both stores.
+// Secrets at rest: only sealed text reaches the store, a row cannot pass for another, a wrong or missing
+// master key is found at open, and a rotation re-wraps everything, also when it was interrupted. On both
+// stores.
 import { execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
@@ -33,7 +34,8 @@ for (const kind of storeKinds) {
   let database: Database
   let keys = 0
 
-  const keyFile = (): MasterKeySource & { file: string } => ({ kind: 'file', file: join(folder, `${++keys}.key`) })
+  const keyFile = (): MasterKeySource & { file: string } =>
+    ({ kind: 'file', file: join(folder, `${++keys}.key`) })
   const newKey = (): MasterKeySource & { file: string } => {
     const source = keyFile()
     writeFileSync(source.file, randomBytes(32).toString('base64'), { mode: 0o600 })
@@ -91,7 +93,8 @@ for (const kind of storeKinds) {
     const id = await secrets.put('password', new Secret(canary))
     const other = await secrets.put('password', new Secret('another'))
     const read = async (which: string): Promise<string> => {
-      const [row] = await database.run(handle => handle.select().from(secretValue).where(eq(secretValue.id, which)))
+      const [row] = await database.run(handle =>
+        handle.select().from(secretValue).where(eq(secretValue.id, which)))
       return row!.sealed
     }
     const sealed = await read(id)
@@ -109,7 +112,8 @@ for (const kind of storeKinds) {
       mutations.push(parts.with(part, bytes.subarray(0, 4).toString('base64url')).join('|'))
     }
     for (const mutation of mutations) {
-      await database.run(handle => handle.update(secretValue).set({ sealed: mutation }).where(eq(secretValue.id, id)))
+      await database.run(handle => handle.update(secretValue).set({ sealed: mutation })
+        .where(eq(secretValue.id, id)))
       await brokenSeal(secrets.open(id), /sealed value/)
     }
     await database.run(handle => handle.update(secretValue).set({ sealed, kind: 'verifier' })
@@ -137,7 +141,8 @@ for (const kind of storeKinds) {
 
   test('a wrong master key is found at open', async () => {
     await openSecrets({ database, masterKey: newKey() })
-    await brokenSeal(openSecrets({ database, masterKey: newKey() }), /canary: .*master key [0-9a-f]{16}, which is not/)
+    const wrong = openSecrets({ database, masterKey: newKey() })
+    await brokenSeal(wrong, /canary: .*master key [0-9a-f]{16}, which is not loaded/)
   })
 
   test('a lost master key is not replaced by a new one', async () => {
@@ -158,12 +163,14 @@ for (const kind of storeKinds) {
   test('a key that others may read, a passphrase and a failing command are refused', async () => {
     const readable = newKey()
     chmodSync(readable.file, 0o640)
-    const thrown: unknown = await openSecrets({ database, masterKey: readable }).catch((error: unknown) => error)
+    const thrown: unknown = await openSecrets({ database, masterKey: readable })
+      .catch((error: unknown) => error)
     assert.match((thrown as SallyportError).detail ?? '', /chmod 600/)
     const phrase = newKey()
     writeFileSync(phrase.file, canary)
     await brokenSeal(openSecrets({ database, masterKey: phrase }), /32 bytes/)
-    await brokenSeal(openSecrets({ database, masterKey: { kind: 'env', name: 'NO_SUCH_KEY' } }), /there is none/)
+    const unset: MasterKeySource = { kind: 'env', name: 'NO_SUCH_KEY' }
+    await brokenSeal(openSecrets({ database, masterKey: unset }), /there is none/)
     await brokenSeal(
       openSecrets({ database, masterKey: { kind: 'command', command: ['false', canary] } }), /command failed/)
   })
@@ -187,7 +194,8 @@ for (const kind of storeKinds) {
     const old = newKey()
     const masterKey = newKey()
     const before = await openSecrets({ database, masterKey: old })
-    const ids = await Promise.all(Array.from({ length: 450 }, (_, n) => before.put('password', new Secret(`s${n}`))))
+    const ids = await Promise.all(Array.from({ length: 450 }, (_, n) =>
+      before.put('password', new Secret(`s${n}`))))
     const both = await openSecrets({ database, masterKey, oldMasterKeys: [old] })
     assert.is((await both.open(ids[7]!)).expose(), 's7')
     await brokenSeal(openSecrets({ database, masterKey }), /not loaded/)

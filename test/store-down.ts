@@ -1,7 +1,7 @@
 // deadline: 180 s
-// A store that is away, hangs or goes away in the middle (F7, F13): every call ends in `store-unavailable` within
-// its limit and works again when the store is back, a transaction that lost its connection leaves nothing behind,
-// concurrent nodes migrate once, deadlocks are repeated. Against a real PostgreSQL 15.
+// A store that is away, hangs or goes away in the middle (F7, F13): every call ends in `store-unavailable`
+// within its limit and works again when the store is back, a transaction that lost its connection leaves
+// nothing behind, concurrent nodes migrate once, deadlocks are repeated. Against a real PostgreSQL 15.
 import { execFileSync } from 'node:child_process'
 import { createServer } from 'node:net'
 import { test } from 'uvu'
@@ -47,7 +47,8 @@ async function keysOf(database: Database): Promise<string[]> {
 
 test('nothing listens: opening says so', async () => {
   const port = await freePort()
-  const spent = await unavailable(() => openDatabase({ store: `postgres://a@127.0.0.1:${port}/x`, dataDir: '/' }))
+  const store = `postgres://a@127.0.0.1:${port}/x`
+  const spent = await unavailable(() => openDatabase({ store, dataDir: '/' }))
   assert.ok(spent < limitMs)
 })
 
@@ -55,7 +56,8 @@ test('something listens that never answers: opening says so', async () => {
   const silent = createServer(socket => socket.resume().on('error', () => {}))
   const port = await freePort()
   await new Promise<void>(resolve => silent.listen(port, '127.0.0.1', resolve))
-  const spent = await unavailable(() => openDatabase({ store: `postgres://a@127.0.0.1:${port}/x`, dataDir: '/' }))
+  const store = `postgres://a@127.0.0.1:${port}/x`
+  const spent = await unavailable(() => openDatabase({ store, dataDir: '/' }))
   assert.ok(spent < limitMs)
   await new Promise(resolve => silent.close(resolve))
 })

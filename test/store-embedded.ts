@@ -1,10 +1,13 @@
 // deadline: 300 s
-// The embedded store keeps what it acknowledged: strace shows the sync before each acknowledgement, kill -9 at any
-// moment loses nothing, a full disk refuses instead of lying, one process at a time has the store, and its work
-// never holds up the main thread. (A power cut is simulated by tool/power-loss.ts, which needs a loop device.)
+// The embedded store keeps what it acknowledged: strace shows the sync before each acknowledgement, kill -9
+// at any moment loses nothing, a full disk refuses instead of lying, one process at a time has the store,
+// and its work never holds up the main thread. (A power cut is simulated by tool/power-loss.ts, which needs
+// a loop device.)
 import { spawn, spawnSync } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync
+} from 'node:fs'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -44,7 +47,8 @@ interface Writer {
 }
 
 function startWriter(dataDir: string, ...words: readonly (string | number)[]): Writer {
-  const child = spawn(process.execPath, [writer, dataDir, ...words.map(String)], { stdio: ['ignore', 'pipe', 2] })
+  const argv = [writer, dataDir, ...words.map(String)]
+  const child = spawn(process.execPath, argv, { stdio: ['ignore', 'pipe', 2] })
   children.add(child)
   let output = ''
   let look = (): void => {}
@@ -69,7 +73,9 @@ async function refusal(act: Promise<unknown>): Promise<SallyportError> {
   return thrown as SallyportError
 }
 
-async function withStore<T>(dataDir: string, act: (database: Database, notices: string[]) => Promise<T>): Promise<T> {
+async function withStore<T>(
+  dataDir: string, act: (database: Database, notices: string[]) => Promise<T>
+): Promise<T> {
   const notices: string[] = []
   const database = await openDatabase({ store: 'pglite', dataDir, onNotice: line => notices.push(line) })
   try {
@@ -165,11 +171,12 @@ test('a second process is refused, by the name of the first', async () => {
   const error = await refusal(openDatabase({ store: 'pglite', dataDir }))
   assert.match(error.detail ?? '', new RegExp(`in use by process ${run.child.pid}`))
   run.child.kill('SIGSTOP')
-  assert.match((await refusal(openDatabase({ store: 'pglite', dataDir }))).detail ?? '', /in use/, 'not by its age')
+  const again = await refusal(openDatabase({ store: 'pglite', dataDir }))
+  assert.match(again.detail ?? '', /in use/, 'not by its age')
   run.child.kill('SIGKILL')
   await run.ended
   await withStore(dataDir, (_database, notices) => {
-    assert.match(notices.join(), new RegExp(`taking over the lock of process ${run.child.pid}, which is dead`))
+    assert.match(notices.join(), `taking over the lock of process ${run.child.pid}, which is dead`)
     return Promise.resolve()
   })
 })
@@ -181,7 +188,7 @@ test('the same process cannot open it twice either', async () => {
   })
 })
 
-test('where the file system does not lock, the named holder still counts; a reused pid does not', async () => {
+test('without locks of the file system the named holder still counts; a reused pid does not', async () => {
   const held = newFolder()
   const dataDir = newFolder()
   mkdirSync(dataDir)
@@ -197,7 +204,7 @@ test('where the file system does not lock, the named holder still counts; a reus
 })
 
 for (const [fault, call] of [['ENOSPC', 'pwrite64'], ['EIO', 'fsync']] as const) {
-  test(`${call} of the log fails with ${fault}: refused, nothing acknowledged falsely, and the store recovers`,
+  test(`${call} of the log fails with ${fault}: refused, no false acknowledgement, and it recovers`,
     async () => {
       const dataDir = newFolder()
       await startWriter(dataDir, 5).ended
@@ -234,8 +241,8 @@ test('a long statement does not hold up the main thread', async () => {
   await withStore(newFolder(), async database => {
     let turns = 0
     let done = false
-    const statement = database.run(handle =>
-      handle.execute(sql`select count(*)::int as count from generate_series(1, 2000000)`)).finally(() => { done = true })
+    const long = sql`select count(*)::int as count from generate_series(1, 2000000)`
+    const statement = database.run(handle => handle.execute(long)).finally(() => { done = true })
     while (!done) {
       turns++
       await new Promise(setImmediate)

@@ -1,6 +1,6 @@
-// What every caller of the store relies on, on the embedded store and on PostgreSQL 15 alike: transactions are all
-// or nothing, calls inside of one are part of it, deadlocks are repeated, a handle that outlived its call is dead,
-// and no error carries a statement's values.
+// What every caller of the store relies on, on the embedded store and on PostgreSQL 15 alike: transactions
+// are all or nothing, calls inside of one are part of it, deadlocks are repeated, a handle that outlived
+// its call is dead, and no error carries a statement's values.
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { SallyportError } from '../src/errors.ts'
@@ -53,11 +53,12 @@ for (const kind of storeKinds) {
   test('an error of the code inside a transaction comes out as it is', async () => {
     const database = shared
     const mine = new RangeError('mine')
-    const thrown: unknown = await database.transaction(() => Promise.reject(mine)).catch((error: unknown) => error)
+    const thrown: unknown = await database.transaction(() => Promise.reject(mine))
+      .catch((error: unknown) => error)
     assert.is(thrown, mine)
   })
 
-  test('a statement that failed and was ignored does not let the transaction pass for committed', async () => {
+  test('an ignored failure of a statement does not let the transaction pass for committed', async () => {
     const database = shared
     const error = await errorOf(database.transaction(async tx => {
       await put(tx, 'a')
@@ -149,7 +150,8 @@ for (const kind of storeKinds) {
     const wrong = await errorOf(database.run(handle => handle.execute(sql`select ${canary}::int`)))
     const missing = await errorOf(database.run(handle => handle.execute(sql`select ${canary} from nowhere`)))
     for (const error of [twice, wrong, missing]) {
-      assert.not.match([error.message, error.stack, String(error.cause), JSON.stringify(error)].join(), canary)
+      const said = [error.message, error.stack, String(error.cause), JSON.stringify(error)].join()
+      assert.not.match(said, canary)
     }
   })
 

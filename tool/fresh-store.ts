@@ -1,6 +1,7 @@
-// Makes src/store/fresh-store-<PGlite version>.tar.br: the empty embedded store that a first start unpacks instead
-// of running initdb (5.5 s of CPU). Run it after every upgrade of PGlite: `node tool/fresh-store.ts`. It holds what
-// initdb wrote and nothing else; without the file the first start is slower and otherwise the same.
+// Makes src/store/fresh-store-<PGlite version>.tar.br: the empty embedded store that a first start unpacks
+// instead of running initdb (5.5 s of CPU). Run it after every upgrade of PGlite: `node
+// tool/fresh-store.ts`. It holds what initdb wrote and nothing else; without the file the first start is
+// slower and otherwise the same.
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { execFileSync } from 'node:child_process'
 import { tmpdir } from 'node:os'
@@ -10,7 +11,8 @@ import { brotliCompressSync, constants } from 'node:zlib'
 import { PGlite } from '@electric-sql/pglite'
 import { freshStorePath } from '../src/store/fresh-store.ts'
 
-const packageFile = join(dirname(fileURLToPath(import.meta.resolve('@electric-sql/pglite'))), '../package.json')
+const entryFile = fileURLToPath(import.meta.resolve('@electric-sql/pglite'))
+const packageFile = join(dirname(entryFile), '../package.json')
 const { version } = JSON.parse(readFileSync(packageFile, 'utf8')) as { version: string }
 const folder = mkdtempSync(join(tmpdir(), 'fresh-store-'))
 try {

@@ -1,8 +1,8 @@
-// Simulates power cuts under the embedded store: `node tool/power-loss.ts [ROUNDS]`, as root, on a machine with loop
-// devices. Each round a writer works on an ext4 file system in a file; at a random moment the file system is shut
-// down without flushing anything (EXT4_IOC_SHUTDOWN), mounted again, and the store is opened and held against what
-// the writer had acknowledged. `--unsynced` runs PGlite as shipped instead, to see that the method finds losses.
-// Prints a line for each round and exits 1 when something was lost.
+// Simulates power cuts under the embedded store: `node tool/power-loss.ts [ROUNDS]`, as root, on a machine
+// with loop devices. Each round a writer works on an ext4 file system in a file; at a random moment the
+// file system is shut down without flushing anything (EXT4_IOC_SHUTDOWN), mounted again, and the store is
+// opened and held against what the writer had acknowledged. `--unsynced` runs PGlite as shipped instead, to
+// see that the method finds losses. Prints a line for each round and exits 1 when something was lost.
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
@@ -54,7 +54,8 @@ async function cutPower(mountPoint: string, image: string, round: number): Promi
     const database = await openDatabase({ store: 'pglite', dataDir })
     try {
       const written = await writtenNumbers(database)
-      return { acknowledged: numbers.length, lost: numbers.filter(number => !written.has(number)), failure: undefined }
+      const lost = numbers.filter(number => !written.has(number))
+      return { acknowledged: numbers.length, lost, failure: undefined }
     } finally {
       await database.close()
     }
@@ -79,7 +80,7 @@ try {
       const { acknowledged: acks, lost, failure } = await cutPower(mountPoint, image, round)
       total += acks
       losses += lost.length
-      console.log(`round ${round + 1}: ${acks} acknowledged, ${lost.length} lost${failure === undefined ? '' : `, ${failure}`}`)
+      console.log(`round ${round + 1}: ${acks} acknowledged, ${lost.length} lost ${failure ?? ''}`)
       if (failure !== undefined) break
     }
   } finally {

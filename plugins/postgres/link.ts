@@ -143,7 +143,9 @@ export class Link {
         throw new Fenced('stale', `epoch ${look.epoch} has acted on the account, this is ${account.epoch}`)
       }
       const foreign = look.oid !== undefined && look.accountId !== account.accountId
-      const claimed = look.accountId !== undefined && !look.accountId.startsWith(proofAccountPrefix)
+      // A proof may begin on an account that nobody uses now; if a session takes it meanwhile, it must not go on.
+      const begins = account.accountId.startsWith(proofAccountPrefix) && account.epoch === 1
+      const claimed = look.accountId?.startsWith(proofAccountPrefix) === false && !begins
       if (foreign && (account.kind === 'create' || claimed)) {
         const owner = look.accountId === undefined ? 'is not ours' : `belongs to account ${look.accountId}`
         throw new Fenced('foreign', `the role ${account.name} exists and ${owner}`)

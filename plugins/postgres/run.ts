@@ -377,8 +377,7 @@ function pendingOf(rows: readonly Row[]): Residue[] {
 async function strays(link: Link): Promise<Residue[]> {
   const rows = await link.query(`
     SELECT a.pid FROM pg_stat_get_activity(NULL) a
-    WHERE a.backend_type = 'client backend' AND a.usesysid IS NOT NULL
-      AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = a.usesysid)`)
+    WHERE a.usesysid <> 0 AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = a.usesysid)`)
   return rows.map(
     ([pid]) => ({ kind: 'session', name: `pid ${pid ?? ''} of a role that was dropped`, fate: 'left' })
   )

@@ -49,11 +49,12 @@ export async function logIn(
   ports: Needs, name: string, password: Secret<string>, address: string, ttlSeconds: number
 ): Promise<Issued> {
   ports.passwords.admit(address)
-  const user = (await ports.policy.declared()).users.get(name)
-  const verifier = user?.verifier === undefined
-    ? ports.passwords.mockVerifier(name)
-    : (await ports.passwords.open(user.verifier)).expose()
+  const declared = await ports.policy.declared()
+  const user = declared.users.get(name)
+  const verifier = await ports.passwords.verifierOf(declared, name)
   const proved = await ports.passwords.matches(verifier, password)
+  // Again, before anything is told: many guesses may have come at the same moment.
+  ports.passwords.admit(address)
   const why = user === undefined
     ? 'unknown user'
     : user.verifier === undefined

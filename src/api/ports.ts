@@ -76,9 +76,8 @@ export interface PasswordPort {
   makeVerifier(password: Secret<string>): Promise<string>
   /** In the same time whether it matches or not. */
   matches(verifier: string, password: Secret<string>): Promise<boolean>
-  /** A verifier for a name that does not exist: the same one for the same name. */
-  mockVerifier(name: string): string
-  open(reference: SecretReference): Promise<Secret<string>>
+  /** What a name's password is held against; one that is made up, at the same cost, when there is none. */
+  verifierOf(declared: Declared, name: string): Promise<string>
   /** Throws `auth-throttled` when the address has failed too often. */
   admit(address: string): void
   /** Told how a login ended, for `admit`. */

@@ -7,6 +7,7 @@ import { createHash, timingSafeEqual } from 'node:crypto'
 import { z } from 'zod'
 import { SallyportError } from '../errors.ts'
 import { problemsOf, quote } from '../input.ts'
+import { keepsItsSecret } from '../jit/shelf.ts'
 import { parseTemplate } from '../jit/template.ts'
 import type { SecretReference } from '../policy/types.ts'
 import { Secret } from '../secret.ts'
@@ -251,7 +252,8 @@ async function flawsAfter(
 }
 
 function templateFlaws(
-  ports: Needs, { name, spec: { jit } }: Wanted<'credential'>, templates: ReadonlyMap<string, TemplateRow>
+  ports: Needs, { name, spec: { jit }, secrets }: Wanted<'credential'>,
+  templates: ReadonlyMap<string, TemplateRow>
 ): Flaw[] {
   if (jit === undefined) return []
   const owner = keyOf('credential', name)
@@ -260,7 +262,11 @@ function templateFlaws(
   if (flaws.length > 0) return flaws
   const rows = Object.values(jit.actions).map(chosen => templates.get(chosen?.template ?? ''))
   const parsed = rows.filter(row => row !== undefined).map(row => parseTemplate(row.body, row.version))
-  return variableFlaws(owner, jit, parsed)
+  const flawed = variableFlaws(owner, jit, parsed)
+  const enabling = jit.enabled ? parsed.find(({ action }) => action === 'enable') : undefined
+  if (enabling === undefined || secrets.password !== undefined) return flawed
+  if (!keepsItsSecret(ports.shelf.plugin(enabling.plugin), enabling)) return flawed
+  return [...flawed, { owner, path: 'password', message: `is missing: ${enabling.id} sets none` }]
 }
 
 async function pruneProblems(

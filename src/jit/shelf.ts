@@ -52,6 +52,14 @@ export function createShelf(plugins: readonly Plugin[]): Shelf {
   }
 }
 
+/**
+ * True when an opening does not send the fresh secret of `mint`: the account keeps the one that it has, and
+ * that is what sessions present (J12: privileges only).
+ */
+export function keepsItsSecret(plugin: Plugin, opening: Template): boolean {
+  return !Object.keys(plugin.mint().variables).some(name => opening.uses.includes(name))
+}
+
 function admissionProblems(template: Template, plugin: Plugin): string[] {
   const problems: string[] = []
   if (!plugin.actions.has(template.action)) problems.push(`action: ${plugin.id} has no ${template.action}`)

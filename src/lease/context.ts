@@ -3,6 +3,7 @@
 // copy of any of it, two parts could believe different things about who this process is.
 import type { Clock } from '../clock.ts'
 import type { SallyportError } from '../errors.ts'
+import type { Injectable } from '../jit/plugin.ts'
 import type { LedgerLimits } from './limits.ts'
 import type {
   AccountKind, AccountSpec, AuditSink, Hooks, LedgerLog, ReceiptSigner, SecretBox, Sessions
@@ -35,6 +36,8 @@ export interface IssueRequest {
   /** create: what `mintName` draws from; its own default when absent. */
   namePattern?: string | undefined
   spec: AccountSpec
+  /** enable: the secret that the account has and keeps, when its hook sets none (J12: privileges only). */
+  standing?: Injectable | undefined
   /** Name of the lease; the credential's when absent (S2). */
   name?: string | undefined
   owner: Owner

@@ -139,12 +139,13 @@ async function issueShared(context: Context, remover: Remover, request: IssueReq
           const claimEndsMs = asOfMs + intent.claimMs
           return await open(context, remover, {
             request, intent, claimant, accountId, epoch, term, claimEndsMs
-          },
-            hooks.mint(request.spec.plugin))
+          }, request.standing === undefined
+            ? hooks.mint(request.spec.plugin)
+            : { inject: request.standing, variables: {} })
         }
         case 'joined': {
           const { accountId, epoch, term } = joined
-          const inject = await keptSecret(context, joined.secret)
+          const inject = await keptSecret(context, joined.secret, request.standing)
           return { request, holdId, accountId, accountName: intent.accountName, epoch, inject, term, asOfMs }
         }
         case 'wait':
@@ -175,8 +176,11 @@ async function issueShared(context: Context, remover: Remover, request: IssueReq
   }
 }
 
-async function keptSecret({ options: { secrets } }: Context, id: string | undefined): Promise<Injectable> {
+async function keptSecret(
+  { options: { secrets } }: Context, id: string | undefined, standing: Injectable | undefined
+): Promise<Injectable> {
   if (id === undefined) {
+    if (standing !== undefined) return standing
     throw new SallyportError('seal-broken', { detail: 'a shared account is on without a kept secret' })
   }
   return unpack(await secrets.open(id)).inject
@@ -210,7 +214,8 @@ async function handOut(
   const { holdId, kind, claimMs, accountName } = intent
   try {
     const shared = kind === 'enable'
-    const secret = shared ? await secrets.put(pack(minted)) : undefined
+    const fresh = shared && request.standing === undefined
+    const secret = fresh ? await secrets.put(pack(minted)) : undefined
     const asOfMs = clock.monotonicMs()
     const terms = { claimMs, reassertMs: limits.lateCheckMs, shared, secret }
     const settled = await store.settle(claimant, accountId, epoch, holdId, terms)

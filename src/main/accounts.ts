@@ -2,13 +2,16 @@
 // templates are pinned here, at the moment of opening: their text travels with the account, and whatever an admin
 // edits or deletes meanwhile, the closing hook is the one that belongs to the opening one (J11, F35).
 import { SallyportError } from '../errors.ts'
-import type { Action } from '../jit/plugin.ts'
+import type { Action, Injectable } from '../jit/plugin.ts'
+import { keepsItsSecret } from '../jit/shelf.ts'
 import type { Shelf } from '../jit/shelf.ts'
+import { parseTemplate } from '../jit/template.ts'
 import type { IssueRequest } from '../lease/context.ts'
 import type { AccountSpec, PinnedTemplate } from '../lease/ports.ts'
 import type { Credential, JitSetting, Target } from '../policy/types.ts'
 import type { LiveSession } from '../session/registry.ts'
 import { addressOf } from './hooks.ts'
+import type { AccessPorts } from './hooks.ts'
 
 export interface StoredTemplate {
   id: string
@@ -64,23 +67,38 @@ async function pin(ports: AccountPorts, setting: JitSetting, action: Action): Pr
 
 /** The ledger's request for one session. */
 export async function requestOf(
-  ports: AccountPorts, session: LiveSession, tell: (line: string) => void
+  ports: AccountPorts & Pick<AccessPorts, 'openSecret'>, session: LiveSession, tell: (line: string) => void
 ): Promise<IssueRequest> {
   const { credential, target, user, maxSessionSeconds } = session.grant
   const setting = credential.jit
   if (setting === undefined) throw new SallyportError('internal', { detail: `${credential.name} has no JIT setting` })
   const shared = setting.type === 'enable-disable'
+  const spec = await specOf(ports, credential, setting, target)
   return {
     credential: credential.name,
     target: target.name,
     kind: shared ? 'enable' : 'create',
     accountName: shared ? credential.username : undefined,
     namePattern: `${setting.namePrefix}#######`,
-    spec: await specOf(ports, credential, setting, target),
+    spec,
+    standing: shared ? await standingOf(ports, credential, spec) : undefined,
     owner: { kind: 'session', id: session.id },
     actor: user.name,
     ttlSeconds: maxSessionSeconds,
     maxTtlSeconds: maxSessionSeconds,
     tell
   }
+}
+
+/** The account's own password, where the hook does not give it another one (J12). */
+async function standingOf(
+  { shelf, openSecret }: AccountPorts & Pick<AccessPorts, 'openSecret'>, credential: Credential,
+  { plugin, open }: AccountSpec
+): Promise<Injectable | undefined> {
+  if (!keepsItsSecret(shelf.plugin(plugin), parseTemplate(open.body, open.version))) return undefined
+  if (credential.password === undefined) {
+    const detail = `${open.id} leaves the account its password, and credential ${credential.name} has none`
+    throw new SallyportError('not-allowed', { detail })
+  }
+  return { kind: 'password', password: await openSecret(credential.password) }
 }

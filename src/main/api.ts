@@ -31,8 +31,7 @@ export function apiPorts(rooms: Rooms): ApiPorts {
     passwords: {
       makeVerifier: password => makeVerifier(password.expose()),
       matches: (verifier, password) => verifyPassword(password.expose(), verifier),
-      mockVerifier: rooms.mockVerifier,
-      open: reference => rooms.openSecret(reference),
+      verifierOf: rooms.verifierOf,
       admit(address) {
         if (penalties.throttled(address)) throw new SallyportError('auth-throttled', { detail: address })
       },

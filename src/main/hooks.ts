@@ -1,6 +1,8 @@
 // Joins the ledger to the hook runner: the ledger speaks of accounts and pinned templates, the runner wants an
 // address, a login and a parsed template. The authentication credential is looked up at the moment of the hook, by
 // name, so that a rotated admin password is used from the next hook on (F34), and a target that moved is found.
+// Only while the store is away a removal goes with what the last hook went with: else every account of a session that
+// ends during the outage would stay until its end (F13).
 import { SallyportError, asSallyportError } from '../errors.ts'
 import type { Access, Injectable, TargetAddress } from '../jit/plugin.ts'
 import type { HookJob, HookResult, Hooks as HookRunner } from '../jit/hooks.ts'
@@ -18,6 +20,8 @@ export interface AccessPorts {
 
 // Parsed templates by their digest: some dozens exist, each used for every session.
 const parsedTemplatesMax = 500
+// One for each target and credential that authenticates hooks.
+const accessesMax = 10_000
 
 export function createLedgerHooks(runner: HookRunner, shelf: Shelf, ports: AccessPorts): LedgerHooks {
   const parsed = new Map<string, Template>()
@@ -29,13 +33,31 @@ export function createLedgerHooks(runner: HookRunner, shelf: Shelf, ports: Acces
     parsed.set(pinned.sha256, template)
     return template
   }
-  const jobOf = async ({ spec, template, own, ...work }: HookWork): Promise<HookJob> => ({
-    ...work,
-    action: template.action,
-    pluginId: spec.plugin,
-    template: templateOf(template),
-    access: await accessOf(ports, spec.target, spec.authenticationCredential, own)
-  })
+  const accesses = new Map<string, Access>()
+  const accessFor = async ({ spec, template, own }: HookWork): Promise<Access> => {
+    const removal = template.action === 'delete' || template.action === 'disable'
+    const key = JSON.stringify([spec.target.name, spec.authenticationCredential])
+    try {
+      const access = await accessOf(ports, spec.target, spec.authenticationCredential, own)
+      if (accesses.size >= accessesMax) accesses.clear()
+      if (access.secret !== own) accesses.set(key, access)
+      return access
+    } catch (thrown) {
+      const last = accesses.get(key)
+      if (!removal || last === undefined || asSallyportError(thrown).code !== 'store-unavailable') throw thrown
+      return last
+    }
+  }
+  const jobOf = async (wanted: HookWork): Promise<HookJob> => {
+    const { spec, template, own: _, ...work } = wanted
+    return {
+      ...work,
+      action: template.action,
+      pluginId: spec.plugin,
+      template: templateOf(template),
+      access: await accessFor(wanted)
+    }
+  }
   return {
     mint: plugin => shelf.plugin(plugin).mint(),
     async run(work) {

@@ -21,9 +21,10 @@ export function createProve(rooms: Rooms): Prove {
       throw new SallyportError('not-found', { detail: `a credential ${name} with JIT` })
     }
     const shared = credential.jit.type === 'enable-disable'
-    const [live] = shared ? await ledger.list({ credential: name, status: 'active', limit: 1 }) : []
-    if (live !== undefined) {
-      throw new SallyportError('in-use', { problems: [`${live.accountName} is in use by ${live.owner}: prove it later`] })
+    // By account, not by credential: another credential may share it.
+    const [known] = shared ? await ledger.known(target.name, [credential.username ?? '']) : []
+    if (known !== undefined && (known.wanted || known.state !== 'proved-gone')) {
+      throw new SallyportError('in-use', { problems: [`${known.name} is in use (${known.state}): prove it later`] })
     }
     const spec = await specOf({ shelf, template: id => templates.get(id) }, credential, credential.jit, target)
     const proof = await proveTemplates({

@@ -15,6 +15,7 @@ import type { Log } from '../log.ts'
 import type { Declared, SecretReference } from '../policy/types.ts'
 import { openRecordings } from '../recording/recordings.ts'
 import type { Recordings } from '../recording/recordings.ts'
+import type { Fate } from '../recording/recover.ts'
 import type { Secret } from '../secret.ts'
 import { createRegistry } from '../session/registry.ts'
 import type { Registry } from '../session/registry.ts'
@@ -42,6 +43,8 @@ import { mockVerifier } from '../wire/postgres/verifier.ts'
 import { shippedPlugins } from '../../plugins/shipped.ts'
 import { createLedgerHooks } from './hooks.ts'
 import { shippedTemplates } from './templates.ts'
+import { createVerifiers } from './verifiers.ts'
+import type { VerifierOf } from './verifiers.ts'
 
 export interface Rooms {
   config: Config
@@ -63,7 +66,7 @@ export interface Rooms {
   registry: Registry
   declared(): Promise<Declared>
   openSecret(reference: SecretReference): Promise<Secret<string>>
-  mockVerifier(name: string): string
+  verifierOf: VerifierOf
   /** Closes in reverse. Never throws. */
   close(): Promise<void>
 }
@@ -155,7 +158,7 @@ async function openAll(
   return {
     config, clock, log, signer, database, audit, checkpointFile, resources, templates, tokens: createTokens(database),
     sessions, receipts: createReceipts(database), recordings, shelf, hooks, ledger, registry, declared, openSecret,
-    mockVerifier: name => mockVerifier(seed, name)
+    verifierOf: createVerifiers(openSecret, name => mockVerifier(seed, name))
   }
 }
 
@@ -182,10 +185,20 @@ async function rotate(secrets: SecretStore, audit: AuditLog, log: Log): Promise<
   else log.info(detail, 'all sealed values are under the current master key: oldMasterKeys may be removed')
 }
 
+/** What the store says of a recording that was found open: a seal that it knows of must be there (R5). */
+function fateIn(sessions: Sessions): (session: string) => Promise<Fate> {
+  return async id => {
+    const row = await sessions.get(id)
+    if (row === undefined) return 'unfinished'
+    if (row.recordingHead !== null) return 'sealed'
+    return row.status === 'opening' || row.status === 'live' ? 'live' : 'unfinished'
+  }
+}
+
 /** After a crash: rows of sessions that nobody runs any more are closed, their recordings sealed as interrupted. */
 async function recover(sessions: Sessions, recordings: Recordings, audit: AuditLog, log: Log): Promise<void> {
   const interrupted = await sessions.interruptOlderBoots()
-  for (const { session, outcome, summary, detail } of await recordings.recover(() => 'unfinished')) {
+  for (const { session, outcome, summary, detail } of await recordings.recover(fateIn(sessions))) {
     log.warn({ session, outcome, detail }, 'the recording of an interrupted session')
     await audit.append('recording.recovered', 'system', session, { outcome, detail, headHash: summary?.headHash })
     if (summary !== undefined) await sessions.recorded(session, summary)

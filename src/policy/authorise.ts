@@ -54,7 +54,7 @@ export function authorise(declared: Declared, user: User, wish: Wish, now: Date)
     const names = allowed.map(each => `${each.credential.name}@${each.target.name}`).join(', ')
     throw new SallyportError('login-unclear', { detail: `several credentials match: ${names}` })
   }
-  return grantOf(user, choice, login, wish)
+  return grantOf(user, choice, login, wish, now)
 }
 
 /**
@@ -65,6 +65,8 @@ export interface Choice {
   credential: Credential
   target: Target
   rule: GrantRule | undefined
+  /** The grants that count now; each is a permission of its own. */
+  rules: readonly GrantRule[]
   refusal: string | undefined
 }
 
@@ -76,15 +78,16 @@ export function choicesOf(
   for (const credential of declared.credentials.values()) {
     const target = declared.targets.get(credential.target)
     if (target === undefined || !means(login, credential)) continue
-    const rules = declared.grants.filter(rule =>
-      rule.users.includes(user.name) && rule.credentials.includes(credential.name))
-    const rule = rules.find(each => windowRefusal(each, now) === undefined) ?? rules[0]
+    const covering = declared.grants.filter(each =>
+      each.users.includes(user.name) && each.credentials.includes(credential.name))
+    const rules = covering.filter(each => windowRefusal(each, now) === undefined)
+    const rule = rules[0] ?? covering[0]
     // A bare login offers what the user is allowed; it does not list what others have.
     if (rule === undefined && login.credential === undefined) continue
     const refusal = target.protocol !== protocol
       ? `it is for ${target.protocol}, not ${protocol}`
       : rule === undefined ? 'no grant covers it' : windowRefusal(rule, now)
-    choices.push({ credential, target, rule, refusal })
+    choices.push({ credential, target, rule, rules, refusal })
   }
   // `user+name` where the name is a credential's own name beats an account name that happens to be equal.
   const exact = choices.filter(choice => choice.credential.name === login.credential)
@@ -105,19 +108,34 @@ function windowRefusal({ notBefore, notAfter }: GrantRule, now: Date): string | 
   return undefined
 }
 
-function grantOf(user: User, { credential, target, rule }: Choice, login: LoginName, wish: Wish): Grant {
-  if (rule === undefined) throw new SallyportError('not-allowed')
-  if (wish.replication && !rule.replication) throw new SallyportError('replication-refused')
+// What one grant refuses another one may allow; when all refuse, the first one's reason counts.
+function grantOf(
+  user: User, { credential, target, rules }: Choice, login: LoginName, wish: Wish, now: Date
+): Grant {
   const database = databaseOf(login, wish, target)
-  if (database !== undefined && rule.databases !== undefined && !rule.databases.includes(database)) {
-    throw new SallyportError('not-allowed', { detail: `database ${database} is not in grant ${rule.name}` })
+  const rule = rules.find(each => ruleRefusal(each, wish, database) === undefined)
+  if (rule === undefined) {
+    const [first] = rules
+    throw (first && ruleRefusal(first, wish, database)) ?? new SallyportError('not-allowed')
   }
   const ofCredential = credential.jit?.enabled === true ? credential.jit.maxSessionSeconds : undefined
-  const limits = [rule.maxSessionSeconds, ofCredential].filter(limit => limit !== undefined)
+  // A session does not outlive the grant that opened it.
+  const ofWindow = rule.notAfter === undefined
+    ? undefined
+    : Math.ceil((Date.parse(rule.notAfter) - now.getTime()) / 1000)
+  const limits = [rule.maxSessionSeconds, ofCredential, ofWindow].filter(limit => limit !== undefined)
   return {
     [made]: true, user, credential, target, rule, database, replication: wish.replication,
     maxSessionSeconds: Math.min(...limits, limits.length === 0 ? defaultMaxSessionSeconds : Infinity)
   }
+}
+
+function ruleRefusal(
+  { name, replication, databases }: GrantRule, wish: Wish, database: string | undefined
+): SallyportError | undefined {
+  if (wish.replication && !replication) return new SallyportError('replication-refused')
+  if (database === undefined || databases === undefined || databases.includes(database)) return undefined
+  return new SallyportError('not-allowed', { detail: `database ${database} is not in grant ${name}` })
 }
 
 // libpq sends the user name as the database when none was named; that is never what a person with a login of
@@ -126,5 +144,7 @@ function databaseOf(login: LoginName, wish: Wish, target: Target): string | unde
   if (wish.protocol !== 'postgres') return undefined
   if (login.database !== undefined && login.database !== '') return login.database
   const named = wish.database ?? ''
-  return named === '' || named === wish.login || /[+:%#@[]/.test(named) ? target.database : named
+  // A bare login's grammar stood in `dbname`; behind any other login such a name is a database's own.
+  const isGrammar = login.grammar !== 'bare' && readLoginName(wish.login)?.grammar === 'bare'
+  return named === '' || named === wish.login || isGrammar ? target.database : named
 }

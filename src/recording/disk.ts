@@ -9,7 +9,7 @@ import type { Cancel, Clock } from '../clock.ts'
 
 const writePooled = promisify(write)
 
-/** A write on the spot that took longer marks the disk as slow: far above any page cache, below a keystroke. */
+/** A write on the spot that took longer marks the disk as slow: far above a page cache, below a keystroke. */
 export const slowWriteMs = 20
 /** So many quick writes in a row make it quick again: one stall costs few writes through the pool. */
 const quickWritesNeeded = 8

@@ -196,7 +196,9 @@ export async function* readBatches(file: RecordingFile, options: ReadOptions = {
 
 /** Frame by frame, from the start or an offset, to the last good one. */
 export async function* readFrames(file: RecordingFile, options: ReadOptions = {}): AsyncGenerator<Frame> {
-  for await (const frames of readBatches(file, options)) yield* frames
+  for await (const frames of readBatches(file, options)) {
+    for (const frame of frames) yield frame
+  }
 }
 
 export interface TailOptions {

@@ -61,8 +61,7 @@ export interface Recordings {
    */
   create(head: RecordingHead): Promise<Recording>
   /**
-   * Seals what a crash left as interrupted. Idempotent; to be run at start, and whenever a node was declared
-   * dead.
+   * Seals what a crash left as interrupted. Idempotent; for the start, and when a node was declared dead.
    * `fate` says what the store knows of a session: see recover.ts.
    */
   recover(fate: (session: string) => Fate | Promise<Fate>): Promise<Recovered[]>

@@ -165,8 +165,9 @@ export async function* scenes(file: RecordingFile, options: ReadOptions = {}): A
   for await (const frames of readBatches(file, options)) {
     for (const frame of frames) {
       closed ||= frame.kind === frameKind.close
-      yield* screenplay.push(frame)
+      for (const scene of screenplay.push(frame)) yield scene
     }
   }
-  if (!closed) yield* screenplay.end()
+  if (closed) return
+  for (const scene of screenplay.end()) yield scene
 }

@@ -40,8 +40,13 @@ export interface Index {
 
 /** Texts are compared like this: without case, any white space as one blank. */
 export function folded(text: string): string {
-  return text.normalize('NFC').toLowerCase().replace(/\s+/g, ' ')
+  const lower = (ascii.test(text) ? text : text.normalize('NFC')).toLowerCase()
+  return otherSpace.test(lower) ? lower.replace(/\s+/g, ' ') : lower
 }
+
+// Asked first, because most lines need neither step and a search reads millions of them.
+const ascii = /^[\0-\x7f]*$/
+const otherSpace = /[^\S ]| {2}/
 
 /** Multiplicative hash of three bytes to 20 bits; a smaller filter uses the lower ones. */
 function trigramBit(first: number, second: number, third: number): number {

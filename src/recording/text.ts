@@ -117,7 +117,7 @@ function toLine(record: StatementRecord): TextLine {
 export async function* textLines(file: RecordingFile): AsyncGenerator<TextLine> {
   const reader = new TextReader()
   for await (const frames of readBatches(file)) {
-    for (const frame of frames) yield* reader.push(frame)
+    for (const frame of frames) for (const line of reader.push(frame)) yield line
   }
-  yield* reader.end()
+  for (const line of reader.end()) yield line
 }

@@ -1,10 +1,8 @@
 // Writes one recording. The hot path is `append` (copy into a small buffer) and `commit` (one write(2), on
 // the spot, at an explicit offset). When the disk is slow the same bytes go through the thread pool and
-// `commit` is a promise:
-// that is the back-pressure (F18).
-// What breaks if this is changed carelessly: a frame must be in the file before `commit` says so (R4), and a
-// failed write or sync is never tried again (F16, F17: the kernel may have dropped the page, and a retry
-// would succeed without the data).
+// `commit` is a promise: that is the back-pressure (F18). What breaks if this is changed carelessly: a frame
+// must be in the file before `commit` says so (R4), and a failed write or sync is never tried again (F16,
+// F17: the kernel may have dropped the page, and a retry would succeed without the data).
 import { close, fdatasync } from 'node:fs'
 import { promisify } from 'node:util'
 import { ChainBuffer } from './chain.ts'

@@ -35,10 +35,10 @@ export interface StepPorts {
   /** Opens a sealed value. */
   openSecret(reference: SecretReference): Promise<Secret<string>>
   /**
-   * A verifier for names that do not exist: the same one for the same name, so that nothing can be told
-   * apart.
+   * What a name's password is held against; for names that do not exist one that is made up, always the same
+   * for the same name and at the same cost, so that nothing can be told apart.
    */
-  mockVerifier(name: string): string
+  verifierOf(declared: Declared, name: string): Promise<string>
   sessions: SessionBook
   audit(kind: string, actor: string, subject: string, detail: Record<string, unknown>): Promise<void>
   createRecording(head: RecordingHead): Promise<Recording>
@@ -57,10 +57,9 @@ export function createSteps(ports: StepPorts): Steps {
   return {
     async authenticate(claim, prove) {
       const name = ports.userOf(claim.login, claim.database)
-      const user = name === undefined ? undefined : (await ports.declared()).users.get(name)
-      const verifier = user?.verifier === undefined
-        ? ports.mockVerifier(name ?? '')
-        : (await ports.openSecret(user.verifier)).expose()
+      const declared = await ports.declared()
+      const user = declared.users.get(name ?? '')
+      const verifier = await ports.verifierOf(declared, name ?? '')
       const proved = await prove({ kind: 'scram', verifier })
       if (!proved || user?.verifier === undefined) {
         const known = proved ? 'the user has no password' : 'wrong password'
@@ -128,7 +127,7 @@ async function record(ports: StepPorts, session: OpenSession): Promise<Recording
   const recording = await ports.createRecording({
     session: session.id, user: grant.user.name, credential: grant.credential.name, target: grant.target.name,
     protocol: grant.target.protocol, address: live.claim.address, startedAt: live.startedAt.toISOString(),
-    node: ports.node
+    node: ports.node, ...grant.database === undefined ? {} : { database: grant.database }
   })
   const lost = (): void => {
     ports.registry.cut(session.id, asSallyportError(recording.failed.reason, 'recorder-failed'))
@@ -137,7 +136,8 @@ async function record(ports: StepPorts, session: OpenSession): Promise<Recording
   return Object.assign(recording, {
     [Symbol.asyncDispose]: async (): Promise<void> => {
       const sealed = await recording.seal(session.ending)
-      if (sealed === undefined) return
+      // The recorder said why already; recovery seals what there is of the file at the next start.
+      if (!sealed.sealed) return
       await Promise.allSettled([
         ports.sessions.recorded(session.id, sealed),
         ports.audit('recording.sealed', 'system', session.id, { ...sealed })

@@ -1,6 +1,7 @@
-// What an audit event is and how it is chained: `hash = SHA-256(prev ‖ canonical JSON of the event)`, one chain for
-// each boot of each node, numbered from 1. Appender and verifier share this file and nothing else, so that a
-// chain can be checked from an export alone. The texts that are hashed here are a format: never change them.
+// What an audit event is and how it is chained: `hash = SHA-256(prev ‖ canonical JSON of the event)`, one
+// chain for each boot of each node, numbered from 1. Appender and verifier share this file and nothing
+// else, so that a chain can be checked from an export alone. The texts that are hashed here are a format:
+// never change them.
 import { createHash } from 'node:crypto'
 import { canonicalJson, storableJson, storableText } from './canonical.ts'
 import type { Json } from './canonical.ts'
@@ -42,7 +43,10 @@ const kindLengthMax = 64
 // Long enough for a statement or a lint report; an event is evidence, not a store.
 const detailBytesMax = 16_384
 
-/** An entry as it will be stored and hashed: names cut, texts storable, an oversized detail replaced by its hash. */
+/**
+ * An entry as it will be stored and hashed: names cut, texts storable, an oversized detail replaced by its
+ * hash.
+ */
 export function auditEntry(
   at: Date, kind: string, actor: string, subject: string, detail: Record<string, unknown>
 ): AuditEntry {
@@ -123,10 +127,14 @@ function jsonOf({ heads, ...body }: CheckpointBody): Json {
   return { ...body, heads: heads.map(({ chain, seq, hash }) => ({ chain, seq, hash })) }
 }
 
-/** Merkle tree hash (RFC 6962 section 2.1) over the heads, sorted by chain: one value that vouches for all chains. */
+/**
+ * Merkle tree hash (RFC 6962 section 2.1) over the heads, sorted by chain: one value that vouches for all
+ * chains.
+ */
 export function rootOf(heads: Iterable<Head>): string {
   const sorted = [...heads].sort((a, b) => a.chain < b.chain ? -1 : 1)
-  const leaves = sorted.map(({ chain, seq, hash }) => sha256(0, Buffer.from(canonicalJson({ chain, seq, hash }))))
+  const leaves = sorted.map(({ chain, seq, hash }) =>
+    sha256(0, Buffer.from(canonicalJson({ chain, seq, hash }))))
   return treeHash(leaves).toString('hex')
 }
 

@@ -1,7 +1,8 @@
-// Signed checkpoints: every minute or thousand events the heads of all chains are signed and appended to a file
-// outside of the store. A chain alone cannot show that its end was cut off, that somebody with the database
-// rewrote and re-linked it, or that the whole store is last week's; a signed checkpoint kept elsewhere can.
-// At open, and at each checkpoint, the store is held against what was signed before: what does not fit is an alarm.
+// Signed checkpoints: every minute or thousand events the heads of all chains are signed and appended to a
+// file outside of the store. A chain alone cannot show that its end was cut off, that somebody with the
+// database rewrote and re-linked it, or that the whole store is last week's; a signed checkpoint kept
+// elsewhere can. At open, and at each checkpoint, the store is held against what was signed before: what
+// does not fit is an alarm.
 import { existsSync } from 'node:fs'
 import { open, readFile } from 'node:fs/promises'
 import type { Cancel, Clock } from '../clock.ts'
@@ -55,7 +56,8 @@ export async function createCheckpoints(options: CheckpointOptions): Promise<Che
   const stored = await database.run(newestOf)
   const alarms = compare(stored, exported)
   for (const alarm of alarms) onNotice(`audit: ALARM: ${alarm}`)
-  let newest = [stored, exported].filter(one => one !== undefined).sort((a, b) => a.body.seq - b.body.seq).at(-1)
+  let newest = [stored, exported].filter(one => one !== undefined)
+    .sort((a, b) => a.body.seq - b.body.seq).at(-1)
   let exportedSeq = exported?.body.seq ?? 0
   let events = 0
   let making: Promise<Checkpoint | undefined> | undefined
@@ -77,9 +79,14 @@ export async function createCheckpoints(options: CheckpointOptions): Promise<Che
     exportedSeq = missing.at(-1)?.seq ?? exportedSeq
     return made
   }
+  // One after the other: what became durable before a call is signed when that call ends.
   const make = (): Promise<Checkpoint | undefined> => {
-    making ??= makeOne().finally(() => { making = undefined })
-    return making
+    const before: Promise<unknown> = making ?? Promise.resolve()
+    const next = before.catch(() => {}).then(makeOne).finally(() => {
+      if (making === next) making = undefined
+    })
+    making = next
+    return next
   }
   const attempt = (): void => {
     make().catch((thrown: unknown) => {
@@ -90,7 +97,7 @@ export async function createCheckpoints(options: CheckpointOptions): Promise<Che
   return {
     happened(count) {
       events += count
-      if (events >= everyEvents) return void (making ?? database.detached(attempt))
+      if (events >= everyEvents && making === undefined) return database.detached(attempt)
       cancelTimer ??= database.detached(() => clock.after(everyMs, attempt))
     },
     make,
@@ -104,12 +111,18 @@ export async function createCheckpoints(options: CheckpointOptions): Promise<Che
   }
 }
 
-/** The checkpoints of a file of ours; a line that a crash cut off at the end is no checkpoint. Throws `invalid`. */
+/**
+ * The checkpoints of a file of ours; a line that a crash cut off at the end is no checkpoint. Throws
+ * `invalid`.
+ */
 export async function readCheckpointFile(path: string): Promise<readonly Checkpoint[]> {
   return existsSync(path) ? parseCheckpoints(await readFile(path, 'utf8'), path) : []
 }
 
-/** The same from a text, one JSON document a line; the lines of an export will do (its events are passed over). */
+/**
+ * The same from a text, one JSON document a line; the lines of an export will do (its events are passed
+ * over).
+ */
 export function parseCheckpoints(text: string, name = 'checkpoints'): readonly Checkpoint[] {
   const lines = text.split('\n')
   const whole = lines.slice(0, -1).concat(lines.at(-1)?.endsWith('}') === true ? lines.slice(-1) : [])
@@ -119,7 +132,8 @@ export function parseCheckpoints(text: string, name = 'checkpoints'): readonly C
       const parsed = JSON.parse(line) as Checkpoint | { checkpoint: Checkpoint } | { event: unknown }
       if ('event' in parsed) return []
       const checkpoint = 'checkpoint' in parsed ? parsed.checkpoint : parsed
-      if (typeof checkpoint.signature !== 'string' || !Array.isArray(checkpoint.body.heads)) throw new TypeError()
+      const isWhole = typeof checkpoint.signature === 'string' && Array.isArray(checkpoint.body.heads)
+      if (!isWhole) throw new TypeError()
       return [checkpoint]
     } catch {
       throw new SallyportError('invalid', { detail: `${name}: line ${index + 1} is no checkpoint` })
@@ -140,16 +154,20 @@ async function newestOf(handle: Handle): Promise<Checkpoint | undefined> {
 function compare(stored: Checkpoint | undefined, exported: Checkpoint | undefined): string[] {
   if (exported === undefined) return []
   const storedSeq = stored?.body.seq ?? 0
-  if (exported.body.seq > storedSeq) {
-    return [`the store ends at checkpoint ${storedSeq}, checkpoint ${exported.body.seq} was exported: rolled back`]
+  const exportedSeq = exported.body.seq
+  if (exportedSeq > storedSeq) {
+    return [`the store ends at checkpoint ${storedSeq}, checkpoint ${exportedSeq} was exported: rolled back`]
   }
   const same = stored === undefined || exported.body.seq < storedSeq ||
     hashCheckpoint(stored.body) === hashCheckpoint(exported.body)
   return same ? [] : [`checkpoint ${storedSeq} of the store is not the one that was exported`]
 }
 
-// The statements run in this order: what this process knows to be durable must be in what it reads afterwards.
-async function sign(tx: Handle, options: CheckpointOptions, newestSeq: number): Promise<Checkpoint | undefined> {
+// The statements run in this order: what this process knows to be durable must be in what it reads
+// afterwards.
+async function sign(
+  tx: Handle, options: CheckpointOptions, newestSeq: number
+): Promise<Checkpoint | undefined> {
   await tx.execute(sql`select pg_advisory_xact_lock(${advisoryLock})`)
   const own = options.durableHead()
   const last = await newestOf(tx)
@@ -160,7 +178,8 @@ async function sign(tx: Handle, options: CheckpointOptions, newestSeq: number): 
   const moved = chains.filter(({ seq, signedSeq }) => seq !== signedSeq)
   if (moved.length === 0) return undefined
   for (const { chain, seq, signedSeq } of moved) {
-    if (seq < signedSeq) options.onNotice(`audit: ALARM: chain ${chain} went back from ${signedSeq} to ${seq}`)
+    if (seq >= signedSeq) continue
+    options.onNotice(`audit: ALARM: chain ${chain} went back from ${signedSeq} to ${seq}`)
   }
   const body: CheckpointBody = {
     version: 1,
@@ -179,7 +198,8 @@ async function sign(tx: Handle, options: CheckpointOptions, newestSeq: number): 
   await tx.insert(auditCheckpoint).values({ seq: body.seq, ...checkpoint })
   const marks = JSON.stringify(checkpoint.body.heads)
   await tx.execute(sql`update audit_chain set signed_seq = mark.seq
-    from json_to_recordset(${marks}::json) as mark(chain text, seq bigint) where audit_chain.chain = mark.chain`)
+    from json_to_recordset(${marks}::json) as mark(chain text, seq bigint)
+    where audit_chain.chain = mark.chain`)
   return checkpoint
 }
 
@@ -187,11 +207,13 @@ interface ChainRow extends Head {
   signedSeq: number
 }
 
-// Somebody set our own chain back while we run: what we remember is signed, so that the missing rows are named.
+// Somebody set our own chain back while we run: what we remember is signed, so that the missing rows are
+// named.
 function ownHead(row: ChainRow | undefined, own: Head, { onNotice }: CheckpointOptions): ChainRow {
   if (row !== undefined && (row.seq > own.seq || (row.seq === own.seq && row.hash === own.hash))) return row
   if (own.seq > 0) {
-    onNotice(`audit: ALARM: chain ${own.chain} ends at ${row?.seq ?? 0} in the store, at ${own.seq} in this process`)
+    const inStore = row?.seq ?? 0
+    onNotice(`audit: ALARM: chain ${own.chain} ends at ${inStore} in the store, at ${own.seq} in memory`)
   }
   return { ...own, signedSeq: row?.signedSeq ?? 0 }
 }

@@ -1,6 +1,6 @@
-// Reading the audit log back: filtered for people, whole for the verifier, and as JSON lines for keeping elsewhere.
-// Everything is read in pages, because a log has no upper bound; an export is read back and verified offline with
-// `readAuditExport` and the public key, on any machine.
+// Reading the audit log back: filtered for people, whole for the verifier, and as JSON lines for keeping
+// elsewhere. Everything is read in pages, because a log has no upper bound; an export is read back and
+// verified offline with `readAuditExport` and the public key, on any machine.
 import { SallyportError } from '../errors.ts'
 import type { AuditRow, Checkpoint } from './audit-chain.ts'
 import { asCheckpoint, parseCheckpoints, readCheckpointFile } from './audit-checkpoint.ts'
@@ -77,13 +77,17 @@ export interface StoredAudit {
 export async function verifyStoredAudit(
   { database, checkpointFile, publicKeys, exported = '' }: StoredAudit
 ): Promise<AuditVerdict> {
-  const kept = [...await readCheckpointFile(checkpointFile), ...parseCheckpoints(exported, 'the given checkpoint')]
+  const given = parseCheckpoints(exported, 'the given checkpoint')
+  const kept = [...await readCheckpointFile(checkpointFile), ...given]
   // Checkpoints first: what is written meanwhile is newer than they are, and only counts as unsigned.
   const checkpoints = await readCheckpoints(database)
   return verifyAudit({ events: readAudit(database), checkpoints, exported: kept, publicKeys })
 }
 
-/** JSON lines: `{"event": …}` chain by chain, then `{"checkpoint": …}`. With `since` no longer verifiable as a whole. */
+/**
+ * JSON lines: `{"event": …}` chain by chain, then `{"checkpoint": …}`. With `since` no longer verifiable as
+ * a whole.
+ */
 export async function* exportAudit(database: Database, { since }: { since?: Date | undefined } = {}):
 AsyncGenerator<string> {
   const checkpoints = await readCheckpoints(database)

@@ -1,7 +1,7 @@
-// Says whether an audit log is what was written, from rows, signed checkpoints and public keys alone: no store, no
-// secret, so that an auditor can run it over an export on another machine.
-// Found: a row edited, taken out, put in or moved (chain of hashes); a tail cut off, a chain rewritten and re-linked,
-// or taken away whole (signed heads); the whole store set back (checkpoints exported before). Not found: what
+// Says whether an audit log is what was written, from rows, signed checkpoints and public keys alone: no
+// store, no secret, so that an auditor can run it over an export on another machine. Found: a row edited,
+// taken out, put in or moved (chain of hashes); a tail cut off, a chain rewritten and re-linked, or taken
+// away whole (signed heads); the whole store set back (checkpoints exported before). Not found: what
 // happened after the newest checkpoint that the auditor holds; `unsigned` counts those rows.
 import { checkpointMessage, genesisHash, hashCheckpoint, hashEvent, rootOf } from './audit-chain.ts'
 import type { AuditRow, Checkpoint, Head } from './audit-chain.ts'
@@ -85,7 +85,8 @@ Promise<AuditVerdict> {
   const heads = [...chains].map(([chain, { seq, hash }]) => ({ chain, seq, hash }))
   const unsigned = [...chains.values()]
     .reduce((sum, { seq, signed: known }) => sum + Math.max(0, seq - (known.at(-1)?.seq ?? 0)), 0)
-  return { valid: problems.length === 0, events: count, checkpoints: genuine.length, unsigned, heads, problems }
+  const valid = problems.length === 0
+  return { valid, events: count, checkpoints: genuine.length, unsigned, heads, problems }
 }
 
 /** One sentence for people. */
@@ -102,7 +103,9 @@ function examine(row: AuditRow, state: ChainState): AuditProblem | undefined {
     return { chain: row.chain, seq: expected, reason: `the row is missing${upTo}` }
   }
   if (row.seq < expected) return { ...at, reason: 'the row is there twice, or out of order' }
-  if (hashEvent(row.prev, row) !== row.hash) return { ...at, reason: 'the row was altered: its hash does not fit' }
+  if (hashEvent(row.prev, row) !== row.hash) {
+    return { ...at, reason: 'the row was altered: its hash does not fit' }
+  }
   if (row.prev !== state.hash) return { ...at, reason: 'the row does not follow the row before it' }
   for (let next = state.signed[state.met]; next?.seq === row.seq; next = state.signed[state.met]) {
     if (next.hash !== row.hash) return rewritten(row, state, next)
@@ -118,7 +121,9 @@ function rewritten({ chain, seq }: AuditRow, state: ChainState, { checkpoint }: 
   return { chain, seq: first, reason }
 }
 
-function cutOff(chain: string, { seq }: ChainState, { seq: signedSeq, checkpoint }: SignedHead): AuditProblem {
+function cutOff(
+  chain: string, { seq }: ChainState, { seq: signedSeq, checkpoint }: SignedHead
+): AuditProblem {
   const what = seq === 0 ? 'the whole chain is missing' : `the chain ends at row ${seq}`
   return { chain, seq: seq + 1, reason: `${what}: checkpoint ${checkpoint} signed it up to row ${signedSeq}` }
 }
@@ -126,7 +131,8 @@ function cutOff(chain: string, { seq }: ChainState, { seq: signedSeq, checkpoint
 // ---- checkpoints
 
 function collectCheckpoints(
-  stored: Iterable<Checkpoint>, exported: Iterable<Checkpoint>, keys: readonly PublicKey[], problems: AuditProblem[]
+  stored: Iterable<Checkpoint>, exported: Iterable<Checkpoint>, keys: readonly PublicKey[],
+  problems: AuditProblem[]
 ): readonly Checkpoint[] {
   const byId = new Map(keys.map(key => [key.keyId, key]))
   const kept = new Map<number, Checkpoint>()
@@ -143,7 +149,8 @@ function collectCheckpoints(
     exportedMax = Math.max(exportedMax, seq)
     const same = kept.get(seq)
     if (same !== undefined && hashCheckpoint(same.body) !== hashCheckpoint(checkpoint.body)) {
-      problems.push({ checkpoint: seq, reason: 'the store has another one than was exported: its history was replaced' })
+      const reason = 'the store has another one than was exported: its history was replaced'
+      problems.push({ checkpoint: seq, reason })
     }
     kept.set(seq, checkpoint)
   }
@@ -156,7 +163,9 @@ function collectCheckpoints(
   return ordered
 }
 
-function isGenuine(checkpoint: Checkpoint, keys: ReadonlyMap<string, PublicKey>, problems: AuditProblem[]): boolean {
+function isGenuine(
+  checkpoint: Checkpoint, keys: ReadonlyMap<string, PublicKey>, problems: AuditProblem[]
+): boolean {
   const { body, keyId, signature } = checkpoint
   const key = keys.get(keyId)
   if (key === undefined) {
@@ -186,7 +195,7 @@ function examineSequence(ordered: readonly Checkpoint[], problems: AuditProblem[
     }
     for (const head of body.heads) {
       const known = heads.get(head.chain)
-      if (known !== undefined && head.seq < known.seq) report(`chain ${head.chain} went back to row ${head.seq}`)
+      if (head.seq < (known?.seq ?? 0)) report(`chain ${head.chain} went back to row ${head.seq}`)
       heads.set(head.chain, head)
     }
     if (complete && rootOf(heads.values()) !== body.root) report('its root is not that of the heads up to it')

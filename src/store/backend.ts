@@ -1,8 +1,8 @@
-// What a store must offer to the door in front of it (database.ts): connections of one driver. Two things implement
-// it: a PostgreSQL server over sockets (server.ts) and the embedded store over a message port (embedded.ts).
-// Nothing else of the two differs, and nothing else may.
-// A connection has one life. The driver would quietly connect again, and send the rest of a transaction, in
-// autocommit, over the connection that replaced a lost one; so each client is allowed to dial once.
+// What a store must offer to the door in front of it (database.ts): connections of one driver. Two things
+// implement it: a PostgreSQL server over sockets (server.ts) and the embedded store over a message port
+// (embedded.ts). Nothing else of the two differs, and nothing else may. A connection has one life. The
+// driver would quietly connect again, and send the rest of a transaction, in autocommit, over the
+// connection that replaced a lost one; so each client is allowed to dial once.
 import type { Duplex } from 'node:stream'
 import type { Options, PostgresType, Sql } from 'postgres'
 import { postgres } from './drizzle.ts'

@@ -3,7 +3,8 @@
 // PostgreSQL's text and jsonb refuse U+0000 and half surrogates, which peers can put into names: they become
 // U+FFFD before anything is hashed, never after.
 
-export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json | undefined }
+export type Json =
+  | null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json | undefined }
 
 /** The canonical text of a JSON value. Members that are undefined are left out; numbers must be finite. */
 export function canonicalJson(value: Json): string {
@@ -21,11 +22,12 @@ export function canonicalJson(value: Json): string {
 }
 
 /**
- * What JSON makes of any value (dates as ISO 8601, secrets as their mask, big integers as text), with every text
- * made storable.
+ * What JSON makes of any value (dates as ISO 8601, secrets as their mask, big integers as text), with every
+ * text made storable.
  */
 export function storableJson(value: unknown): Json {
-  const text = JSON.stringify(value, (_key, member: unknown) => typeof member === 'bigint' ? String(member) : member)
+  const text = JSON.stringify(value, (_key, member: unknown) =>
+    typeof member === 'bigint' ? String(member) : member)
   return text === undefined ? null : cleaned(JSON.parse(text) as Json)
 }
 

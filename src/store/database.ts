@@ -1,20 +1,20 @@
-// The one door to the store. `run` and `transaction` hand out a drizzle handle and are the only way to get one,
-// so that every call has the same three properties: it ends within five seconds, its errors are SallyportErrors
-// without values in them, and a transaction whose connection was lost can never go on in autocommit.
-// The embedded store and PostgreSQL 15+ both speak the wire protocol to the same driver (server.ts, embedded.ts),
-// so types, SQL and results are the same on both.
+// The one door to the store. `run` and `transaction` hand out a drizzle handle and are the only way to get
+// one, so that every call has the same three properties: it ends within five seconds, its errors are
+// SallyportErrors without values in them, and a transaction whose connection was lost can never go on in
+// autocommit. The embedded store and PostgreSQL 15+ both speak the wire protocol to the same driver
+// (server.ts, embedded.ts), so types, SQL and results are the same on both.
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { sleep, systemClock } from '../clock.ts'
 import type { Clock } from '../clock.ts'
 import { SallyportError } from '../errors.ts'
 import type { Backend } from './backend.ts'
+import { createCalls } from './calls.ts'
 import { sql } from './drizzle.ts'
 import { openEmbedded } from './embedded.ts'
 import { asStoreError, mayRetry } from './failures.ts'
 import { migrate } from './migrate.ts'
-import { createOperation, handleFor, tooLate } from './operation.ts'
+import { tooLate } from './operation.ts'
 import type { Handle, Operation, Outcome } from './operation.ts'
-import { createPool } from './pool.ts'
 import { openServer } from './server.ts'
 
 export type { Handle, Outcome } from './operation.ts'
@@ -30,9 +30,10 @@ export interface Database {
    */
   run<T>(act: (handle: Handle) => Promise<T>): Promise<T>
   /**
-   * Commits what `act` did, or nothing; inside of a transaction, part of that. `act` may run again after a deadlock
-   * or a serialisation failure: no effects outside of the transaction in it. `store-unavailable` after a lost
-   * COMMIT means "perhaps done". `limitMs` is for administration that is known to take longer than a call may.
+   * Commits what `act` did, or nothing; inside of a transaction, part of that. `act` may run again after a
+   * deadlock or a serialisation failure: no effects outside of the transaction in it. `store-unavailable`
+   * after a lost COMMIT means "perhaps done". `limitMs` is for administration that is known to take longer
+   * than a call may.
    */
   transaction<T>(act: (tx: Handle) => Promise<T>, limitMs?: number): Promise<T>
   /** Adds a last step to the running transaction of this handle. */
@@ -40,11 +41,14 @@ export interface Database {
   /** True when `run` would be part of a transaction that is open around the caller. */
   inTransaction(): boolean
   /**
-   * Runs `act` as if no transaction were open around it: for work that the caller does not wait for. Waiting for it
-   * inside of a transaction would be waiting for the embedded store's only connection.
+   * Runs `act` as if no transaction were open around it: for work that the caller does not wait for.
+   * Waiting for it inside of a transaction would be waiting for the embedded store's only connection.
    */
   detached<T>(act: () => T): T
-  /** The store's clock. Tells `onNotice` when it and the node's monotonic clock moved apart by a minute (F19). */
+  /**
+   * The store's clock. Tells `onNotice` when it and the node's monotonic clock moved apart by a minute
+   * (F19).
+   */
   now(): Promise<Date>
   /** Waits for running calls, then lets go of connections, worker and lock. */
   close(): Promise<void>
@@ -70,7 +74,10 @@ const retryDelayMs = 10
 // F19: smaller differences are drift and scheduling.
 const clockJumpMsMin = 60_000
 
-/** Opens the store, brings its schema up to date, and hands out the only door to it. Throws `store-unavailable`. */
+/**
+ * Opens the store, brings its schema up to date, and hands out the only door to it. Throws
+ * `store-unavailable`.
+ */
 export async function openDatabase(options: StoreOptions): Promise<Database> {
   const clock = options.clock ?? systemClock
   const onNotice = options.onNotice ?? (() => {})
@@ -94,58 +101,18 @@ interface Scope {
 }
 
 function overBackend(backend: Backend, clock: Clock, onNotice: (line: string) => void): Database {
-  const pool = createPool(() => backend.connect('work'), backend.connectionsMax)
+  const calls = createCalls(backend, clock)
   const around = new AsyncLocalStorage<Scope | undefined>()
   const scopes = new WeakMap<Handle, Scope>()
-  const running = new Set<Promise<unknown>>()
-  let closed = false
 
   const openScope = (): Scope | undefined => {
     const scope = around.getStore()
     return scope?.operation.over === false ? scope : undefined
   }
-
-  // A connection of its own for `act`, and an end: at the limit the connection is destroyed, since whatever keeps
-  // it from answering (a partition, a frozen server, a commit that waits for a standby) may last for hours.
-  const onConnection = async <T>(operation: Operation, act: (handle: Handle) => Promise<T>): Promise<T> => {
-    const connection = await pool.take()
-    try {
-      if (operation.over) throw tooLate()
-      operation.connection = connection
-      return await act(handleFor(operation, connection))
-    } finally {
-      operation.over = true
-      pool.give(connection)
-    }
-  }
-
-  const inTime = <T>(limitMs: number, act: (begin: () => Operation) => Promise<T>): Promise<T> => {
-    if (closed) return Promise.reject(new SallyportError('store-unavailable', { detail: 'store: closed' }))
-    let givenUp = false
-    let current: Operation | undefined
-    const begin = (): Operation => {
-      if (givenUp) throw tooLate()
-      current = createOperation()
-      return current
-    }
-    const call = new Promise<T>((resolve, reject) => {
-      const cancel = clock.after(limitMs, () => {
-        givenUp = true
-        if (current !== undefined) current.over = true
-        current?.connection?.destroy()
-        reject(new SallyportError('store-unavailable', { detail: `store: no answer within ${limitMs} ms` }))
-      })
-      act(begin).finally(cancel).then(resolve, (thrown: unknown) => reject(asStoreError(thrown) as Error))
-    })
-    running.add(call)
-    call.catch(() => {}).finally(() => running.delete(call))
-    return call
-  }
-
   const attempt = async <T>(operation: Operation, act: (tx: Handle) => Promise<T>): Promise<T> => {
     const settle: ((outcome: Outcome) => void)[] = []
     try {
-      return await onConnection(operation, handle => handle.transaction(tx => {
+      return await calls.onConnection(operation, handle => handle.transaction(tx => {
         const scope: Scope = { handle: tx, operation, lastSteps: [] }
         scopes.set(tx, scope)
         return around.run(scope, async () => {
@@ -158,7 +125,6 @@ function overBackend(backend: Backend, clock: Clock, onNotice: (line: string) =>
       for (const tell of settle) tell(operation.outcome)
     }
   }
-
   const repeated = async <T>(begin: () => Operation, act: (tx: Handle) => Promise<T>): Promise<T> => {
     for (let attempts = 1; ; attempts++) {
       try {
@@ -169,38 +135,31 @@ function overBackend(backend: Backend, clock: Clock, onNotice: (line: string) =>
       }
     }
   }
-
   const storeNow = watchedNow(clock, onNotice)
   const database: Database = {
     store: backend.store,
     run(act) {
       const open = openScope()
-      return open === undefined
-        ? inTime(callMsMax, async begin => onConnection(begin(), act))
-        : joined(() => act(open.handle))
+      if (open !== undefined) return joined(() => act(open.handle))
+      return calls.inTime(callMsMax, async begin => calls.onConnection(begin(), act))
     },
     transaction(act, limitMs = callMsMax) {
       const open = openScope()
-      return open === undefined
-        ? inTime(limitMs, begin => repeated(begin, act))
-        : joined(() => act(open.handle))
+      if (open !== undefined) return joined(() => act(open.handle))
+      return calls.inTime(limitMs, begin => repeated(begin, act))
     },
     beforeCommit(tx, step) {
       const scope = scopes.get(tx)
-      if (scope === undefined) throw new SallyportError('internal', { detail: 'store: no transaction of this door' })
+      if (scope === undefined) {
+        throw new SallyportError('internal', { detail: 'store: no transaction of this door' })
+      }
       if (scope.operation.over) throw tooLate()
       scope.lastSteps.push(step)
     },
     inTransaction: () => openScope() !== undefined,
     detached: act => around.run(undefined, act),
     now: () => database.run(storeNow),
-    async close() {
-      if (closed) return
-      closed = true
-      await Promise.allSettled(running)
-      await pool.close()
-      await backend.close()
-    }
+    close: calls.close
   }
   return database
 }

@@ -1,7 +1,7 @@
-// The one place that loads drizzle and postgres.js. Both come through `require`: as ES modules drizzle costs
-// 0.4–0.9 s of CPU at every start (Node re-reads its 178 kB package.json for each of 118 files), by require 0.06 s.
-// Everything in this room imports the words of the query builder from here; a direct import of 'drizzle-orm'
-// in one more file brings the whole cost back. `import type` is free and stays direct.
+// The one place that loads drizzle and postgres.js. Both come through `require`: as ES modules drizzle
+// costs 0.4–0.9 s of CPU at every start (Node re-reads its 178 kB package.json for each of 118 files), by
+// require 0.06 s. Everything in this room imports the words of the query builder from here; a direct import
+// of 'drizzle-orm' in one more file brings the whole cost back. `import type` is free and stays direct.
 import { createRequire } from 'node:module'
 
 const require = createRequire(import.meta.url)
@@ -14,11 +14,14 @@ export const {
 } = core
 
 export const {
-  and, asc, count, desc, eq, exists, gt, gte, inArray, isNotNull, isNull, lt, lte, max, min, ne, not, notExists,
+  and, asc, count, desc, eq, exists, gt, gte, inArray, isNotNull, isNull, lt, lte, max, min, ne, not,
+  notExists,
   notInArray, or, sql, DrizzleQueryError
 } = words
 
 export const { drizzle } = driver
 
-/** postgres.js: the driver towards the server and, through a socket of our own, towards the embedded store. */
+/**
+ * postgres.js: the driver towards the server and, through a socket of our own, towards the embedded store.
+ */
 export const postgres = require('postgres') as typeof import('postgres')

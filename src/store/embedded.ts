@@ -1,7 +1,8 @@
-// The embedded store, seen from the main thread: a worker (pglite-worker.ts) that speaks the PostgreSQL protocol, and
-// a stream to it that the driver takes for a socket. There is one connection, because there is one session behind
-// it. A worker that dies (disk full makes PostgreSQL give up) breaks that connection; the next one starts a new
-// worker, which recovers from its log. The lock is held from open to close, also while no worker runs.
+// The embedded store, seen from the main thread: a worker (pglite-worker.ts) that speaks the PostgreSQL
+// protocol, and a stream to it that the driver takes for a socket. There is one connection, because there
+// is one session behind it. A worker that dies (disk full makes PostgreSQL give up) breaks that connection;
+// the next one starts a new worker, which recovers from its log. The lock is held from open to close, also
+// while no worker runs.
 import { join } from 'node:path'
 import { Duplex } from 'node:stream'
 import { Worker } from 'node:worker_threads'
@@ -62,11 +63,12 @@ export async function openEmbedded({ dataDir, clock, onNotice }: EmbeddedOptions
     worker = started
     return started
   }
-  // The thread is inside PostgreSQL and cannot be asked to stop. The next one rolls back what it had not committed.
+  // The thread is inside PostgreSQL and cannot be asked to stop. The next one rolls back what it had not
+  // committed.
   const giveUp = (): void => {
     const stuck = worker
     worker = undefined
-    gone = Promise.resolve(stuck?.then(thread => thread.terminate())).then(() => {}, () => {})
+    gone = Promise.all([gone, stuck?.then(thread => thread.terminate())]).then(() => {}, () => {})
   }
   const dial = (): Duplex => {
     const connection: StoreConnection = new StoreConnection(++connectionCount, start(), stuck => {
@@ -77,13 +79,10 @@ export async function openEmbedded({ dataDir, clock, onNotice }: EmbeddedOptions
     return connection
   }
 
-  try {
-    await start()
-  } catch (thrown) {
+  await start().catch((thrown: unknown) => {
     lock.release()
-    const detail = `store: the embedded store does not open: ${thrown instanceof Error ? thrown.message : 'unknown'}`
-    throw new SallyportError('store-unavailable', { detail })
-  }
+    throw doesNotOpen(thrown)
+  })
   return {
     store: 'pglite',
     connectionsMax: 1,
@@ -97,6 +96,11 @@ export async function openEmbedded({ dataDir, clock, onNotice }: EmbeddedOptions
       lock.release()
     }
   }
+}
+
+function doesNotOpen(thrown: unknown): SallyportError {
+  const why = thrown instanceof Error ? thrown.message : 'unknown'
+  return new SallyportError('store-unavailable', { detail: `store: it does not open: ${why}` })
 }
 
 interface WorkerEvents {

@@ -1,7 +1,7 @@
-// What went wrong in the store, in the words of the house. Drizzle's own error carries the statement and every
-// parameter in its message, and a driver error may quote a value: neither may reach a log, so nothing of them is
-// kept but SQLSTATE, constraint and a message of a class that holds no values. An error that is not the store's
-// (thrown by the code inside a transaction) passes unchanged.
+// What went wrong in the store, in the words of the house. Drizzle's own error carries the statement and
+// every parameter in its message, and a driver error may quote a value: neither may reach a log, so nothing
+// of them is kept but SQLSTATE, constraint and a message of a class that holds no values. An error that is
+// not the store's (thrown by the code inside a transaction) passes unchanged.
 import { SallyportError } from '../errors.ts'
 import type { ErrorCode } from '../errors.ts'
 import { DrizzleQueryError } from './drizzle.ts'
@@ -13,12 +13,14 @@ interface DriverError extends Error {
   routine?: string
 }
 
-// Classes of SQLSTATE that mean "the store cannot do it now": connection, resources, operator, system, corruption.
+// Classes of SQLSTATE that mean "the store cannot do it now": connection, resources, operator, system,
+// corruption.
 const unavailableClasses = new Set(['08', '28', '3D', '53', '55', '57', '58', 'XX'])
 // Raised by a server that has become a standby.
 const readOnlyState = '25006'
-// Node's and postgres.js's own codes: ECONNREFUSED, ENOENT of a socket file, CONNECTION_CLOSED, CONNECT_TIMEOUT …
-const transportCode = /^(E[A-Z_]+|CONNECT(ION)?_[A-Z_]+|SASL_[A-Z_]+|AUTH_[A-Z_]+|ERR_(TLS|SSL|SOCKET)_[A-Z_]+)$/
+// Node's and postgres.js's own codes: ECONNREFUSED, ENOENT of a socket file, CONNECTION_CLOSED,
+// CONNECT_TIMEOUT …
+const transportCode = /^(E[A-Z_]+|(CONNECT|CONNECTION|SASL|AUTH)_[A-Z_]+)$/
 const sqlstate = /^[0-9A-Z]{5}$/
 
 /** Unwraps what drizzle put around the driver's error. */
@@ -32,10 +34,13 @@ function driverError(thrown: unknown): DriverError | undefined {
 /** The SQLSTATE of a store error, when the server gave one. */
 export function sqlstateOf(thrown: unknown): string | undefined {
   const error = driverError(thrown)
-  return error !== undefined && sqlstate.test(error.code) && !transportCode.test(error.code) ? error.code : undefined
+  if (error === undefined || transportCode.test(error.code)) return undefined
+  return sqlstate.test(error.code) ? error.code : undefined
 }
 
-/** True when the same transaction, begun anew, may well succeed: serialisation, deadlock, a catalogue race. */
+/**
+ * True when the same transaction, begun anew, may well succeed: serialisation, deadlock, a catalogue race.
+ */
 export function mayRetry(thrown: unknown): boolean {
   const state = sqlstateOf(thrown)
   if (state === '40001' || state === '40P01') return true

@@ -1,9 +1,11 @@
-// The empty embedded store. initdb in wasm costs 5.5 s of CPU and a gigabyte, so the result of one run for this
-// PGlite version ships compressed beside this file (1.3 MB, made by tool/fresh-store.ts); without it, or after an
-// upgrade of PGlite, initdb runs in memory. Either way the files are written beside the final place, synced, and
-// renamed: a power cut during the first start leaves no half-made store that a later start would believe in.
+// The empty embedded store. initdb in wasm costs 5.5 s of CPU and a gigabyte, so the result of one run for
+// this PGlite version ships compressed beside this file (1.3 MB, made by tool/fresh-store.ts); without it,
+// or after an upgrade of PGlite, initdb runs in memory. Either way the files are written beside the final
+// place, synced, and renamed: a power cut during the first start leaves no half-made store that a later
+// start would believe in.
 import {
-  closeSync, existsSync, fsyncSync, mkdirSync, openSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync
+  closeSync, existsSync, fsyncSync, mkdirSync, openSync, readFileSync, readdirSync, renameSync, rmSync,
+  writeFileSync
 } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { brotliDecompressSync } from 'node:zlib'
@@ -29,7 +31,10 @@ export async function makeFreshStore(
   sync(dirname(directory))
 }
 
-/** Writes the files and folders of a ustar archive (POSIX.1-1988) below `directory`; only our own archives come here. */
+/**
+ * Writes the files and folders of a ustar archive (POSIX.1-1988) below `directory`; only our own archives
+ * come here.
+ */
 function unpackTar(tar: Uint8Array, directory: string): void {
   mkdirSync(directory, { recursive: true, mode: 0o700 })
   const bytes = Buffer.from(tar.buffer, tar.byteOffset, tar.byteLength)

@@ -1,9 +1,11 @@
 // The signing key of this installation: Ed25519 (RFC 8032), made at the first start, for audit checkpoints,
-// recordings and receipts. Whoever has `signing.pub` can check them without us; whoever reads `signing.key` can
-// forge them, so it is created 0600 and refused when others may read it.
+// recordings and receipts. Whoever has `signing.pub` can check them without us; whoever reads `signing.key`
+// can forge them, so it is created 0600 and refused when others may read it.
 import { createHash, createPrivateKey, createPublicKey, generateKeyPairSync, sign, verify } from 'node:crypto'
 import type { KeyObject } from 'node:crypto'
-import { closeSync, fsyncSync, linkSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeSync } from 'node:fs'
+import {
+  closeSync, fsyncSync, linkSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeSync
+} from 'node:fs'
 import { dirname, join } from 'node:path'
 import { SallyportError } from '../errors.ts'
 
@@ -21,7 +23,10 @@ export interface PublicKey {
   verify(bytes: Uint8Array, signature: Uint8Array): boolean
 }
 
-/** The signer of `folder`; makes `signing.key` (0600) and `signing.pub` when there is none. Throws `internal`. */
+/**
+ * The signer of `folder`; makes `signing.key` (0600) and `signing.pub` when there is none. Throws
+ * `internal`.
+ */
 export function openSigner(folder: string): Signer {
   mkdirSync(folder, { recursive: true, mode: 0o700 })
   const path = join(folder, 'signing.key')
@@ -37,7 +42,9 @@ export function openSigner(folder: string): Signer {
   return { keyId: keyIdOf(publicKey), publicKey: publicPem, sign: bytes => sign(null, bytes, privateKey) }
 }
 
-/** Every public key of a PEM text, as `signing.pub` holds one; files may be concatenated. Throws `invalid`. */
+/**
+ * Every public key of a PEM text, as `signing.pub` holds one; files may be concatenated. Throws `invalid`.
+ */
 export function readPublicKeys(pem: string): readonly PublicKey[] {
   const blocks = pem.match(/-----BEGIN PUBLIC KEY-----[^-]+-----END PUBLIC KEY-----/g) ?? []
   if (blocks.length === 0) throw new SallyportError('invalid', { detail: 'no public key in the PEM text' })
@@ -70,7 +77,9 @@ function writePublic(path: string, pem: string): void {
   }
 }
 
-/** The text of a key file; undefined when there is none. Throws `internal` when group or others may read it. */
+/**
+ * The text of a key file; undefined when there is none. Throws `internal` when group or others may read it.
+ */
 export function readOwnerOnly(path: string): string | undefined {
   const mode = statSync(path, { throwIfNoEntry: false })?.mode
   if (mode === undefined) return undefined
@@ -81,8 +90,9 @@ export function readOwnerOnly(path: string): string | undefined {
 }
 
 /**
- * Creates a key file, 0600, durable before it is used: a key that a crash takes back makes everything that was
- * sealed or signed with it worthless. Of two processes that do it at once, both end up with the same key.
+ * Creates a key file, 0600, durable before it is used: a key that a crash takes back makes everything that
+ * was sealed or signed with it worthless. Of two processes that do it at once, both end up with the same
+ * key.
  */
 export function createKeyFile(path: string, make: () => string): string {
   const text = make()

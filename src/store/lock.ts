@@ -1,9 +1,9 @@
-// One process at a time in the embedded store: two of them acknowledge writes that the other never sees, and the
-// directory is damaged. The kernel holds the lock and gives it up at the moment when the process dies, whatever its
-// pid, container or clock; Node has no flock(2), so it is taken through SQLite, whose exclusive transaction is a
-// fcntl(2) lock on its file. Beside it `store.lock` names the holder (created with O_EXCL; pid, start time and boot
-// id), for the error message and as a second opinion on file systems that do not lock: a holder that is
-// alive is never displaced, at no age.
+// One process at a time in the embedded store: two of them acknowledge writes that the other never sees,
+// and the directory is damaged. The kernel holds the lock and gives it up at the moment when the process
+// dies, whatever its pid, container or clock; Node has no flock(2), so it is taken through SQLite, whose
+// exclusive transaction is a fcntl(2) lock on its file. Beside it `store.lock` names the holder (created
+// with O_EXCL; pid, start time and boot id), for the error message and as a second opinion on file systems
+// that do not lock: a holder that is alive is never displaced, at no age.
 import {
   closeSync, fsyncSync, mkdirSync, openSync, readFileSync, readlinkSync, rmSync, writeSync
 } from 'node:fs'

@@ -1,6 +1,7 @@
-// Where the key that opens all other keys comes from: a file (made at the first start), the environment, or the
-// output of a command (a key service's client). 32 random bytes as base64 or hex; a passphrase is refused, since
-// nothing here stretches it. Losing this key loses every sealed value: there is no second way in.
+// Where the key that opens all other keys comes from: a file (made at the first start), the environment, or
+// the output of a command (a key service's client). 32 random bytes as base64 or hex; a passphrase is
+// refused, since nothing here stretches it. Losing this key loses every sealed value: there is no second
+// way in.
 import { execFile } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
 import { promisify } from 'node:util'
@@ -28,14 +29,16 @@ const commandMsMax = 10_000
 const commandBytesMax = 4_096
 
 /**
- * Reads a master key; with `create`, a missing file is made (0600). Throws `seal-broken` when there is none, it
- * cannot be read or it is no key; what was read is never part of the error.
+ * Reads a master key; with `create`, a missing file is made (0600). Throws `seal-broken` when there is
+ * none, it cannot be read or it is no key; what was read is never part of the error.
  */
 export async function loadMasterKey(source: MasterKeySource, create = false): Promise<MasterKey> {
   const text = await readSource(source, create)
   if (text === undefined) throw refusal(source, 'there is none')
   const key = decode(text.trim())
-  if (key === undefined) throw refusal(source, 'expected 32 bytes in base64 or hex (`openssl rand -base64 32`)')
+  if (key === undefined) {
+    throw refusal(source, 'expected 32 bytes in base64 or hex (`openssl rand -base64 32`)')
+  }
   const id = createHash('sha256').update('sallyport master key id\n').update(key).digest('hex').slice(0, 16)
   return { id, key: new Secret(key) }
 }
@@ -45,8 +48,7 @@ async function readSource(source: MasterKeySource, create: boolean): Promise<str
     case 'env':
       return process.env[source.name]
     case 'file':
-      return readOwnerOnly(source.file) ??
-        (create ? createKeyFile(source.file, () => `${randomBytes(keyBytes).toString('base64')}\n`) : undefined)
+      return readOwnerOnly(source.file) ?? (create ? createKeyFile(source.file, newKeyText) : undefined)
     case 'command': {
       const [program = '', ...words] = source.command
       const limits = { timeout: commandMsMax, maxBuffer: commandBytesMax }
@@ -55,6 +57,10 @@ async function readSource(source: MasterKeySource, create: boolean): Promise<str
       return ran.stdout
     }
   }
+}
+
+function newKeyText(): string {
+  return `${randomBytes(keyBytes).toString('base64')}\n`
 }
 
 function decode(text: string): Buffer | undefined {

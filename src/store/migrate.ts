@@ -1,15 +1,19 @@
-// Brings the schema up to date at open: every file of migrations/ that the store has not seen, in order, all in one
-// transaction under an advisory lock, so that two nodes starting together apply it once. Forward only: a store that
-// was migrated by a newer program, or with a file that was edited since, is refused before anything is touched.
+// Brings the schema up to date at open: every file of migrations/ that the store has not seen, in order,
+// all in one transaction under an advisory lock, so that two nodes starting together apply it once. Forward
+// only: a store that was migrated by a newer program, or with a file that was edited since, is refused
+// before anything is touched.
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import type { Sql } from 'postgres'
 import { SallyportError } from '../errors.ts'
 import type { Backend } from './backend.ts'
 
-interface Migration {
+interface Applied {
   tag: string
   sha256: string
+}
+
+interface Migration extends Applied {
   statements: readonly string[]
 }
 
@@ -18,7 +22,10 @@ const folder = new URL('../../migrations/', import.meta.url)
 const advisoryLock = '8313164298043355762'
 const separator = '--> statement-breakpoint'
 
-/** Applies what is missing. Throws `internal` when the store is newer than this program or its history differs. */
+/**
+ * Applies what is missing. Throws `internal` when the store is newer than this program or its history
+ * differs.
+ */
 export async function migrate(backend: Backend): Promise<void> {
   const ours = readMigrations()
   const connection = backend.connect('migration')
@@ -34,19 +41,20 @@ async function applyMissing(client: Sql, ours: readonly Migration[]): Promise<vo
   await client.unsafe(`select pg_advisory_xact_lock(${advisoryLock})`)
   await client.unsafe(`create table if not exists migration
     (tag text primary key, sha256 text not null, applied_at timestamptz not null default now())`)
-  const rows = await client.unsafe<Omit<Migration, 'statements'>[]>('select tag, sha256 from migration order by tag')
+  const rows = await client.unsafe<Applied[]>('select tag, sha256 from migration order by tag')
   for (const migration of missing(ours, rows)) {
     for (const statement of migration.statements) await client.unsafe(statement)
-    await client.unsafe('insert into migration (tag, sha256) values ($1, $2)', [migration.tag, migration.sha256])
+    const { tag, sha256 } = migration
+    await client.unsafe('insert into migration (tag, sha256) values ($1, $2)', [tag, sha256])
   }
   await client.unsafe('commit')
 }
 
-function missing(ours: readonly Migration[], applied: readonly Omit<Migration, 'statements'>[]): readonly Migration[] {
+function missing(ours: readonly Migration[], applied: readonly Applied[]): readonly Migration[] {
   for (const [position, row] of applied.entries()) {
     const known = ours[position]
     if (known === undefined) {
-      throw refusal(`the store has migration ${row.tag}, which this version does not know: use the newer program`)
+      throw refusal(`it has migration ${row.tag}, which this version does not know: use the newer program`)
     }
     if (known.tag !== row.tag || known.sha256 !== row.sha256) {
       throw refusal(`the store's migration ${row.tag} is not the ${known.tag} of this version`)

@@ -1,6 +1,6 @@
-// One call to the store on a connection of its own: what its handle may still do, and how its transaction begins
-// and ends. A handle that outlives its call, or whose connection was lost, sends nothing: a statement that was meant
-// for a transaction must never run outside of it.
+// One call to the store on a connection of its own: what its handle may still do, and how its transaction
+// begins and ends. A handle that outlives its call, or whose connection was lost, sends nothing: a
+// statement that was meant for a transaction must never run outside of it.
 import type { PgDatabase } from 'drizzle-orm/pg-core'
 import type { PostgresJsQueryResultHKT } from 'drizzle-orm/postgres-js'
 import type { Sql } from 'postgres'
@@ -104,5 +104,6 @@ async function commit(operation: Operation, answer: Promise<string>): Promise<vo
     throw thrown
   }
   // A statement had failed, and what failed was swallowed inside: PostgreSQL rolls back without an error.
-  throw new SallyportError('internal', { detail: 'store: a failed statement was ignored, nothing was committed' })
+  const detail = 'store: a failed statement was ignored, nothing was committed'
+  throw new SallyportError('internal', { detail })
 }

@@ -1,9 +1,9 @@
-// The embedded PostgreSQL (PGlite) in a thread of its own: one statement blocks for 0.3 ms and more, and must not
-// block the bytes of a session. It answers raw protocol messages, so that the main thread can use the same driver
-// as for a server. PGlite as shipped never calls fsync (measured: every acknowledged row lost at a power cut),
-// and it swallows whatever goes wrong inside; so its file system is given a real fsync here, and after a failed
-// write or sync nothing more is answered: the thread ends, and the next one recovers from the log.
-// Started by embedded.ts, which holds the lock; nothing else may open the directory.
+// The embedded PostgreSQL (PGlite) in a thread of its own: one statement blocks for 0.3 ms and more, and
+// must not block the bytes of a session. It answers raw protocol messages, so that the main thread can use
+// the same driver as for a server. PGlite as shipped never calls fsync (measured: every acknowledged row
+// lost at a power cut), and it swallows whatever goes wrong inside; so its file system is given a real
+// fsync here, and after a failed write or sync nothing more is answered: the thread ends, and the next one
+// recovers from the log. Started by embedded.ts, which holds the lock; nothing else may open the directory.
 import { existsSync, fsyncSync, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
@@ -36,12 +36,14 @@ const majorVersion = '18'
 const inputOutputError = 29
 const errorTag = 0x45
 
-/** NodeFS of PGlite with the one operation that it lacks; the first failure to write or sync is remembered. */
+/**
+ * NodeFS of PGlite with the one operation that it lacks; the first failure to write or sync is remembered.
+ */
 class SyncedFileSystem extends NodeFS {
   failure: Error | undefined
 
-  override async init(pg: PGlite, options: FileSystemOptions): ReturnType<NodeFS['init']> {
-    const made = await super.init(pg, options)
+  override async init(pg: PGlite, given: FileSystemOptions): ReturnType<NodeFS['init']> {
+    const made = await super.init(pg, given)
     const complete = (module: unknown): void => {
       const { stream_ops: operations } = (module as { NODEFS: { stream_ops: StreamOperations } }).NODEFS
       const { write } = operations
@@ -56,7 +58,8 @@ class SyncedFileSystem extends NodeFS {
         }
       }
     }
-    return { emscriptenOpts: { ...made.emscriptenOpts, preRun: [...made.emscriptenOpts.preRun ?? [], complete] } }
+    const { preRun = [], ...options } = made.emscriptenOpts
+    return { emscriptenOpts: { ...options, preRun: [...preRun, complete] } }
   }
 
   #watched<T>(act: () => T): T {
@@ -74,7 +77,7 @@ async function open(directory: string): Promise<{ database: PGlite, files: Synce
   if (!existsSync(version)) await makeFreshStore(directory, pgliteVersion(), initialise)
   const found = readFileSync(version, 'utf8').trim()
   if (found !== majorVersion) {
-    throw new Error(`the store in ${directory} is of PostgreSQL ${found}, this program embeds ${majorVersion}`)
+    throw new Error(`${directory} is of PostgreSQL ${found}, this program embeds ${majorVersion}`)
   }
   const files = new SyncedFileSystem(directory)
   return { database: await PGlite.create({ fs: files, startParams }), files }
@@ -117,14 +120,16 @@ function saysGoodbye(answer: Uint8Array): boolean {
 async function serve(): Promise<void> {
   const port = parentPort
   if (port === null) throw new Error('this file is started as a worker by embedded.ts')
-  const answer = (message: FromWorker, transfer: ArrayBuffer[] = []): void => port.postMessage(message, transfer)
+  const answer = (message: FromWorker, transfer: ArrayBuffer[] = []): void =>
+    port.postMessage(message, transfer)
   const { database, files } = await open((workerData as WorkerSettings).directory)
 
   // The plain call of PGlite keeps every answer that it ever gave; the streaming one hands them over.
   const exchange = async (bytes: Uint8Array): Promise<Uint8Array<ArrayBuffer>> => {
     const parts: Uint8Array[] = []
-    await database.execProtocolRawStream(bytes, { syncToFs: false, onRawData: part => parts.push(part.slice()) })
-    const reply = new Uint8Array(parts.length === 1 && parts[0] !== undefined ? parts[0] : Buffer.concat(parts))
+    const onRawData = (part: Uint8Array): void => void parts.push(part.slice())
+    await database.execProtocolRawStream(bytes, { syncToFs: false, onRawData })
+    const reply = new Uint8Array(Buffer.concat(parts))
     if (files.failure !== undefined) throw files.failure
     // Everything that is sent has an answer: none means that the server inside is dead.
     if (reply.length === 0 || saysGoodbye(reply)) throw new Error('PostgreSQL stopped inside')

@@ -1,6 +1,7 @@
-// The connections of a store, each lent to one call at a time. The driver has a pool of its own, but puts a BEGIN
-// behind other statements of a busy connection and then fails with an uncaught error (postgres.js 3.4.9, when
-// `sent.length` reaches `max_pipeline`); and a call that owns its connection can be ended by destroying exactly that.
+// The connections of a store, each lent to one call at a time. The driver has a pool of its own, but puts a
+// BEGIN behind other statements of a busy connection and then fails with an uncaught error (postgres.js
+// 3.4.9, when `sent.length` reaches `max_pipeline`); and a call that owns its connection can be ended by
+// destroying exactly that.
 import type { Connection } from './backend.ts'
 
 export interface Pool {

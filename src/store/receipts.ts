@@ -1,5 +1,5 @@
-// Removal receipts: the signed proof that an account is gone (J15). The ledger writes them with the removal itself;
-// here they are found again, by session and by account.
+// Removal receipts: the signed proof that an account is gone (J15). The ledger writes them with the removal
+// itself; here they are found again, by session and by account.
 import type { Database, Handle } from './database.ts'
 import { asc, desc, eq, inArray } from './drizzle.ts'
 import { receipt } from './schema.ts'

@@ -1,13 +1,14 @@
-// Writes that must not be lost because the store was away for a moment: the ends of sessions (F13). What the store
-// cannot take is remembered in this process and tried again, in order; if the process dies first, recovery finds
-// the session of an older boot and closes it as interrupted. Only for writes that may run twice.
+// Writes that must not be lost because the store was away for a moment: the ends of sessions (F13). What
+// the store cannot take is remembered in this process and tried again, in order; if the process dies first,
+// recovery finds the session of an older boot and closes it as interrupted. Only for writes that may run
+// twice.
 import type { Cancel, Clock } from '../clock.ts'
 import { SallyportError, asSallyportError } from '../errors.ts'
 
 export interface Replay {
   /**
-   * Runs `write`. When the store is unavailable it rejects with that at once and runs it again later; behind others
-   * that wait, so that the order stays.
+   * Runs `write`. When the store is unavailable it rejects with that at once and runs it again later;
+   * behind others that wait, so that the order stays.
    */
   insist(write: () => Promise<void>): Promise<void>
   waiting(): number
@@ -53,7 +54,8 @@ export function createReplay(clock: Clock): Replay {
       }
       if (waiting.length < waitingMax) waiting.push(write)
       if (draining === undefined) cancelTimer ??= clock.after(retryMs, start)
-      throw new SallyportError('store-unavailable', { detail: 'remembered, and written when the store is back' })
+      const detail = 'remembered, and written when the store is back'
+      throw new SallyportError('store-unavailable', { detail })
     },
     waiting: () => waiting.length,
     async close() {

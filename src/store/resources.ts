@@ -1,7 +1,8 @@
-// What admins declare: documents by kind and name, and the copy of them that decisions are made from. Every change
-// is one transaction behind one lock, so that what was checked still holds when it is written, and raises a number;
-// reading the declared state costs that one number as long as nothing changed. Asking the store each time is on
-// purpose: a withdrawn grant counts at once on every node, and a store that is down lets nobody in.
+// What admins declare: documents by kind and name, and the copy of them that decisions are made from. Every
+// change is one transaction behind one lock, so that what was checked still holds when it is written, and
+// raises a number; reading the declared state costs that one number as long as nothing changed. Asking the
+// store each time is on purpose: a withdrawn grant counts at once on every node, and a store that is down
+// lets nobody in.
 import type { Credential, Declared, GrantRule, SecretReference, Target, User } from '../policy/types.ts'
 import type { Secret } from '../secret.ts'
 import { SallyportError } from '../errors.ts'
@@ -25,7 +26,9 @@ export interface ResourceRow {
 export interface Resources {
   list(kind?: string): Promise<readonly ResourceRow[]>
   get(kind: string, name: string): Promise<ResourceRow | undefined>
-  /** All that `act` does, or nothing; one change at a time over all nodes. May take a minute; may run twice. */
+  /**
+   * All that `act` does, or nothing; one change at a time over all nodes. May take a minute; may run twice.
+   */
   change<T>(act: (change: ResourceChange) => Promise<T>): Promise<T>
   /** After a change: the next `declared` finds it by itself, so there is nothing to do. */
   changed(): Promise<void>
@@ -98,7 +101,8 @@ function changeIn(
       touched = true
       const written = expectedVersion === undefined || expectedVersion === 0
         ? await insert(tx, { kind, name, spec, updatedBy: by }, expectedVersion === 0)
-        : await tx.update(resource).set({ spec, updatedBy: by, updatedAt: sql`now()`, version: expectedVersion + 1 })
+        : await tx.update(resource)
+          .set({ spec, updatedBy: by, updatedAt: sql`now()`, version: expectedVersion + 1 })
           .where(and(eq(resource.kind, kind), eq(resource.name, name), eq(resource.version, expectedVersion)))
           .returning({ name: resource.name })
       if (written.length === 0) throw new SallyportError('conflict', { detail: `${kind}/${name}` })

@@ -74,7 +74,8 @@ export const account = pgTable('account', {
   credential: text('credential').notNull(),
   state: text('state', {
     enum: [
-      'intended', 'creating', 'active', 'closing', 'removing', 'proved-gone', 'stuck', 'quarantined', 'unreachable'
+      'intended', 'creating', 'active', 'closing', 'removing', 'proved-gone', 'stuck', 'quarantined',
+      'unreachable'
     ]
   }).notNull(),
   /** Raised at every claim; an outcome counts only for the epoch that it was claimed with. */

@@ -1,8 +1,9 @@
-// Secrets at rest. Each value is sealed with AES-256-GCM under a data key of its own; the data key is wrapped
-// under the master key, which never touches the store. Kind and id are authenticated with the value, so that a row
-// cannot be passed off as another. Rotation re-wraps data keys only, in batches, and can be interrupted: several
-// master keys may be loaded, each row names its own. A sealed canary finds a wrong master key at open, before the
-// first secret is needed. Nothing is cached: an opened value lives as long as its caller keeps it.
+// Secrets at rest. Each value is sealed with AES-256-GCM under a data key of its own; the data key is
+// wrapped under the master key, which never touches the store. Kind and id are authenticated with the
+// value, so that a row cannot be passed off as another. Rotation re-wraps data keys only, in batches, and
+// can be interrupted: several master keys may be loaded, each row names its own. A sealed canary finds a
+// wrong master key at open, before the first secret is needed. Nothing is cached: an opened value lives as
+// long as its caller keeps it.
 import { createCipheriv, createDecipheriv, randomBytes, randomUUID } from 'node:crypto'
 import { SallyportError } from '../errors.ts'
 import { Secret } from '../secret.ts'
@@ -55,10 +56,12 @@ const canary: Omit<SealedRow, 'sealed'> = { id: 'canary', kind: 'canary' }
 const canaryText = 'sallyport'
 
 /**
- * Loads the master keys and proves them on the canary. The key file is made only for a store that has no canary
- * yet. Throws `seal-broken`.
+ * Loads the master keys and proves them on the canary. The key file is made only for a store that has no
+ * canary yet. Throws `seal-broken`.
  */
-export async function openSecrets({ database, masterKey, oldMasterKeys = [] }: SecretOptions): Promise<SecretStore> {
+export async function openSecrets(
+  { database, masterKey, oldMasterKeys = [] }: SecretOptions
+): Promise<SecretStore> {
   const firstStart = await database.run(isUnsealed)
   const current = await loadMasterKey(masterKey, firstStart)
   const keys = new Map<string, MasterKey>()
@@ -84,7 +87,8 @@ function overKeys(database: Database, current: MasterKey, keys: ReadonlyMap<stri
       return id
     },
     async open(id, { kind, tx } = {}) {
-      const [row] = await within(tx, handle => handle.select().from(secretValue).where(eq(secretValue.id, id)))
+      const [row] = await within(tx, handle =>
+        handle.select().from(secretValue).where(eq(secretValue.id, id)))
       if (row === undefined) throw broken(id, 'there is no such sealed value')
       if (kind !== undefined && kind !== row.kind) throw broken(id, `it is of kind ${row.kind}, not ${kind}`)
       return new Secret(unseal(row, keys))
@@ -164,13 +168,15 @@ function seal({ id, kind }: Omit<SealedRow, 'sealed'>, plain: string, { id: keyI
   const { nonce, ciphertext, tag } = encrypt(dataKey, Buffer.from(plain), `${version}|${kind}|${id}`)
   const wrapped = wrap(dataKey, `${version}|${keyId}|${kind}|${id}`, key)
   dataKey.fill(0)
-  return [version, keyId, ...[wrapped, nonce, ciphertext, tag].map(part => part.toString('base64url'))].join('|')
+  const parts = [wrapped, nonce, ciphertext, tag].map(part => part.toString('base64url'))
+  return [version, keyId, ...parts].join('|')
 }
 
 function unseal(row: SealedRow, keys: ReadonlyMap<string, MasterKey>): string {
   const { dataKey, rest: [nonce, ciphertext, tag] } = dataKeyOf(row, keys)
   try {
-    const plain = decrypt(dataKey, bytesOf(nonce), bytesOf(ciphertext), bytesOf(tag), `${version}|${row.kind}|${row.id}`)
+    const context = `${version}|${row.kind}|${row.id}`
+    const plain = decrypt(dataKey, bytesOf(nonce), bytesOf(ciphertext), bytesOf(tag), context)
     const text = plain.toString('utf8')
     plain.fill(0)
     return text
@@ -188,18 +194,22 @@ function rewrap(row: SealedRow, keys: ReadonlyMap<string, MasterKey>, to: Master
   return [version, to.id, wrapped.toString('base64url'), ...rest].join('|')
 }
 
-function dataKeyOf(row: SealedRow, keys: ReadonlyMap<string, MasterKey>): { dataKey: Buffer, rest: string[] } {
+function dataKeyOf(
+  row: SealedRow, keys: ReadonlyMap<string, MasterKey>
+): { dataKey: Buffer, rest: string[] } {
   const [format, keyId = '', wrapped = '', ...rest] = row.sealed.split('|')
   if (format !== version || rest.length !== 3) throw broken(row.id, 'it is in no format of ours')
   const master = keys.get(keyId)
-  if (master === undefined) throw broken(row.id, `it is sealed under master key ${keyId}, which is not loaded`)
+  if (master === undefined) {
+    throw broken(row.id, `it is sealed under master key ${keyId}, which is not loaded`)
+  }
   const bytes = bytesOf(wrapped)
   const tagAt = bytes.length - tagBytes
   try {
-    const dataKey = decrypt(
-      master.key.expose(), bytes.subarray(0, nonceBytes), bytes.subarray(nonceBytes, tagAt), bytes.subarray(tagAt),
-      `${version}|${keyId}|${row.kind}|${row.id}`)
-    return { dataKey, rest }
+    const nonce = bytes.subarray(0, nonceBytes)
+    const ciphertext = bytes.subarray(nonceBytes, tagAt)
+    const context = `${version}|${keyId}|${row.kind}|${row.id}`
+    return { dataKey: decrypt(master.key.expose(), nonce, ciphertext, bytes.subarray(tagAt), context), rest }
   } catch {
     throw broken(row.id, 'its data key was altered, or belongs to another value')
   }

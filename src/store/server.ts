@@ -1,13 +1,13 @@
-// The PostgreSQL store: options and sockets for postgres.js. The server itself is told to give up early (statement
-// and lock time-outs below the house's own limit), so that an answer, even a refusal, normally comes in time and
-// the connection stays good; only silence makes database.ts destroy it.
+// The PostgreSQL store: options and sockets for postgres.js. The server itself is told to give up early
+// (statement and lock time-outs below the house's own limit), so that an answer, even a refusal, normally
+// comes in time and the connection stays good; only silence makes database.ts destroy it.
 import { connect } from 'node:net'
 import type { Socket } from 'node:net'
 import type { Backend, Destination } from './backend.ts'
 import { createConnection } from './backend.ts'
 
-// Enough for a node's concurrent session starts (measured: 16 at once saturate two cores), few enough that ten
-// nodes fit in a server's default of 100 connections.
+// Enough for a node's concurrent session starts (measured: 16 at once saturate two cores), few enough that
+// ten nodes fit in a server's default of 100 connections.
 const connectionsDefault = 8
 const statementMsMax = 3_000
 const lockMsMax = 2_500

@@ -1,6 +1,7 @@
-// Sessions: one row for each proxied connection, from `opening` to how it ended. A row is written before the
-// connection is let through; its end is insisted on while the store is away (replay.ts); rows of a boot that died
-// are closed as interrupted at the next start. Ids sort by start, but lists go by the store's clock.
+// Sessions: one row for each proxied connection, from `opening` to how it ended. A row is written before
+// the connection is let through; its end is insisted on while the store is away (replay.ts); rows of a boot
+// that died are closed as interrupted at the next start. Ids sort by start, but lists go by the store's
+// clock.
 import type { Clock } from '../clock.ts'
 import type { Ending } from '../recording/recording.ts'
 import type { LiveSession } from '../session/registry.ts'
@@ -62,16 +63,9 @@ export function createSessions({ database, clock, node, boot }: SessionOptions):
     }))
 
   return {
-    async open({ id, grant, claim, startedAt, expiresAt }) {
-      const lifeMs = expiresAt.getTime() - startedAt.getTime()
-      await database.run(handle => handle.insert(session).values({
-        id, node, boot, status: 'opening',
-        user: grant.user.name, credential: grant.credential.name, target: grant.target.name,
-        protocol: grant.target.protocol, grant: grant.rule.name,
-        address: claim.address, database: claim.database ?? null,
-        // A span, so that the node's clock does not matter.
-        expiresAt: sql`now() + ${lifeMs}::double precision * interval '1 millisecond'`
-      }))
+    async open(live) {
+      const row = { ...openingRow(live), node, boot }
+      await database.run(handle => handle.insert(session).values(row))
     },
     live: (id, used) => database.run(async handle => {
       await handle.update(session)
@@ -83,7 +77,8 @@ export function createSessions({ database, clock, node, boot }: SessionOptions):
     ended(id, { how, reason, reference }) {
       const status = how === 'interrupted' ? sql`'interrupted'`
         // Cut before it was ever live: the person was refused.
-        : sql`case when ${session.status} = 'opening' and ${how}::text = 'cut' then 'refused' else 'ended' end`
+        : sql`case when ${session.status} = 'opening' and ${how}::text = 'cut'
+          then 'refused' else 'ended' end`
       return replay.insist(() => database.run(async handle => {
         await handle.update(session).set({
           status,
@@ -114,6 +109,18 @@ export function createSessions({ database, clock, node, boot }: SessionOptions):
     waiting: () => replay.waiting(),
     close: () => replay.close()
   }
+}
+
+function openingRow({ id, grant, claim, startedAt, expiresAt }: LiveSession) {
+  const lifeMs = expiresAt.getTime() - startedAt.getTime()
+  return {
+    id, status: 'opening',
+    user: grant.user.name, credential: grant.credential.name, target: grant.target.name,
+    protocol: grant.target.protocol, grant: grant.rule.name,
+    address: claim.address, database: claim.database ?? null,
+    // A span, so that the node's clock does not matter.
+    expiresAt: sql`now() + ${lifeMs}::double precision * interval '1 millisecond'`
+  } as const
 }
 
 const interrupted = { status: 'interrupted', reason: 'interrupted', endedAt: sql`now()` } as const

@@ -1,5 +1,6 @@
-// Templates with all their versions. A text that was saved is never changed: accounts that are open now were made
-// with it, and are removed with the version that they pinned (J9, J11). Saving the newest text again is no new version.
+// Templates with all their versions. A text that was saved is never changed: accounts that are open now
+// were made with it, and are removed with the version that they pinned (J9, J11). Saving the newest text
+// again is no new version.
 import { createHash } from 'node:crypto'
 import { SallyportError } from '../errors.ts'
 import type { Database, Handle } from './database.ts'
@@ -33,7 +34,10 @@ export interface Templates {
   versions(id: string): Promise<readonly TemplateRow[]>
   /** A new version, unless the newest one has this text; keeps whether the template is active. */
   save(text: TemplateText): Promise<TemplateRow>
-  /** Saves the texts of the build, except where an admin has saved a newer one. Returns the ids that changed. */
+  /**
+   * Saves the texts of the build, except where an admin has saved a newer one. Returns the ids that
+   * changed.
+   */
   ship(texts: readonly TemplateText[]): Promise<readonly string[]>
   /** Offers it, or no longer (J8). Throws `not-found`. */
   setActive(id: string, active: boolean): Promise<void>
@@ -46,7 +50,8 @@ export function createTemplates(database: Database): Templates {
       .orderBy(desc(template.version)).limit(1)
     return row === undefined ? undefined : asTemplate(row)
   }
-  const newest = (id: string): Promise<TemplateRow | undefined> => database.run(handle => newestIn(handle, id))
+  const newest = (id: string): Promise<TemplateRow | undefined> =>
+    database.run(handle => newestIn(handle, id))
 
   const save = (text: TemplateText): Promise<TemplateRow> => database.transaction(async tx => {
     // Two admins saving at once get two versions, not an error.
@@ -56,7 +61,9 @@ export function createTemplates(database: Database): Templates {
     if (latest?.sha256 === sha256 && latest.action === text.action) return latest
     const row = { ...text, version: (latest?.version ?? 0) + 1, sha256, active: latest?.active ?? true }
     const [saved] = await tx.insert(template).values(row).returning()
-    if (saved === undefined) throw new SallyportError('internal', { detail: `template ${text.id} was not saved` })
+    if (saved === undefined) {
+      throw new SallyportError('internal', { detail: `template ${text.id} was not saved` })
+    }
     return asTemplate(saved)
   })
 

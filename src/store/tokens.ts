@@ -1,5 +1,6 @@
-// Bearer tokens of people, and the one-time token of the first start: only their hashes are here. Redeeming is one
-// statement that deletes and answers, so that of two callers with the same token exactly one gets in.
+// Bearer tokens of people, and the one-time token of the first start: only their hashes are here. Redeeming
+// is one statement that deletes and answers, so that of two callers with the same token exactly one gets
+// in.
 import type { Role } from '../policy/types.ts'
 import type { Database } from './database.ts'
 import { and, eq, gt, lte, sql } from './drizzle.ts'

@@ -15,6 +15,7 @@ import { printLoginName, readLoginName } from '../../src/policy/login-name.ts'
 import type { Declared } from '../../src/policy/types.ts'
 import type { Scene } from '../../src/recording/screenplay.ts'
 import { Secret } from '../../src/secret.ts'
+import { createVerifiers } from '../../src/main/verifiers.ts'
 import { makeVerifier, mockVerifier, verifyPassword } from '../../src/wire/postgres/verifier.ts'
 
 /** What a test may look at and prepare. */
@@ -107,8 +108,7 @@ function storePorts(memory: Memory): Pick<ApiPorts,
     passwords: {
       makeVerifier: password => makeVerifier(password.expose()),
       matches: (verifier, password) => verifyPassword(password.expose(), verifier),
-      mockVerifier: name => mockVerifier(Buffer.alloc(32, 7), name),
-      open,
+      verifierOf: createVerifiers(open, name => mockVerifier(Buffer.alloc(32, 7), name)),
       admit: () => {
         if (memory.throttled) throw new SallyportError('auth-throttled')
       },

@@ -1,5 +1,5 @@
-// An audit log in memory for tests of the verifier: three chains, checkpoints over them signed with a key of its own,
-// and everything made with the same functions as the real one. Mutations take a copy.
+// An audit log in memory for tests of the verifier: three chains, checkpoints over them signed with a key
+// of its own, and everything made with the same functions as the real one. Mutations take a copy.
 import { generateKeyPairSync, sign } from 'node:crypto'
 import {
   auditEntry, checkpointMessage, genesisHash, hashCheckpoint, linkRows, rootOf
@@ -15,14 +15,18 @@ export interface AuditWorld {
   signed(body: CheckpointBody): Checkpoint
 }
 
-/** `rounds` rounds: each chain grows by two rows, then a checkpoint; at the end one row for each chain is unsigned. */
+/**
+ * `rounds` rounds: each chain grows by two rows, then a checkpoint; at the end one row for each chain is
+ * unsigned.
+ */
 export function auditWorld(rounds: number, chains: readonly string[] = ['n1/a', 'n1/b', 'n2/a']): AuditWorld {
   const { privateKey, publicKey } = generateKeyPairSync('ed25519')
   const pem = publicKey.export({ type: 'spki', format: 'pem' }).toString()
   const [key] = readPublicKeys(pem)
-  const signed = (body: CheckpointBody): Checkpoint => ({
-    body, keyId: key?.keyId ?? '', signature: sign(null, checkpointMessage(body), privateKey).toString('base64')
-  })
+  const signed = (body: CheckpointBody): Checkpoint => {
+    const signature = sign(null, checkpointMessage(body), privateKey).toString('base64')
+    return { body, keyId: key?.keyId ?? '', signature }
+  }
   const heads = new Map<string, Head>(chains.map(chain => [chain, { chain, seq: 0, hash: genesisHash }]))
   const rows: AuditRow[] = []
   const checkpoints: Checkpoint[] = []
@@ -44,7 +48,8 @@ export function auditWorld(rounds: number, chains: readonly string[] = ['n1/a', 
     const before = checkpoints.at(-1)
     const all = [...heads.values()].filter(({ seq }) => seq > 0)
     checkpoints.push(signed({
-      version: 1, seq: checkpoints.length + 1, at: new Date(1_700_000_000_000).toISOString(), instance: 'i', node: 'n1',
+      version: 1, seq: checkpoints.length + 1, at: new Date(1_700_000_000_000).toISOString(),
+      instance: 'i', node: 'n1',
       previous: before === undefined ? null : hashCheckpoint(before.body), chains: all.length,
       events: all.reduce((sum, { seq }) => sum + seq, 0), root: rootOf(all),
       heads: all.filter(({ chain }) => moved.includes(chain))

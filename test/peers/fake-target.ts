@@ -1,6 +1,7 @@
-// A PostgreSQL server in name only: takes a SCRAM login, and answers what a test or a benchmark wants, without the
-// cost and the honesty of a real one. `blast N B` as a query sends N bytes in rows of B bytes, as fast as the socket
-// takes them. Also a program, for benchmarks: `node test/peers/fake-target.ts` prints its port.
+// A PostgreSQL server in name only: takes a SCRAM login, and answers what a test or a benchmark wants,
+// without the cost and the honesty of a real one. `blast N B` as a query sends N bytes in rows of B bytes, as
+// fast as the socket takes them. Also a program, for benchmarks: `node test/peers/fake-target.ts` prints its
+// port.
 import { createServer } from 'node:net'
 import type { AddressInfo, Server, Socket } from 'node:net'
 import { readFrame } from '../../src/wire/postgres/frame.ts'

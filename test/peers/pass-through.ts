@@ -30,11 +30,15 @@ export interface PassThroughOptions {
   target: Omit<TargetAddress, 'name' | 'protocol'>
   /** Who logs in at the target, whatever the client is called. */
   role: string
+  /** Who logs in there as this client, instead of `role`. */
+  roleOf?: ((login: string) => Promise<string>) | undefined
   password: string
   /** The same from keys instead of a password. */
   keys?: { clientKey: Uint8Array, serverKey: Uint8Array } | undefined
   /** What the client must know. Default: `pass-through`. */
   clientPassword?: string | undefined
+  /** Rounds of the client's own hashing; one is enough where a test logs in hundreds of times. */
+  iterations?: number | undefined
   database?: string | undefined
   allowReplication?: boolean | undefined
   listen?: Partial<PostgresListenOptions> | undefined
@@ -88,7 +92,7 @@ export async function startPassThrough(options: PassThroughOptions): Promise<Pas
     validFrom: new Date('2020-01-01'), validUntil: new Date('2050-01-01')
   })
   const password = options.clientPassword ?? clientPassword
-  const [verifier, seed] = [await makeVerifier(password), randomBytes(32)]
+  const [verifier, seed] = [await makeVerifier(password, { iterations: options.iterations }), randomBytes(32)]
   const live = new Map<string, LiveSession>()
   const endings: Ending[] = []
   const waiting: ((ending: Ending) => void)[] = []
@@ -187,6 +191,7 @@ function stepsOf(options: PassThroughOptions, shared: Shared): Steps {
     },
     async lease(_session, tell) {
       await options.preparing?.(tell)
+      const username = await options.roleOf?.(claimed.login) ?? options.role
       const secret: Injectable = options.keys === undefined
         ? { kind: 'password', password: new Secret(options.password) }
         : {
@@ -196,7 +201,7 @@ function stepsOf(options: PassThroughOptions, shared: Shared): Steps {
       return {
         upstreaming: {
           target: { name: 'target', protocol: 'postgres', ...options.target },
-          database: options.database ?? claimed.database, username: options.role, secret,
+          database: options.database ?? claimed.database, username, secret,
           allowReplication: options.allowReplication ?? false
         },
         [Symbol.asyncDispose]: async () => undefined

@@ -1,5 +1,6 @@
-// A PostgreSQL client that says exactly the bytes it is told to, and keeps every byte of the answer: for peers that
-// break the protocol, and for tests that look at what was delivered. Also a clock that a test moves by hand.
+// A PostgreSQL client that says exactly the bytes it is told to, and keeps every byte of the answer: for
+// peers that break the protocol, and for tests that look at what was delivered. Also a clock that a test
+// moves by hand.
 import { connect } from 'node:net'
 import type { Socket } from 'node:net'
 import { connect as connectTls } from 'node:tls'

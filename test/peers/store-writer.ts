@@ -1,7 +1,8 @@
-// A process that writes to an embedded store and says after each commit which one it was: `ack N`, or `refused N
-// CODE`. Tests and tool/power-loss.ts kill it, trace it, cut its disk, and then look whether a store that was opened
-// again has everything that it acknowledged: `node test/peers/store-writer.ts FOLDER [COUNT] [FIRST] [--unsynced]`.
-// `--unsynced` writes the same through PGlite as it is shipped, which never syncs: the control of such a test.
+// A process that writes to an embedded store and says after each commit which one it was: `ack N`, or
+// `refused N CODE`. Tests and tool/power-loss.ts kill it, trace it, cut its disk, and then look whether a
+// store that was opened again has everything that it acknowledged: `node test/peers/store-writer.ts FOLDER
+// [COUNT] [FIRST] [--unsynced]`. `--unsynced` writes the same through PGlite as it is shipped, which never
+// syncs: the control of such a test.
 import { writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
@@ -38,7 +39,8 @@ async function writeUnsynced(folder: string, count: number, first: number): Prom
   const database = await PGlite.create(join(folder, 'store'))
   writeSync(1, 'ready\n')
   for (let number = first; number < first + count; number++) {
-    const rows = Array.from({ length: rowsEach }, (_, part) => `('writer-${number}-${part}', '"${'x'.repeat(200)}"')`)
+    const value = `"${'x'.repeat(200)}"`
+    const rows = Array.from({ length: rowsEach }, (_, part) => `('writer-${number}-${part}', '${value}')`)
     await database.exec(`insert into setting (key, value) values ${rows.join()}`)
     writeSync(1, `ack ${number}\n`)
   }
@@ -53,7 +55,7 @@ export async function writtenNumbers(database: Database): Promise<Set<number>> {
     if (number !== undefined) parts.set(Number(number), (parts.get(Number(number)) ?? 0) + 1)
   }
   for (const [number, count] of parts) {
-    if (count !== rowsEach) throw new Error(`transaction ${number} is there in part: ${count} of ${rowsEach} rows`)
+    if (count !== rowsEach) throw new Error(`transaction ${number}: ${count} of ${rowsEach} rows`)
   }
   return new Set(parts.keys())
 }

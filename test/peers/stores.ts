@@ -1,6 +1,6 @@
-// Stores for tests: the same promises are tried on the embedded store and on a real PostgreSQL 15. Each `open` is a
-// new, empty store (a new folder, or a new database of one server); `again` opens the same one once more. Everything
-// goes away with `close`.
+// Stores for tests: the same promises are tried on the embedded store and on a real PostgreSQL 15. Each
+// `open` is a new, empty store (a new folder, or a new database of one server); `again` opens the same one
+// once more. Everything goes away with `close`.
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'

@@ -42,6 +42,11 @@ export class ReadBuffer {
     return this.#own !== undefined
   }
 
+  /** True for a chunk in the shared buffer: its bytes must be written or copied before anybody reads again. */
+  isShared(chunk: Buffer): boolean {
+    return chunk === shared
+  }
+
   /**
    * The first `bytes` of what was read, safe to be written: a copy when the buffer is the shared one. What is
    * none of ours (TLS makes a buffer for each read) is safe as it is.

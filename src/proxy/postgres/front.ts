@@ -84,9 +84,12 @@ export class PostgresFront implements Front<Target | undefined> {
     const { cleartextInTls, tls, penalties } = this.#setting
     const client = this.#client
     const inClear = cleartextInTls && client.encrypted
+    const admit = (): void => {
+      if (penalties.throttled(client.address)) throw new SallyportError('auth-throttled', { detail: client.address })
+    }
     const proved = await this.#strictly(() => inClear
-      ? provePassword(client, verifier)
-      : proveScram(client, verifier, tls?.channelBinding))
+      ? provePassword(client, verifier, admit)
+      : proveScram(client, verifier, tls?.channelBinding, admit))
     if (!proved) {
       penalties.failed(client.address)
       return false

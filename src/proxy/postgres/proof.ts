@@ -16,24 +16,32 @@ import type { Client } from './client.ts'
 
 const passwordTag = 0x70
 
-/** True when the client knows the password of `verifier`. @throws WireError, SallyportError */
+/**
+ * True when the client knows the password of `verifier`. `admit` is asked before the answer is judged, since
+ * a hundred answers may come at one moment; what it throws is all that the client hears.
+ * @throws WireError, SallyportError
+ */
 export async function proveScram(
-  client: Client, verifier: string, channelBinding: Buffer | undefined
+  client: Client, verifier: string, channelBinding: Buffer | undefined, admit: () => void
 ): Promise<boolean> {
   const scram = new ScramServer({ verifier, channelBinding: client.encrypted ? channelBinding : undefined })
   client.write(authenticationSasl(scram.mechanisms))
   const { mechanism, data } = parseSaslInitialResponse(await passwordMessage(client))
   client.write(authenticationSaslContinue(scram.begin(mechanism, data)))
-  const final = scram.finish(await passwordMessage(client))
+  const proof = await passwordMessage(client)
+  admit()
+  const final = scram.finish(proof)
   if (final === undefined) return false
   client.write(authenticationSaslFinal(final))
   return true
 }
 
 /** The same with the password itself. Only inside TLS. @throws WireError, SallyportError */
-export async function provePassword(client: Client, verifier: string): Promise<boolean> {
+export async function provePassword(client: Client, verifier: string, admit: () => void): Promise<boolean> {
   client.write(authenticationCleartextPassword())
-  return verifyPassword(parsePassword(await passwordMessage(client)), verifier)
+  const known = await verifyPassword(parsePassword(await passwordMessage(client)), verifier)
+  admit()
+  return known
 }
 
 /** The body of the one message that may come now. */

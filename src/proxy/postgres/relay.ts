@@ -3,6 +3,7 @@
 // goes to the client. A side that does not read stops the other. However the session ends, both connections
 // are closed within fixed times and a statement that still runs is cancelled.
 import type { Socket } from 'node:net'
+import { TLSSocket } from 'node:tls'
 import { sleep } from '../../clock.ts'
 import type { Clock } from '../../clock.ts'
 import { SallyportError, asSallyportError } from '../../errors.ts'
@@ -14,6 +15,7 @@ import { ReadBuffer } from './buffers.ts'
 import type { CancelKeys } from './cancels.ts'
 import type { Client } from './client.ts'
 import type { Target } from './target.ts'
+import { writeShared } from './takeover.ts'
 import { BackTape, FrontTape } from './tape.ts'
 import { fatal, notice } from './words.ts'
 
@@ -57,6 +59,9 @@ export class Relay {
   readonly #backBuffer: ReadBuffer
   readonly #toTarget: Socket
   #toClient: Socket
+  /** Small writes may go to the kernel past the stream. */
+  readonly #targetDirect: boolean
+  readonly #clientDirect: boolean
   /** A statement is under way at the target. */
   #busy = false
   /** What has been passed on ends between two messages. */
@@ -78,6 +83,8 @@ export class Relay {
     this.#backBuffer = setting.target.buffer
     this.#toTarget = setting.target.upstream.socket
     this.#toClient = setting.client.socket
+    this.#targetDirect = setting.readMode === 'shared' && !(this.#toTarget instanceof TLSSocket)
+    this.#clientDirect = setting.readMode === 'shared' && !setting.client.encrypted
   }
 
   /** Runs until a side ends or the signal aborts. Never rejects. */
@@ -148,9 +155,11 @@ export class Relay {
       return true
     }
     if (front.terminated) return this.#deliverLast(chunk, bytes)
-    const room = this.#deliver(this.#frontBuffer.safe(chunk, bytes))
-    const pending = this.#toTarget.writableLength > 0
-    this.#frontBuffer.settle(chunk, bytes, pending, !room, front.scanner.atBoundary)
+    const to = this.#toTarget
+    const quiet = front.scanner.atBoundary
+    this.#targetQuiet = quiet
+    const room = pass(to, chunk, bytes, this.#frontBuffer, this.#targetDirect)
+    this.#frontBuffer.settle(chunk, bytes, to.writableLength > 0, !room, quiet)
     return room
   }
 
@@ -198,7 +207,7 @@ export class Relay {
     // The recorder may have failed just now.
     if (this.#over) return true
     const to = this.#toClient
-    const room = to.write(this.#backBuffer.safe(chunk, bytes))
+    const room = pass(to, chunk, bytes, this.#backBuffer, this.#clientDirect)
     const quiet = back.scanner.atBoundary
     this.#clientQuiet = quiet
     this.#backBuffer.settle(chunk, bytes, to.writableLength > 0, !room, quiet)
@@ -322,6 +331,11 @@ export class Relay {
     await closesWithin(socket, targetCloseMs)
     upstream.close()
   }
+}
+
+/** False when the socket is full. */
+function pass(to: Socket, chunk: Buffer, bytes: number, buffer: ReadBuffer, direct: boolean): boolean {
+  return buffer.isShared(chunk) ? writeShared(to, chunk, bytes, direct) : to.write(buffer.safe(chunk, bytes))
 }
 
 interface EndOptions {

@@ -3,6 +3,7 @@
 // the constructor that is not documented (tried with Node 20 and 24). So this is the one place that knows
 // about it, and where the inside of Node looks different the socket stays as it is and reads as every stream
 // does.
+import { writeSync } from 'node:fs'
 import { Socket } from 'node:net'
 import type { SocketConstructorOpts } from 'node:net'
 import type { ReadBuffer } from './buffers.ts'
@@ -12,6 +13,8 @@ type Receive = (chunk: Buffer, bytes: number) => boolean
 interface Handle {
   reading?: boolean
   readStop?: () => number
+  /** -1 when closed. */
+  fd?: number
   useUserBuffer?: (buffer: Uint8Array) => void
 }
 
@@ -49,6 +52,27 @@ export function readShared(accepted: Socket, receive: Receive, buffer: ReadBuffe
   accepted.destroy()
   socket.on('error', () => undefined)
   return socket
+}
+
+/**
+ * Writes the first `bytes` of a chunk that was read into the shared buffer; false when the socket is full and will
+ * emit 'drain'. With `direct` the kernel is asked first, past the stream: it takes small writes at once, nothing has
+ * to be copied, and the bookkeeping of a stream would cost as much as the write. What it does not take goes the way
+ * of all streams, as a copy. Only for sockets without TLS: beneath TLS there is another stream.
+ */
+export function writeShared(to: Socket, chunk: Buffer, bytes: number, direct: boolean): boolean {
+  let written = 0
+  // The descriptor is asked for each time: after a close its number belongs to another connection.
+  const fd = direct && to.writableLength === 0 ? (to as unknown as Insides)._handle?.fd ?? -1 : -1
+  if (fd >= 0) {
+    try {
+      written = writeSync(fd, chunk, 0, bytes, null)
+    } catch {
+      // Full, or broken: the stream finds out which, and tells it in its own way.
+    }
+    if (written === bytes) return true
+  }
+  return to.write(Buffer.from(chunk.subarray(written, bytes)))
 }
 
 function readStream(socket: Socket, receive: Receive): Socket {
