@@ -1,6 +1,6 @@
-// The operator's log: one JSON object a line on standard error. What peers said is quoted in it, so every control
-// character, C1 byte and bidi override is escaped: a log that is read in a terminal must not act on that terminal.
-// Secrets are `Secret`s and print as `<secret>`; there is no redaction by key name to rely on.
+// The operator's log: one JSON object a line on standard error. What peers said is quoted in it, so every
+// control character, C1 byte and bidi override is escaped: a log that is read in a terminal must not act on
+// that terminal. Secrets are `Secret`s and print as `<secret>`; there is no redaction by key name to rely on.
 import { pino } from 'pino'
 import { Secret } from './secret.ts'
 

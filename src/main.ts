@@ -1,6 +1,6 @@
-// The whole program on one screen: read the configuration, open the rooms, listen, close in reverse. Read this first;
-// then session/session.ts, the order of every session. The rooms are opened in main/rooms.ts; what each gets from
-// the others is in the files beside it.
+// The whole program on one screen: read the configuration, open the rooms, listen, close in reverse. Read
+// this first; then session/session.ts, the order of every session. The rooms are opened in main/rooms.ts;
+// what each gets from the others is in the files beside it.
 import { systemClock } from './clock.ts'
 import { publishLocalAdmin, mintLocalToken, withdrawLocalAdmin } from './api/local-admin.ts'
 import { createFirstAdminToken } from './api/access.ts'
@@ -26,7 +26,9 @@ import type { Steps } from './session/session.ts'
 
 export interface Program {
   rooms: Rooms
-  /** Takes no new sessions, lets the running ones go on for `limits.drain`, cuts the rest, proves them gone. */
+  /**
+   * Takes no new sessions, lets the running ones go on for `limits.drain`, cuts the rest, proves them gone.
+   */
   close(): Promise<void>
 }
 
@@ -110,8 +112,18 @@ function stepPorts(rooms: Rooms): Parameters<typeof createSteps>[0] {
   }
 }
 
-/** Serves until SIGINT or SIGTERM. */
+/**
+ * Serves until SIGINT or SIGTERM; a defect that nobody caught ends the process, and the next start recovers.
+ */
 export async function serve(config: Config): Promise<void> {
+  // Rejections that nobody handled come here too. What state the rooms are in is not known: nothing is
+  // closed.
+  process.on('uncaughtException', thrown => {
+    const { reference, detail } = asSallyportError(thrown)
+    const fields = { code: 'internal', reference, detail, stack: thrown.stack }
+    createLog('error').error(fields, 'a defect ends this node')
+    process.exit(1)
+  })
   const program = await openProgram(config)
   await new Promise<void>(resolve => {
     process.once('SIGINT', () => resolve())

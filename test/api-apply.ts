@@ -256,7 +256,8 @@ test('privileges only is an enable-disable pair of templates (J12)', async () =>
     }
   }
   // The account keeps its password, and sessions log in with it.
-  has((await refused([target, admin, elevated])).problems, 'password: is missing: postgres/grant-role sets none')
+  const { problems } = await refused([target, admin, elevated])
+  has(problems, 'password: is missing: postgres/grant-role sets none')
   const applied = await run([target, admin, { ...elevated, password: { value: 'of bob' } }])
   assert.is(applied.at(-1)!.action, 'created')
 })

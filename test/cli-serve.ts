@@ -22,8 +22,8 @@ interface Served extends AsyncDisposable {
 }
 
 /** Starts `sallyport serve` in a folder and waits until it serves. */
-async function serve(folder: string): Promise<Served> {
-  const child = spawn(process.execPath, [entry, 'serve'],
+async function serve(folder: string, words: readonly string[] = []): Promise<Served> {
+  const child = spawn(process.execPath, [...words, entry, 'serve'],
     { cwd: folder, stdio: ['ignore', 'inherit', 'pipe'] })
   let said = ''
   const ready = Promise.withResolvers<void>()
@@ -162,6 +162,26 @@ test('a configuration with mistakes keeps the server from starting, and all of t
     assert.match(err, /the configuration .*sallyport\.yaml is not valid/)
     assert.match(err, /lissen: unknown key/)
     assert.match(err, /listen\.http: expected host:port/)
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
+})
+
+test('a defect that nobody caught ends the process with a line in the log', async () => {
+  const folder = makeFolder()
+  try {
+    const defect = 'process.on("SIGUSR2", () => { void Promise.reject(new Error("a \\u009bdefect")) })'
+    const module = `data:text/javascript,${encodeURIComponent(defect)}`
+    await using served = await serve(folder, ['--import', module])
+    const ended = once(served.child, 'exit')
+    served.child.kill('SIGUSR2')
+    assert.equal(await ended, [1, null])
+    const line = served.said().split('\n').find(each => each.includes('a defect ends this node')) ?? '{}'
+    const { code, reference, detail } = JSON.parse(line) as Record<string, string>
+    assert.is(code, 'internal')
+    assert.match(reference ?? '', /^[0-9a-f]{6}$/)
+    assert.is(detail, 'a \u009bdefect')
+    assert.not.match(line, /\u009b/)
   } finally {
     rmSync(folder, { recursive: true })
   }

@@ -43,7 +43,7 @@ test.before(async () => {
   options = {
     target: Object.create(target, { port: { value: injector.port } }) as PostgresServer,
     adminPassword: company.adminPassword,
-    limits: 'hookConnect: 1s, hookStatement: 1s, hookAction: 4s'
+    limits: 'recordingsReserve: 1MiB, hookConnect: 1s, hookStatement: 1s, hookAction: 4s'
   }
   house = await startHouse(options)
 })

@@ -70,7 +70,7 @@ test.before(async () => {
   house = await startHouse({
     target: Object.create(target, { port: { value: injector.port } }) as PostgresServer,
     adminPassword: company.adminPassword,
-    limits: 'hookConnect: 1s, hookStatement: 1s, hookAction: 4s',
+    limits: 'recordingsReserve: 1MiB, hookConnect: 1s, hookStatement: 1s, hookAction: 4s',
     access: otherTarget(target.port)
   })
 })

@@ -393,7 +393,8 @@ test('no secret gets into results, errors or the log, in any spelling', async ()
   const results: unknown[] = [await hooks.run(job('delete', secrets))]
   await hooks.verify(job('delete', secrets)).catch((error: unknown) => results.push(String(error), error))
   const withPassword = async (): Promise<never> => {
-    throw new SallyportError('target-refused', { detail: 'wrong: admin-password', problems: ['admin-password'] })
+    const detail = 'wrong: admin-password'
+    throw new SallyportError('target-refused', { detail, problems: [detail] })
   }
   await stage({ probe: withPassword }).hooks.probe('fake', job('delete').access)
     .catch((error: unknown) => results.push(String(error), error))

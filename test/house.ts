@@ -49,8 +49,8 @@ const house: House = {
     rooms: ['session', 'lease', 'policy', 'jit', 'recording', 'errors', 'clock', 'secret', 'input'],
     packages: ['hono', '@hono/node-server', 'zod', 'yaml']
   },
-  // Evidence is verified offline, with the public key alone: recordings, audit exports, receipts. `serve` is the
-  // one command that is the program itself, and `doctor` must read the configuration that does not start.
+  // Evidence is verified offline, with the public key alone: recordings, audit exports, receipts. `serve` is
+  // the one command that is the program itself, and `doctor` must read the configuration that does not start.
   cli: {
     rooms: ['recording', 'errors', 'clock', 'config', 'main.ts', 'store/audit-chain.ts', 'store/audit-verify.ts',
       'lease/receipt.ts'],

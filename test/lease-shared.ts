@@ -4,6 +4,7 @@
 // deadline: 180 s
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { Secret } from '../src/secret.ts'
 import { createGate } from './peers/lease-target.ts'
 import {
   codeOf, openStore, openWorld, request, shortLimits, stateOf, strangers, stillLimits, until
@@ -53,6 +54,18 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
     await using second = await ledger.issue(request('enable'))
     assert.is(passwordOf(first) === passwordOf(second), false)
     assert.is(second.accountId, first.accountId)
+  })
+
+  promise('an account that keeps its secret gives that to its sessions, nothing is sealed (J12)', async world => {
+    const { ledger } = await world.node('one')
+    const standing = { kind: 'password', password: new Secret('its own') } as const
+    const first = await ledger.issue(request('enable', { standing }))
+    const second = await ledger.issue(request('enable', { standing }))
+    assert.equal([passwordOf(first), passwordOf(second)], ['its own', 'its own'])
+    assert.is((await world.rows('select secret from account'))[0]?.secret, null)
+    await first.release('session ended')
+    await second.release('session ended')
+    assert.equal([world.target.count('enable'), world.target.count('disable')], [1, 1])
   })
 
   promise('many sessions that begin at once switch on once, and end with off', async world => {

@@ -186,6 +186,22 @@ undo:
     assert.is((await target.look(account)).exists, false)
   })
 
+  life('a value reaches a DO block through a setting, in the same transaction', async ({ target }) => {
+    const account = target.mint()
+    const text = template('create', `
+  - sql: CREATE ROLE {{ username | ident }} LOGIN
+  - sql: SELECT set_config('my.user', {{ username | literal }}, true)
+  - sql: |
+      DO $$ BEGIN
+        EXECUTE format('ALTER ROLE %I SET application_name = %L', current_setting('my.user'), 'it''s set');
+      END $$`)
+    const made = await target.hooks.run(target.job('create', text, account, {}))
+    assert.is(made.state, 'done', made.error)
+    const setting = `SELECT setconfig FROM pg_db_role_setting WHERE setrole = '${account.name}'::regrole`
+    assert.is(await target.server.psql(setting), `{"application_name=it's set"}`)
+    await target.remove(account)
+  })
+
   life('an existing role is on from enable to disable, with a new secret each time', async ({ target }) => {
     await target.server.psql(
       `CREATE ROLE "Lo'ng ""name" NOLOGIN; COMMENT ON ROLE "Lo'ng ""name" IS 'owned by Eve'`

@@ -1,4 +1,5 @@
-// Who may open what: the grammars of login names, and the decision over declared grants. Pure data in, decision out.
+// Who may open what: the grammars of login names, and the decision over declared grants. Pure data in,
+// decision out.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { SallyportError } from '../src/errors.ts'
@@ -137,8 +138,10 @@ test('what one grant refuses another one may allow', () => {
 })
 
 test('a database whose name looks like a login name is opened, not silently another one', () => {
-  const declared = declaredOf(credentials, [rule('devs', ['alice'], ['orders-rw'], { databases: ['postgres', 'a:b'] })])
-  const database = (login: string, named: string) => authorise(declared, user('alice'), wish(login, named), noon).database
+  const databases = ['postgres', 'a:b']
+  const declared = declaredOf(credentials, [rule('devs', ['alice'], ['orders-rw'], { databases })])
+  const database = (login: string, named: string) =>
+    authorise(declared, user('alice'), wish(login, named), noon).database
   assert.is(database('alice+orders-rw', 'a:b'), 'a:b')
   assert.is(database('alice', '+orders-rw'), 'postgres')
   assert.is(database('alice', '+orders-rw/a:b'), 'a:b')

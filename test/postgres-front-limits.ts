@@ -7,7 +7,9 @@ import { createAdmission } from '../src/proxy/admission.ts'
 import { createPenalties } from '../src/proxy/penalties.ts'
 import { createCancelKeys } from '../src/proxy/postgres/cancels.ts'
 import { sourceOf } from '../src/proxy/source.ts'
-import { cancelRequest, query, saslResponse, sslRequest, startupMessage } from '../src/wire/postgres/messages.ts'
+import {
+  cancelRequest, query, saslResponse, sslRequest, startupMessage
+} from '../src/wire/postgres/messages.ts'
 import { parseAuthentication, parseBackendKeyData } from '../src/wire/postgres/parse.ts'
 import { selfSignedCertificate } from '../src/wire/x509.ts'
 import { startFakeTarget } from './peers/fake-target.ts'
@@ -105,7 +107,8 @@ test('silent sockets of a source make place for each other, and a person still g
   await using house = await world({ unauthenticatedPerAddressMax: 20 })
   const silent: RawClient[] = []
   for (let index = 0; index < 100; index++) silent.push(await rawClient(house.front.port))
-  await until(() => silent.filter(client => client.socket.destroyed || client.socket.readableEnded).length === 80)
+  const left = ({ socket }: RawClient): boolean => socket.destroyed || socket.readableEnded
+  await until(() => silent.filter(left).length === 80)
   assert.is(house.front.listener.stats().unauthenticated, 20)
   const person = await (await rawClient(house.front.port)).ready('alice')
   assert.is(house.front.listener.stats().unauthenticated, 19)
@@ -174,9 +177,11 @@ test('after thirty failures in a minute a source waits, and gets in again by its
 
 test('guesses that are made at the same moment are not more than those made one by one', async () => {
   await using house = await world()
-  const clients = await Promise.all(Array.from({ length: 60 }, async () => (await rawClient(house.front.port)).send(startup)))
+  const started = async (): Promise<RawClient> => (await rawClient(house.front.port)).send(startup)
+  const clients = await Promise.all(Array.from({ length: 60 }, started))
   const outcomes = await Promise.all(clients.map(async (client, index) => {
-    // The last one knows the password: its source has to wait all the same, and does not learn that it was right.
+    // The last one knows the password: its source has to wait all the same, and does not learn that it was
+    // right.
     const scram = await client.beginScram(index === 59 ? undefined : 'wrong')
     const challenge = parseAuthentication((await client.message())!.body)
     if (challenge.kind !== 'sasl-continue') throw new Error(challenge.kind)
@@ -213,12 +218,13 @@ test('penalties: thirty a minute on the long run, others untouched, memory bound
 test('broken protocol counts as a failure', async () => {
   await using house = await world({ loginFailuresPerMinuteMax: 5 })
   for (let attempt = 0; attempt < 5; attempt++) {
-    assert.is(codeOf(await (await rawClient(house.front.port)).send('GET / HTTP/1.0').refusal()), 'protocol-violation')
+    const client = (await rawClient(house.front.port)).send('GET / HTTP/1.0')
+    assert.is(codeOf(await client.refusal()), 'protocol-violation')
   }
   assert.is(codeOf(await (await rawClient(house.front.port)).refusal()), 'auth-throttled')
 })
 
-test('a cancel request with the right key reaches the target with the real one, and dies with its session', async () => {
+test('a cancel key reaches the target as the real one, and dies with its session', async () => {
   await using house = await world()
   const client = await (await rawClient(house.front.port)).logIn('alice')
   const messages = await client.until('Z')
@@ -241,7 +247,7 @@ test('a cancel request with the right key reaches the target with the real one, 
   assert.is(house.target.cancels.length, 1)
 })
 
-test('wrong cancel keys are answered like right ones, reach nobody, and soon are not even looked at', async () => {
+test('wrong cancel keys are answered like right ones, and soon are not even looked at', async () => {
   await using house = await world()
   const client = await (await rawClient(house.front.port)).logIn('alice')
   const { pid, key } = parseBackendKeyData((await client.until('Z')).find(({ tag }) => tag === 'K')!.body)
@@ -308,7 +314,8 @@ test('a listener without TLS says so, and one that demands it refuses plain clie
   client.socket.destroy()
 
   const tls = selfSignedCertificate({
-    commonName: 'x', names: ['localhost'], validFrom: new Date('2020-01-01'), validUntil: new Date('2050-01-01')
+    commonName: 'x', names: ['localhost'], validFrom: new Date('2020-01-01'),
+    validUntil: new Date('2050-01-01')
   })
   await using strict = await startPassThrough({
     ...own, listen: { tls: { cert: tls.certificate, key: tls.privateKey, required: true } }

@@ -1,5 +1,5 @@
-// The order of a session: what is taken is given back in reverse, and a refusal is said before anything is given
-// back. The rooms behind the steps are notes on a list here; their own tests show what they do.
+// The order of a session: what is taken is given back in reverse, and a refusal is said before anything is
+// given back. The rooms behind the steps are notes on a list here; their own tests show what they do.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { systemClock } from '../src/clock.ts'

@@ -4,6 +4,7 @@
 // nothing behind, concurrent nodes migrate once, deadlocks are repeated. Against a real PostgreSQL 15.
 import { execFileSync } from 'node:child_process'
 import { createServer } from 'node:net'
+import { inspect } from 'node:util'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { SallyportError } from '../src/errors.ts'
@@ -11,7 +12,7 @@ import { callMsMax, openDatabase } from '../src/store/database.ts'
 import type { Database, Handle, Outcome } from '../src/store/database.ts'
 import { sql } from '../src/store/drizzle.ts'
 import { setting } from '../src/store/schema.ts'
-import { freePort } from '../tool/postgres.ts'
+import { freePort, startPostgres } from '../tool/postgres.ts'
 import { storeMaker } from './peers/stores.ts'
 
 const stores = storeMaker('postgres')
@@ -69,6 +70,36 @@ test('a wrong password is told without the password', async () => {
   assert.is((thrown as SallyportError).code, 'store-unavailable')
   assert.match((thrown as SallyportError).detail ?? '', /28P01/)
   assert.not.match(`${String((thrown as Error).stack)}${JSON.stringify(thrown)}`, /kanarienvogel/)
+})
+
+test('over TLS, with the server verified where that is asked for', async () => {
+  await using server = await startPostgres({ version: '15', tls: true })
+  const open = async (words: string): Promise<Date> => {
+    const database = await openDatabase({ store: `${server.url('postgres')}?${words}`, dataDir: '/' })
+    try {
+      const [row] = await database.run(handle => handle.execute<{ ssl: boolean }>(
+        sql`select ssl from pg_stat_ssl where pid = pg_backend_pid()`))
+      assert.is(row?.ssl, true)
+      return await database.now()
+    } finally {
+      await database.close()
+    }
+  }
+  assert.ok(await open('sslmode=require'))
+  assert.ok(await open(`sslmode=verify-full&sslrootcert=${server.caFile}`))
+  assert.ok(await open(`sslmode=verify-ca&sslrootcert=${server.caFile}`))
+  await unavailable(() => open('sslmode=verify-full'))
+  const url = server.url('postgres').replace('127.0.0.1', '127.0.0.2')
+  const store = `${url}?sslmode=verify-full&sslrootcert=${server.caFile}`
+  await unavailable(() => openDatabase({ store, dataDir: '/' }))
+})
+
+test('a URL that cannot be read is told without its password', async () => {
+  for (const store of ['postgres://a:kanarienvogel@[x/y', 'postgres://a:kanarienvogel@h/x?sslrootcert=/none']) {
+    const thrown: unknown = await openDatabase({ store, dataDir: '/' }).catch((error: unknown) => error)
+    assert.is((thrown as SallyportError).code, 'invalid')
+    assert.not.match(inspect(thrown), /kanarienvogel/)
+  }
 })
 
 test('the server stops: calls fail at once; it starts again: calls work', async () => {

@@ -1,5 +1,5 @@
-// What a stranger can learn from the work that a login makes: nothing. For every name a sealed value is opened and a
-// verifier made up, whether the user exists, has a password or is only a guess (R13).
+// What a stranger can learn from the work that a login makes: nothing. For every name a sealed value is
+// opened and a verifier made up, whether the user exists, has a password or is only a guess (R13).
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { createVerifiers } from '../src/main/verifiers.ts'

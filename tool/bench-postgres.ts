@@ -1,7 +1,8 @@
-// The PostgreSQL data path in pairs: the same load directly, through pgbouncer (session pooling, as shipped and with
-// 64 KiB buffers) and through our front end with recording on, round after round in one run, so that what else the
-// machine does hits all alike. Read the ratios, and CPU before time: on a small machine clients and server take the
-// same cores. `node tool/bench-postgres.ts --short` takes under a minute; without it some twenty.
+// The PostgreSQL data path in pairs: the same load directly, through pgbouncer (session pooling, as shipped
+// and with 64 KiB buffers) and through our front end with recording on, round after round in one run, so that
+// what else the machine does hits all alike. Read the ratios, and CPU before time: on a small machine clients
+// and server take the same cores. `node tool/bench-postgres.ts --short` takes under a minute; without it some
+// twenty.
 import { spawn } from 'node:child_process'
 import { chownSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { loadavg, tmpdir } from 'node:os'

@@ -1,7 +1,8 @@
-// `npm run demo`: the main job in one sitting, on a machine that has only npm. A real PostgreSQL (binaries from npm)
-// plays the company's database; Sallyport serves in front of it on an embedded store; one session goes through, and
-// every claim is checked on the target itself, by its superuser, not by asking Sallyport. Then it keeps serving.
-// `-- --once` ends after the tour; nothing is left behind but what the operating system clears from its temp folder.
+// `npm run demo`: the main job in one sitting, on a machine that has only npm. A real PostgreSQL (binaries
+// from npm) plays the company's database; Sallyport serves in front of it on an embedded store; one session
+// goes through, and every claim is checked on the target itself, by its superuser, not by asking Sallyport.
+// Then it keeps serving. `-- --once` ends after the tour; nothing is left behind but what the operating
+// system clears from its temp folder.
 import { spawn } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync, readFileSync } from 'node:fs'
 import { createServer } from 'node:net'

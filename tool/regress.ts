@@ -1,8 +1,9 @@
-// PostgreSQL's own suites through our front end: the regression tests (some 217 files with their expected output) and
-// libpq_pipeline (the extended protocol in every odd order), each run directly and through the proxy against the same
-// server, and compared. Source and build live in a folder that is kept, so that a second run takes minutes less.
-// Needs Debian's source package of PostgreSQL 15, a C compiler, bison and flex: as root they are installed.
-// `npm run regress` runs all of it; `-- --only=pipeline` or `--only=regression` a part.
+// PostgreSQL's own suites through our front end: the regression tests (some 217 files with their expected
+// output) and libpq_pipeline (the extended protocol in every odd order), each run directly and through the
+// proxy against the same server, and compared. Source and build live in a folder that is kept, so that a
+// second run takes minutes less. Needs Debian's source package of PostgreSQL 15, a C compiler, bison and
+// flex: as root they are installed. `npm run regress` runs all of it; `-- --only=pipeline` or
+// `--only=regression` a part.
 import { spawn, spawnSync } from 'node:child_process'
 import {
   chmodSync, cpSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync
@@ -18,8 +19,8 @@ import { ensurePackages, programOf } from './services.ts'
 /** Packages that only this tool needs. */
 const buildPackages = ['bison', 'flex', 'gcc', 'libc6-dev', 'make', 'dpkg-dev']
 const folder = join(tmpdir(), 'sallyport-regress')
-/** Who runs the suites; a superuser. */
-const runner = 'runner'
+/** Who runs the suites: they expect whoever made the cluster. */
+const runner = 'postgres'
 const trustLine = 'host all all 127.0.0.1/32 trust'
 
 interface Results {
@@ -163,14 +164,17 @@ async function trust(server: PostgresServer, trusted: boolean): Promise<void> {
   await server.psql('SELECT pg_reload_conf()')
 }
 
-/** Whoever the client says it is, it is that at the target: the suites connect as roles that they have just made. */
+/**
+ * Whoever the client says it is, it is that at the target: the suites connect as roles that they have just
+ * made.
+ */
 function startFront(server: PostgresServer): Promise<PassThrough> {
   return startPassThrough({
     target: { host: '127.0.0.1', port: server.port, tls: { mode: 'disable' } },
-    role: '', password: clientPassword, iterations: 1,
+    role: '', password: server.superuserPassword, iterations: 1,
     roleOf: async login => {
       const name = `"${login.replaceAll('"', '""')}"`
-      if (login !== runner) await server.psql(`ALTER ROLE ${name} PASSWORD '${clientPassword}'`)
+      if (login !== runner) await server.psql(`ALTER ROLE ${name} PASSWORD '${server.superuserPassword}'`)
       return login
     },
     listen: { limits: { unauthenticatedPerAddressMax: 1000 } }
@@ -192,7 +196,6 @@ async function main(): Promise<void> {
   if (process.getuid?.() === 0) must('apt-get', ['install', '-y', '-q', '--no-install-recommends', ...buildPackages], '/')
   const source = build()
   await using server = await startPostgres({ version: '15', settings: { max_connections: 100 } })
-  await server.psql(`CREATE ROLE ${runner} LOGIN SUPERUSER PASSWORD '${clientPassword}'`)
   let same = true
   const both = async (title: string, test: (port: number, name: string) => Promise<Results>): Promise<void> => {
     const started = performance.now()

@@ -143,7 +143,7 @@ export class Link {
         throw new Fenced('stale', `epoch ${look.epoch} has acted on the account, this is ${account.epoch}`)
       }
       const foreign = look.oid !== undefined && look.accountId !== account.accountId
-      // A proof may begin on an account that nobody uses now; if a session takes it meanwhile, it must not go on.
+      // A proof may begin on an account that nobody uses now; once a session takes it, it must not go on.
       const begins = account.accountId.startsWith(proofAccountPrefix) && account.epoch === 1
       const claimed = look.accountId?.startsWith(proofAccountPrefix) === false && !begins
       if (foreign && (account.kind === 'create' || claimed)) {

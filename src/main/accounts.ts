@@ -1,6 +1,7 @@
-// Joins sessions to the ledger: from a credential's JIT setting to the request that the ledger understands. The
-// templates are pinned here, at the moment of opening: their text travels with the account, and whatever an admin
-// edits or deletes meanwhile, the closing hook is the one that belongs to the opening one (J11, F35).
+// Joins sessions to the ledger: from a credential's JIT setting to the request that the ledger understands.
+// The templates are pinned here, at the moment of opening: their text travels with the account, and whatever
+// an admin edits or deletes meanwhile, the closing hook is the one that belongs to the opening one (J11,
+// F35).
 import { SallyportError } from '../errors.ts'
 import type { Action, Injectable } from '../jit/plugin.ts'
 import { keepsItsSecret } from '../jit/shelf.ts'
@@ -71,7 +72,9 @@ export async function requestOf(
 ): Promise<IssueRequest> {
   const { credential, target, user, maxSessionSeconds } = session.grant
   const setting = credential.jit
-  if (setting === undefined) throw new SallyportError('internal', { detail: `${credential.name} has no JIT setting` })
+  if (setting === undefined) {
+    throw new SallyportError('internal', { detail: `${credential.name} has no JIT setting` })
+  }
   const shared = setting.type === 'enable-disable'
   const spec = await specOf(ports, credential, setting, target)
   return {

@@ -1,5 +1,5 @@
-// The ports of the API, over the rooms that are open. Nothing is decided here: each member names the room that
-// answers, and reshapes where two rooms say the same thing in different words.
+// The ports of the API, over the rooms that are open. Nothing is decided here: each member names the room
+// that answers, and reshapes where two rooms say the same thing in different words.
 import { statfsSync } from 'node:fs'
 import type { ApiPorts, HealthCheck } from '../api/ports.ts'
 import { SallyportError } from '../errors.ts'
@@ -17,7 +17,9 @@ import { createOrphans, examineTargets } from './targets.ts'
 export const version = '0.1.0'
 
 export function apiPorts(rooms: Rooms): ApiPorts {
-  const { clock, config, database, resources, templates, tokens, sessions, receipts, ledger, audit, registry } = rooms
+  const {
+    clock, config, database, resources, templates, tokens, sessions, receipts, ledger, audit, registry
+  } = rooms
   const penalties = createPenalties(clock, config.limits.loginFailuresPerMinuteMax)
   return {
     clock, version, node: config.node, shelf: rooms.shelf, tokens,

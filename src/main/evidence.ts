@@ -1,5 +1,5 @@
-// Joins the recordings folder to the API: what an auditor asks for by session, answered from its file. Every answer
-// is a stream, so that a recording of hours costs no more memory than one of seconds.
+// Joins the recordings folder to the API: what an auditor asks for by session, answered from its file. Every
+// answer is a stream, so that a recording of hours costs no more memory than one of seconds.
 import { createReadStream } from 'node:fs'
 import type { RecordingPort } from '../api/ports.ts'
 import type { Clock } from '../clock.ts'

@@ -1,8 +1,8 @@
-// Joins the ledger to the hook runner: the ledger speaks of accounts and pinned templates, the runner wants an
-// address, a login and a parsed template. The authentication credential is looked up at the moment of the hook, by
-// name, so that a rotated admin password is used from the next hook on (F34), and a target that moved is found.
-// Only while the store is away a removal goes with what the last hook went with: else every account of a session that
-// ends during the outage would stay until its end (F13).
+// Joins the ledger to the hook runner: the ledger speaks of accounts and pinned templates, the runner wants
+// an address, a login and a parsed template. The authentication credential is looked up at the moment of the
+// hook, by name, so that a rotated admin password is used from the next hook on (F34), and a target that
+// moved is found. Only while the store is away a removal goes with what the last hook went with: else every
+// account of a session that ends during the outage would stay until its end (F13).
 import { SallyportError, asSallyportError } from '../errors.ts'
 import type { Access, Injectable, TargetAddress } from '../jit/plugin.ts'
 import type { HookJob, HookResult, Hooks as HookRunner } from '../jit/hooks.ts'
@@ -78,7 +78,10 @@ function notBegun({ code, detail }: SallyportError): HookResult {
   }
 }
 
-/** Where a hook goes and as whom. @throws SallyportError `not-found` when the credential is not declared any more */
+/**
+ * Where a hook goes and as whom. @throws SallyportError `not-found` when the credential is not declared any
+ * more
+ */
 export async function accessOf(
   ports: AccessPorts, known: TargetAddress, credentialName: string, own?: Injectable
 ): Promise<Access> {

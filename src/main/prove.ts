@@ -24,7 +24,8 @@ export function createProve(rooms: Rooms): Prove {
     // By account, not by credential: another credential may share it.
     const [known] = shared ? await ledger.known(target.name, [credential.username ?? '']) : []
     if (known !== undefined && (known.wanted || known.state !== 'proved-gone')) {
-      throw new SallyportError('in-use', { problems: [`${known.name} is in use (${known.state}): prove it later`] })
+      const problems = [`${known.name} is in use (${known.state}): prove it later`]
+      throw new SallyportError('in-use', { problems })
     }
     const spec = await specOf({ shelf, template: id => templates.get(id) }, credential, credential.jit, target)
     const proof = await proveTemplates({

@@ -1,5 +1,6 @@
-// The rooms of a running program and the order in which they open: keys, store, evidence, hooks, ledger. Each gets
-// the ports that it declares and nothing else. `open` gives back what it took when a later room does not open.
+// The rooms of a running program and the order in which they open: keys, store, evidence, hooks, ledger. Each
+// gets the ports that it declares and nothing else. `open` gives back what it took when a later room does not
+// open.
 import { createHmac } from 'node:crypto'
 import { join } from 'node:path'
 import type { Cancel, Clock } from '../clock.ts'
@@ -153,7 +154,8 @@ async function openAll(
   await ledger.start()
   closers.push(() => ledger.stop())
 
-  // The same for the same name, on every node and after every restart: nothing tells a name that does not exist.
+  // The same for the same name, on every node and after every restart: nothing tells a name that does not
+  // exist.
   const seed = createHmac('sha256', 'sallyport mock verifier').update(signer.sign(Buffer.from(instance))).digest()
   return {
     config, clock, log, signer, database, audit, checkpointFile, resources, templates, tokens: createTokens(database),
@@ -176,7 +178,9 @@ function watchClock(database: Database, clock: Clock): () => void {
   return () => cancel()
 }
 
-/** A new master key with the old ones beside it: every value is wrapped anew; afterwards the old ones may go. */
+/**
+ * A new master key with the old ones beside it: every value is wrapped anew; afterwards the old ones may go.
+ */
 async function rotate(secrets: SecretStore, audit: AuditLog, log: Log): Promise<void> {
   const { rewrapped, unopened } = await secrets.rotate()
   const detail = { masterKey: secrets.masterKeyId, rewrapped, unopened: unopened.length }
@@ -195,7 +199,10 @@ function fateIn(sessions: Sessions): (session: string) => Promise<Fate> {
   }
 }
 
-/** After a crash: rows of sessions that nobody runs any more are closed, their recordings sealed as interrupted. */
+/**
+ * After a crash: rows of sessions that nobody runs any more are closed, their recordings sealed as
+ * interrupted.
+ */
 async function recover(sessions: Sessions, recordings: Recordings, audit: AuditLog, log: Log): Promise<void> {
   const interrupted = await sessions.interruptOlderBoots()
   for (const { session, outcome, summary, detail } of await recordings.recover(fateIn(sessions))) {

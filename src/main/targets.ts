@@ -1,6 +1,6 @@
-// What the program asks of targets beside sessions: are there accounts of ours that nobody wants (orphans), and may
-// the hooks' credentials do what the templates need (examine). Orphans are judged by the ledger, never by a name's
-// looks: reapers that guessed have deleted people's own accounts.
+// What the program asks of targets beside sessions: are there accounts of ours that nobody wants (orphans),
+// and may the hooks' credentials do what the templates need (examine). Orphans are judged by the ledger,
+// never by a name's looks: reapers that guessed have deleted people's own accounts.
 import type { HealthCheck, OrphanPort, OrphanReport, OrphanRow } from '../api/ports.ts'
 import { asSallyportError } from '../errors.ts'
 import { proofAccountPrefix } from '../jit/plugin.ts'

@@ -1,5 +1,6 @@
-// Key and certificate of the listeners: the admin's files, or our own, made at the first start and renewed before
-// they run out. Our own certificate is its own authority: `data/tls/ca.pem` is what clients name as `sslrootcert`.
+// Key and certificate of the listeners: the admin's files, or our own, made at the first start and renewed
+// before they run out. Our own certificate is its own authority: `data/tls/ca.pem` is what clients name as
+// `sslrootcert`.
 import { X509Certificate } from 'node:crypto'
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { hostname } from 'node:os'
@@ -45,7 +46,8 @@ export function listenerKeys(config: Config, clock: Clock): ListenerKeys {
 }
 
 function hostsOf({ listen }: Config): string[] {
-  return Object.values(listen).flatMap(at => at === undefined || /^(0\.0\.0\.0|::)$/.test(at.host) ? [] : [at.host])
+  return Object.values(listen).flatMap(at =>
+    at === undefined || /^(0\.0\.0\.0|::)$/.test(at.host) ? [] : [at.host])
 }
 
 function serves(certificate: X509Certificate, names: readonly string[], clock: Clock): boolean {

@@ -1,6 +1,6 @@
-// What a login is held against: the verifier of a user, or one that is made up for a name that nobody has. Both cost
-// the same: a sealed value is opened and a verifier is made up for every name, and one of the two is thrown away.
-// Otherwise the time to the challenge would tell strangers which names exist (R13).
+// What a login is held against: the verifier of a user, or one that is made up for a name that nobody has.
+// Both cost the same: a sealed value is opened and a verifier is made up for every name, and one of the two
+// is thrown away. Otherwise the time to the challenge would tell strangers which names exist (R13).
 import type { Declared, SecretReference } from '../policy/types.ts'
 import type { Secret } from '../secret.ts'
 
@@ -19,7 +19,9 @@ export function createVerifiers(
   }
 }
 
-/** Somebody's, to be opened in vain; undefined when nobody has a password: then there is nothing to find out. */
+/**
+ * Somebody's, to be opened in vain; undefined when nobody has a password: then there is nothing to find out.
+ */
 function anyVerifier({ users }: Declared): SecretReference | undefined {
   for (const { verifier } of users.values()) if (verifier !== undefined) return verifier
   return undefined

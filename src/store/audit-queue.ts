@@ -42,98 +42,112 @@ const groupEventsMax = 1_000
 export const waitingEventsMax = 50_000
 const retryMs = 1_000
 
-export function createAuditQueue({ database, clock, head, lostEntry, onNotice }: QueueOptions): AuditQueue {
-  const waiting: Waiting[] = []
-  let doubtful: readonly AuditRow[] = []
-  let flushing: Promise<void> | undefined
-  let flushedAtMs = -groupMsMax
-  let cancelTimer: Cancel | undefined
-  let storeAway = false
-  let lost = 0
-  let closed = false
-
-  const settle = (count: number): void => {
-    doubtful = []
-    for (const { done } of waiting.splice(0, count)) done()
-    if (storeAway) onNotice('audit: the store takes events again')
-    storeAway = false
-    if (lost === 0) return
-    const events = lost
-    lost = 0
-    put(lostEntry(events)).catch(() => {})
-  }
-
-  const writeGroup = async (): Promise<void> => {
-    if (await isWritten(database, doubtful)) return settle(doubtful.length)
-    const entries = waiting.slice(0, groupEventsMax).map(({ entry }) => entry)
-    await database.transaction(tx => {
-      database.beforeCommit(tx, head.step(entries, rows => { doubtful = rows }))
-      return Promise.resolve()
-    })
-    settle(entries.length)
-  }
-
-  const flush = async (): Promise<void> => {
-    try {
-      while (waiting.length > 0) {
-        flushedAtMs = clock.monotonicMs()
-        await writeGroup()
-      }
-    } catch (thrown) {
-      keep(asSallyportError(thrown))
-    }
-  }
-
-  const keep = ({ code, detail }: SallyportError): void => {
-    if (!storeAway) onNotice(`audit: ${waiting.length} events wait for the store: ${detail ?? code}`)
-    storeAway = true
-    for (const { failed } of waiting) failed(away(detail ?? code))
-    cancelTimer?.()
-    if (!closed) cancelTimer = clock.after(retryMs, start)
-  }
-
-  // Detached: the caller of `put` may be inside of a transaction by accident, the group never is.
-  const start = (): void => {
-    cancelTimer?.()
-    cancelTimer = undefined
-    flushing ??= database.detached(flush).finally(() => {
-      flushing = undefined
-      if (waiting.length > 0 && !storeAway) schedule()
-    })
-  }
-
-  const schedule = (): void => {
-    if (flushing !== undefined || (storeAway && cancelTimer !== undefined)) return
-    if (waiting.length >= groupEventsMin) return start()
-    const restMs = flushedAtMs + groupMsMax - clock.monotonicMs()
-    cancelTimer ??= database.detached(() => clock.after(Math.max(0, restMs), start))
-  }
-
-  const put = (entry: AuditEntry): Promise<void> => {
-    if (closed || waiting.length >= waitingEventsMax) {
-      lost++
-      return Promise.reject(away(closed ? 'the audit log is closed' : 'too many audit events wait'))
-    }
-    return new Promise<void>((resolve, reject) => {
-      waiting.push({ entry, done: resolve, failed: reject })
-      if (storeAway) reject(away('the audit event waits for the store'))
-      schedule()
-    })
-  }
-
-  return {
-    put,
-    waiting: () => waiting.length,
-    async close() {
-      closed = true
-      cancelTimer?.()
-      await flushing
-      await database.detached(flush)
-      if (waiting.length > 0) onNotice(`audit: ${waiting.length} events could not be written before the stop`)
-    }
-  }
+/** Where events wait to be written in groups. */
+export function createAuditQueue(options: QueueOptions): AuditQueue {
+  return new GroupQueue(options)
 }
 
 function away(detail: string): SallyportError {
   return new SallyportError('store-unavailable', { detail })
+}
+
+class GroupQueue implements AuditQueue {
+  readonly #options: QueueOptions
+  readonly #waiting: Waiting[] = []
+  /** The rows of a group whose answer was lost, or that did not get so far. */
+  #doubtful: readonly AuditRow[] = []
+  #flushing: Promise<void> | undefined
+  #flushedAtMs = -groupMsMax
+  #cancelTimer: Cancel | undefined
+  #storeAway = false
+  #lost = 0
+  #closed = false
+
+  constructor(options: QueueOptions) {
+    this.#options = options
+  }
+
+  waiting(): number {
+    return this.#waiting.length
+  }
+
+  put(entry: AuditEntry): Promise<void> {
+    if (this.#closed || this.#waiting.length >= waitingEventsMax) {
+      this.#lost++
+      return Promise.reject(away(this.#closed ? 'the audit log is closed' : 'too many audit events wait'))
+    }
+    return new Promise<void>((resolve, reject) => {
+      this.#waiting.push({ entry, done: resolve, failed: reject })
+      if (this.#storeAway) reject(away('the audit event waits for the store'))
+      this.#schedule()
+    })
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true
+    this.#cancelTimer?.()
+    await this.#flushing
+    await this.#options.database.detached(() => this.#flush())
+    const left = this.#waiting.length
+    if (left > 0) this.#options.onNotice(`audit: ${left} events could not be written before the stop`)
+  }
+
+  #schedule(): void {
+    if (this.#flushing !== undefined || (this.#storeAway && this.#cancelTimer !== undefined)) return
+    if (this.#waiting.length >= groupEventsMin) return this.#start()
+    const { database, clock } = this.#options
+    const restMs = Math.max(0, this.#flushedAtMs + groupMsMax - clock.monotonicMs())
+    this.#cancelTimer ??= database.detached(() => clock.after(restMs, () => this.#start()))
+  }
+
+  #start(): void {
+    this.#cancelTimer?.()
+    this.#cancelTimer = undefined
+    this.#flushing ??= this.#options.database.detached(() => this.#flush()).finally(() => {
+      this.#flushing = undefined
+      if (this.#waiting.length > 0 && !this.#storeAway) this.#schedule()
+    })
+  }
+
+  async #flush(): Promise<void> {
+    try {
+      while (this.#waiting.length > 0) {
+        this.#flushedAtMs = this.#options.clock.monotonicMs()
+        await this.#writeGroup()
+      }
+    } catch (thrown) {
+      this.#keep(asSallyportError(thrown))
+    }
+  }
+
+  async #writeGroup(): Promise<void> {
+    const { database, head } = this.#options
+    if (await isWritten(database, this.#doubtful)) return this.#settle(this.#doubtful.length)
+    const entries = this.#waiting.slice(0, groupEventsMax).map(({ entry }) => entry)
+    await database.transaction(tx => {
+      database.beforeCommit(tx, head.step(entries, rows => { this.#doubtful = rows }))
+      return Promise.resolve()
+    })
+    this.#settle(entries.length)
+  }
+
+  #settle(count: number): void {
+    this.#doubtful = []
+    for (const { done } of this.#waiting.splice(0, count)) done()
+    if (this.#storeAway) this.#options.onNotice('audit: the store takes events again')
+    this.#storeAway = false
+    if (this.#lost === 0) return
+    const events = this.#lost
+    this.#lost = 0
+    this.put(this.#options.lostEntry(events)).catch(() => {})
+  }
+
+  #keep({ code, detail = code }: SallyportError): void {
+    const { clock, onNotice } = this.#options
+    if (!this.#storeAway) onNotice(`audit: ${this.#waiting.length} events wait for the store: ${detail}`)
+    this.#storeAway = true
+    for (const { failed } of this.#waiting) failed(away(detail))
+    this.#cancelTimer?.()
+    if (!this.#closed) this.#cancelTimer = clock.after(retryMs, () => this.#start())
+  }
 }

@@ -54,8 +54,7 @@ export async function openAudit(options: AuditOptions): Promise<AuditLog> {
   const chain = `${node}/${boot}`
   const head = createChainHead(chain, events => checkpoints.happened(events))
   const checkpoints = await createCheckpoints({ ...options, chain, durableHead: head.durable, onNotice })
-  const entry = (kind: string, actor: string, subject: string, detail: Record<string, unknown>): AuditEntry =>
-    auditEntry(clock.now(), kind, actor, subject, detail)
+  const entry = (...words: Parameters<AuditLog['append']>): AuditEntry => auditEntry(clock.now(), ...words)
   const queue = createAuditQueue({
     database, clock, head, onNotice,
     lostEntry: events => entry('audit.lost', 'system', node, { events, waitingEventsMax })
@@ -66,7 +65,8 @@ export async function openAudit(options: AuditOptions): Promise<AuditLog> {
     append(...words) {
       // It could be waited for until the transaction ends, which waits for it.
       if (!database.inTransaction()) return queue.put(entry(...words))
-      return Promise.reject(new SallyportError('internal', { detail: 'inside of a transaction: use appendIn' }))
+      const detail = 'inside of a transaction: use appendIn'
+      return Promise.reject(new SallyportError('internal', { detail }))
     },
     appendIn(tx, ...words) {
       const entries = gathered.get(tx)
@@ -77,7 +77,7 @@ export async function openAudit(options: AuditOptions): Promise<AuditLog> {
     },
     checkpoint: () => database.detached(() => checkpoints.make()),
     head: head.durable,
-    waiting: queue.waiting,
+    waiting: () => queue.waiting(),
     async close() {
       await queue.close()
       await checkpoints.close()

@@ -9,6 +9,7 @@ import type { Clock } from '../clock.ts'
 import { SallyportError } from '../errors.ts'
 import type { Backend } from './backend.ts'
 import { createCalls } from './calls.ts'
+import type { Calls } from './calls.ts'
 import { sql } from './drizzle.ts'
 import { openEmbedded } from './embedded.ts'
 import { asStoreError, mayRetry } from './failures.ts'
@@ -104,36 +105,13 @@ function overBackend(backend: Backend, clock: Clock, onNotice: (line: string) =>
   const calls = createCalls(backend, clock)
   const around = new AsyncLocalStorage<Scope | undefined>()
   const scopes = new WeakMap<Handle, Scope>()
-
+  const enter = <T>(scope: Scope, act: () => Promise<T>): Promise<T> => {
+    scopes.set(scope.handle, scope)
+    return around.run(scope, act)
+  }
   const openScope = (): Scope | undefined => {
     const scope = around.getStore()
     return scope?.operation.over === false ? scope : undefined
-  }
-  const attempt = async <T>(operation: Operation, act: (tx: Handle) => Promise<T>): Promise<T> => {
-    const settle: ((outcome: Outcome) => void)[] = []
-    try {
-      return await calls.onConnection(operation, handle => handle.transaction(tx => {
-        const scope: Scope = { handle: tx, operation, lastSteps: [] }
-        scopes.set(tx, scope)
-        return around.run(scope, async () => {
-          const result = await act(tx)
-          for (const step of scope.lastSteps) settle.push(await step(tx))
-          return result
-        })
-      }))
-    } finally {
-      for (const tell of settle) tell(operation.outcome)
-    }
-  }
-  const repeated = async <T>(begin: () => Operation, act: (tx: Handle) => Promise<T>): Promise<T> => {
-    for (let attempts = 1; ; attempts++) {
-      try {
-        return await attempt(begin(), act)
-      } catch (thrown) {
-        if (!mayRetry(thrown) || attempts === attemptsMax) throw thrown
-        await sleep(clock, attempts * retryDelayMs)
-      }
-    }
   }
   const storeNow = watchedNow(clock, onNotice)
   const database: Database = {
@@ -146,7 +124,7 @@ function overBackend(backend: Backend, clock: Clock, onNotice: (line: string) =>
     transaction(act, limitMs = callMsMax) {
       const open = openScope()
       if (open !== undefined) return joined(() => act(open.handle))
-      return calls.inTime(limitMs, begin => repeated(begin, act))
+      return calls.inTime(limitMs, begin => repeated(clock, () => attempt(calls, begin(), act, enter)))
     },
     beforeCommit(tx, step) {
       const scope = scopes.get(tx)
@@ -162,6 +140,37 @@ function overBackend(backend: Backend, clock: Clock, onNotice: (line: string) =>
     close: calls.close
   }
   return database
+}
+
+type Enter = <T>(scope: Scope, act: () => Promise<T>) => Promise<T>
+
+async function attempt<T>(
+  calls: Calls, operation: Operation, act: (tx: Handle) => Promise<T>, enter: Enter
+): Promise<T> {
+  const settle: ((outcome: Outcome) => void)[] = []
+  try {
+    return await calls.onConnection(operation, handle => handle.transaction(tx => {
+      const scope: Scope = { handle: tx, operation, lastSteps: [] }
+      return enter(scope, async () => {
+        const result = await act(tx)
+        for (const step of scope.lastSteps) settle.push(await step(tx))
+        return result
+      })
+    }))
+  } finally {
+    for (const tell of settle) tell(operation.outcome)
+  }
+}
+
+async function repeated<T>(clock: Clock, act: () => Promise<T>): Promise<T> {
+  for (let attempts = 1; ; attempts++) {
+    try {
+      return await act()
+    } catch (thrown) {
+      if (!mayRetry(thrown) || attempts === attemptsMax) throw thrown
+      await sleep(clock, attempts * retryDelayMs)
+    }
+  }
 }
 
 async function joined<T>(act: () => Promise<T>): Promise<T> {

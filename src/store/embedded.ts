@@ -57,7 +57,7 @@ export async function openEmbedded({ dataDir, clock, onNotice }: EmbeddedOptions
       died: reason => {
         if (worker === started) worker = undefined
         if (!closing) onNotice(`store: the embedded store stopped and will be started again: ${reason}`)
-        for (const open of connections) if (open.worker === started) open.destroy(lost())
+        for (const open of connections) if (open.worker === started) open.destroy()
       }
     }))
     worker = started

@@ -36,11 +36,18 @@ export function createReplay(clock: Clock): Replay {
       }
       waiting.shift()
     }
-    if (waiting.length > 0 && !closed) cancelTimer = clock.after(retryMs, start)
   }
   const start = (): void => {
-    cancelTimer?.()
-    draining ??= drain().finally(() => { draining = undefined })
+    cancelTimer = undefined
+    draining ??= drain().finally(() => {
+      draining = undefined
+      arm()
+    })
+  }
+  // What waits always has a timer or somebody who is at it; else it would wait until the next start.
+  const arm = (): void => {
+    if (waiting.length === 0 || draining !== undefined || closed) return
+    cancelTimer ??= clock.after(retryMs, start)
   }
 
   return {
@@ -53,7 +60,7 @@ export function createReplay(clock: Clock): Replay {
         }
       }
       if (waiting.length < waitingMax) waiting.push(write)
-      if (draining === undefined) cancelTimer ??= clock.after(retryMs, start)
+      arm()
       const detail = 'remembered, and written when the store is back'
       throw new SallyportError('store-unavailable', { detail })
     },

@@ -1,6 +1,6 @@
-// deadline: 240 s
-// The kinds of JIT account beside the usual one, as people meet them: an account that is only given a role and keeps
-// its own password (privileges only, J12), and a credential that makes accounts with its own login (J7).
+// deadline: 240 s The kinds of JIT account beside the usual one, as people meet them: an account that is only
+// given a role and keeps its own password (privileges only, J12), and a credential that makes accounts with
+// its own login (J7).
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { PostgresServer } from '../../tool/postgres.ts'
@@ -53,8 +53,10 @@ const rolesOfReport = (): Promise<string> => target.psql(`
 
 test.before(async () => {
   ({ server: target, adminPassword } = await companyDatabase('18'))
-  await target.psql(`CREATE ROLE report LOGIN PASSWORD '${reportPassword}'; GRANT report TO sallyport WITH ADMIN OPTION`)
-  house = await startHouse({ target, adminPassword, access, environment: { REPORT_PASSWORD: reportPassword } })
+  await target.psql(`CREATE ROLE report LOGIN PASSWORD '${reportPassword}'`)
+  await target.psql('GRANT report TO sallyport WITH ADMIN OPTION')
+  const environment = { REPORT_PASSWORD: reportPassword }
+  house = await startHouse({ target, adminPassword, access, environment })
 })
 test.after(async () => {
   await house.stop()
@@ -62,7 +64,7 @@ test.after(async () => {
   await target.stop()
 })
 
-test('privileges only: the account logs in with its own password and has the role while sessions use it', async () => {
+test('privileges only: an account with its own password has a role while sessions use it', async () => {
   const login = 'alice+orders-report'
   const both = await Promise.all([1, 2].map(() =>
     house.psql("SELECT current_user, count(*) FROM orders; SELECT 'slept' FROM pg_sleep(1)", { login })))

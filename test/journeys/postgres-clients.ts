@@ -148,7 +148,8 @@ test('control-C in psql cancels the statement', async () => {
     while (await running('pg_sleep(600)') !== '1') { /* it is on its way */ }
     shell.child.kill('SIGINT')
     await shell.saw(/canceling statement due to user request/)
-    // A psql that reads a script stops there, as it does directly; that a session goes on is shown with psycopg2.
+    // A psql that reads a script stops there, as it does directly; that a session goes on is shown with
+    // psycopg2.
     shell.child.stdin.end()
     assert.is((await shell.done).code, 3)
   }
@@ -190,7 +191,8 @@ test('node-postgres: TLS, prepared statements, errors, notifications', async () 
   const ssl = { ca: front.certificate, servername: 'localhost' }
   for (const options of [{}, { ssl }]) {
     const client = new pg.Client({
-      host: 'localhost', port: front.port, user: 'alice', password: clientPassword, database: 'app', ...options
+      host: 'localhost', port: front.port, user: 'alice', password: clientPassword, database: 'app',
+      ...options
     })
     await client.connect()
     const prepared = { name: 'sum', text: 'SELECT $1::int + $2::int AS sum' }
@@ -198,7 +200,8 @@ test('node-postgres: TLS, prepared statements, errors, notifications', async () 
       const { rows } = await client.query<{ sum: number }>({ ...prepared, values: [value, 1] })
       assert.is(rows[0]!.sum, value + 1)
     }
-    const failed = await client.query('SELECT nope').then(() => undefined, (error: { code: string }) => error.code)
+    const codeOf = (error: { code: string }): string => error.code
+    const failed = await client.query('SELECT nope').then(() => undefined, codeOf)
     assert.is(failed, '42703')
     const large = "SELECT repeat('a', 5000) AS text FROM generate_series(1, 2000)"
     const { rows } = await client.query<{ text: string }>(large)
@@ -282,12 +285,18 @@ public class Journey {
         try (PreparedStatement s = c.prepareStatement("SELECT ?::int * 2")) {
           for (int i = 0; i < 20; i++) {
             s.setInt(1, i);
-            try (ResultSet r = s.executeQuery()) { r.next(); if (r.getInt(1) != 2 * i) throw new Error("sum"); }
+            ResultSet r = s.executeQuery();
+            r.next();
+            if (r.getInt(1) != 2 * i) throw new Error("sum");
           }
         }
         try (Statement s = c.createStatement()) { s.execute("CREATE TEMP TABLE t (n int, s text)"); }
         try (PreparedStatement s = c.prepareStatement("INSERT INTO t VALUES (?, ?)")) {
-          for (int i = 0; i < 5000; i++) { s.setInt(1, i); s.setString(2, "x".repeat(i % 300)); s.addBatch(); }
+          for (int i = 0; i < 5000; i++) {
+            s.setInt(1, i);
+            s.setString(2, "x".repeat(i % 300));
+            s.addBatch();
+          }
           s.executeBatch();
         }
         c.setAutoCommit(false);

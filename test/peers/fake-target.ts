@@ -35,6 +35,8 @@ export interface FakeOptions {
   /** What a login must know. */
   password?: string | undefined
   port?: number | undefined
+  /** Said during the login, before the first prompt. */
+  greeting?: Buffer | undefined
   /** Answers one message after the login; the default knows Query and Terminate. */
   answer?: ((socket: Socket, tag: string, body: Buffer) => void) | undefined
   /** Takes a connection as it is, instead of a login. */
@@ -84,7 +86,10 @@ function defaultAnswer(socket: Socket, tag: string, body: Buffer): void {
   const { sql } = parseQuery(body)
   const [, bytes, rowBytes] = /^blast (\d+) (\d+)/.exec(sql) ?? []
   if (bytes !== undefined) void blast(socket, Number(bytes), Number(rowBytes))
-  else socket.write(Buffer.concat([rowDescription, dataRow(1), commandComplete('SELECT 1'), readyForQuery('I')]))
+  else {
+    const one = [rowDescription, dataRow(1), commandComplete('SELECT 1'), readyForQuery('I')]
+    socket.write(Buffer.concat(one))
+  }
 }
 
 export async function startFakeTarget(options: FakeOptions = {}): Promise<FakeTarget> {
@@ -100,7 +105,7 @@ export async function startFakeTarget(options: FakeOptions = {}): Promise<FakeTa
     const connection = { socket, received, ready: new Promise<void>(resolve => { ready = resolve }) }
     connections.push(connection)
     const answer = options.answer ?? defaultAnswer
-    const login = logins(socket, verifier, ++pid, cancels, ready)
+    const login = logins(socket, verifier, ++pid, cancels, ready, options.greeting ?? Buffer.alloc(0))
     let [inbox, done]: [Buffer, boolean] = [Buffer.alloc(0), false]
     socket.on('data', (chunk: Buffer) => {
       inbox = inbox.length === 0 ? chunk : Buffer.concat([inbox, chunk])
@@ -130,7 +135,8 @@ export async function startFakeTarget(options: FakeOptions = {}): Promise<FakeTa
 
 /** Steps of a login; each call takes what it understands from the front of the bytes, or nothing. */
 function logins(
-  socket: Socket, verifier: string, pid: number, cancels: { pid: number, key: Buffer }[], ready: () => void
+  socket: Socket, verifier: string, pid: number, cancels: { pid: number, key: Buffer }[], ready: () => void,
+  greeting: Buffer
 ): (bytes: Buffer) => { bytes: number, done: boolean } | undefined {
   const scram = new ScramServer({ verifier })
   let step: 'startup' | 'first' | 'final' = 'startup'
@@ -163,7 +169,7 @@ function logins(
       return undefined
     }
     socket.write(Buffer.concat([
-      authenticationSaslFinal(final), authenticationOk(), parameterStatus('server_version', '15.0'),
+      authenticationSaslFinal(final), authenticationOk(), greeting, parameterStatus('server_version', '15.0'),
       parameterStatus('client_encoding', 'UTF8'), parameterStatus('standard_conforming_strings', 'on'),
       backendKeyData(pid, Buffer.from([1, 2, 3, 4])), readyForQuery('I')
     ]))

@@ -1,5 +1,6 @@
-// The whole product as its users have it: `src/main.ts` in a process of its own, the `sallyport` command, stock psql,
-// and a real PostgreSQL with the roles that a DBA would have set up. Journeys, crash sweeps and soaks start here.
+// The whole product as its users have it: `src/main.ts` in a process of its own, the `sallyport` command,
+// stock psql, and a real PostgreSQL with the roles that a DBA would have set up. Journeys, crash sweeps and
+// soaks start here.
 import { spawn } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -34,7 +35,9 @@ export async function ran(
   return result
 }
 
-/** A company's database: tables, a group role with rights on them, and the hooks' role, which is no superuser. */
+/**
+ * A company's database: tables, a group role with rights on them, and the hooks' role, which is no superuser.
+ */
 export async function companyDatabase(
   version: '15' | '18', settings: Readonly<Record<string, string | number | boolean>> = {}
 ): Promise<{ server: PostgresServer, adminPassword: string }> {
@@ -58,7 +61,7 @@ export interface HouseOptions {
   store?: string | undefined
   /** More of `sallyport.yaml`. */
   config?: string | undefined
-  /** More of its `limits`, as `name: value, name: value`. */
+  /** Its `limits`, as `name: value, name: value`; default: a small reserve for recordings. */
   limits?: string | undefined
   /** More documents for `apply`. */
   access?: string | undefined
@@ -154,8 +157,7 @@ export async function startHouse(options: HouseOptions): Promise<House> {
   const configFile = join(folder, 'sallyport.yaml')
   if (!again) {
     writeFileSync(configFile, `listen: { ssh: null, postgres: "127.0.0.1:${await freePort()}", http: "127.0.0.1:${
-      await freePort()}" }\nlimits: { recordingsReserve: 1MiB, drain: 1s${
-      options.limits === undefined ? '' : `, ${options.limits}`} }\n${options.config ?? ''}`)
+      await freePort()}" }\nlimits: { ${options.limits ?? 'recordingsReserve: 1MiB'}, drain: 1s }\n${options.config ?? ''}`)
     writeFileSync(join(folder, 'access.yaml'), accessDocuments(options))
   }
   const port = Number(/postgres: "127\.0\.0\.1:(\d+)"/.exec(readFileSync(configFile, 'utf8'))?.[1])

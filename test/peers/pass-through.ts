@@ -21,6 +21,7 @@ import type { Recordings } from '../../src/recording/recordings.ts'
 import type { Ending, Recording } from '../../src/recording/recording.ts'
 import { Secret } from '../../src/secret.ts'
 import type { Claim } from '../../src/session/front.ts'
+import { mintSessionId } from '../../src/session/id.ts'
 import { run } from '../../src/session/session.ts'
 import type { Steps } from '../../src/session/session.ts'
 import { makeVerifier, mockVerifier } from '../../src/wire/postgres/verifier.ts'
@@ -124,7 +125,8 @@ export async function startPassThrough(options: PassThroughOptions): Promise<Pas
     rmSync(recordingsDir, { recursive: true, force: true })
   }
   return {
-    port: listener.address.port, listener, certificate, password, recordingsDir, recordings, live, endings, log,
+    port: listener.address.port, listener, certificate, password, recordingsDir, recordings, live, endings,
+    log,
     ended: () => new Promise(resolve => {
       const past = endings[taken]
       if (past === undefined) return waiting.push(resolve)
@@ -147,14 +149,15 @@ interface Shared {
 function stepsOf(options: PassThroughOptions, shared: Shared): Steps {
   const { verifier, seed, recordings, live, clock } = shared
   const controller = new AbortController()
-  const id = `${Math.floor(clock.monotonicMs())}${randomBytes(8).toString('hex')}`.padStart(26, '0').slice(-26)
+  const id = mintSessionId(clock)
   let claimed: Claim
   let tellClient: (line: string) => void = () => undefined
   return {
     async authenticate(claim, prove) {
       claimed = claim
       const known = !claim.login.startsWith('nobody')
-      const proved = await prove({ kind: 'scram', verifier: known ? verifier : mockVerifier(seed, claim.login) })
+      const asked = known ? verifier : mockVerifier(seed, claim.login)
+      const proved = await prove({ kind: 'scram', verifier: asked })
       if (!proved || !known) throw new SallyportError('auth-failed', { detail: claim.login })
       return { name: claim.login } as User
     },

@@ -6,7 +6,9 @@ import type { Socket } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import type { Cancel, Clock } from '../../src/clock.ts'
 import { readFrame } from '../../src/wire/postgres/frame.ts'
-import { saslInitialResponse, saslResponse, sslRequest, startupMessage } from '../../src/wire/postgres/messages.ts'
+import {
+  saslInitialResponse, saslResponse, sslRequest, startupMessage
+} from '../../src/wire/postgres/messages.ts'
 import type { Report } from '../../src/wire/postgres/messages.ts'
 import { parseAuthentication, parseReport } from '../../src/wire/postgres/parse.ts'
 import { ScramClient } from '../../src/wire/postgres/scram.ts'
@@ -186,7 +188,8 @@ export function handClock(): HandClock {
     advance(ms) {
       const until = nowMs + ms
       for (;;) {
-        const [next] = [...timers].filter(timer => timer.at <= until).sort((left, right) => left.at - right.at)
+        const due = [...timers].filter(timer => timer.at <= until)
+        const [next] = due.sort((left, right) => left.at - right.at)
         if (next === undefined) break
         timers.delete(next)
         nowMs = next.at

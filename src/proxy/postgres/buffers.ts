@@ -42,7 +42,9 @@ export class ReadBuffer {
     return this.#own !== undefined
   }
 
-  /** True for a chunk in the shared buffer: its bytes must be written or copied before anybody reads again. */
+  /**
+   * True for a chunk in the shared buffer: its bytes must be written or copied before anybody reads again.
+   */
   isShared(chunk: Buffer): boolean {
     return chunk === shared
   }

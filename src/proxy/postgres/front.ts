@@ -6,7 +6,7 @@ import { SallyportError, asSallyportError } from '../../errors.ts'
 import type { Ending, Recording } from '../../recording/recording.ts'
 import type { Challenge, Claim, Front, Upstreaming } from '../../session/front.ts'
 import { WireError } from '../../wire/error.ts'
-import { authenticationOk, noticeResponse } from '../../wire/postgres/messages.ts'
+import { authenticationOk } from '../../wire/postgres/messages.ts'
 import type { Report } from '../../wire/postgres/messages.ts'
 import type { StartupWishes } from '../../wire/postgres/startup.ts'
 import type { Penalties } from '../penalties.ts'
@@ -50,6 +50,8 @@ export class PostgresFront implements Front<Target | undefined> {
   #startup: Startup | undefined
   #authenticated = false
   #relay: Relay | undefined
+  /** What the target said during its login, e.g. that a collation changed. */
+  readonly #greetings: Report[] = []
 
   constructor(client: Client, setting: FrontSetting, events: FrontEvents) {
     this.#client = client
@@ -85,7 +87,8 @@ export class PostgresFront implements Front<Target | undefined> {
     const client = this.#client
     const inClear = cleartextInTls && client.encrypted
     const admit = (): void => {
-      if (penalties.throttled(client.address)) throw new SallyportError('auth-throttled', { detail: client.address })
+      const { address } = client
+      if (penalties.throttled(address)) throw new SallyportError('auth-throttled', { detail: address })
     }
     const proved = await this.#strictly(() => inClear
       ? provePassword(client, verifier, admit)
@@ -116,9 +119,9 @@ export class PostgresFront implements Front<Target | undefined> {
   async connect(upstreaming: Upstreaming, signal: AbortSignal): Promise<Target | undefined> {
     if (this.#client.gone) return undefined
     const { timeouts } = this.#setting
-    // E.g. that the collation of the database changed; the person would see it without us.
-    const pass = (report: Report): void => this.#client.write(noticeResponse(report))
-    return connectTarget(upstreaming, this.#wishes, timeouts, signal, pass)
+    // Kept for the relay: the person would see them without us, but only after the recorder (D3).
+    const keep = (report: Report): void => { this.#greetings.push(report) }
+    return connectTarget(upstreaming, this.#wishes, timeouts, signal, keep)
   }
 
   async relay(target: Target | undefined, recording: Recording, signal: AbortSignal): Promise<Ending> {
@@ -129,7 +132,8 @@ export class PostgresFront implements Front<Target | undefined> {
     const { clock, cancelKeys, readMode } = this.#setting
     const minor = this.#startup?.minor ?? 0
     this.#relay = new Relay({
-      client: this.#client, target, recording, signal, clock, cancelKeys, minor, readMode
+      client: this.#client, target, recording, signal, clock, cancelKeys, minor, readMode,
+      greetings: this.#greetings
     })
     return this.#relay.run()
   }

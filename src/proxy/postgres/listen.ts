@@ -80,7 +80,8 @@ export interface PostgresListener {
   readonly address: AddressInfo
   stats(): { connections: number, unauthenticated: number, cancelKeys: number }
   /**
-   * Takes no new connections and sends strangers away; running sessions go on, the registry drains them. Idempotent.
+   * Takes no new connections and sends strangers away; running sessions go on, the registry drains them.
+   * Idempotent.
    */
   close(): Promise<void>
 }

@@ -9,7 +9,10 @@ import type { Clock } from '../../clock.ts'
 import { SallyportError, asSallyportError } from '../../errors.ts'
 import type { ErrorCode } from '../../errors.ts'
 import type { Ending, Recording } from '../../recording/recording.ts'
-import { backendKeyData, parameterStatus, readyForQuery, terminate } from '../../wire/postgres/messages.ts'
+import {
+  backendKeyData, noticeResponse, parameterStatus, readyForQuery, terminate
+} from '../../wire/postgres/messages.ts'
+import type { Report } from '../../wire/postgres/messages.ts'
 import { closesWithin } from '../../wire/postgres/upstream.ts'
 import { ReadBuffer } from './buffers.ts'
 import type { CancelKeys } from './cancels.ts'
@@ -34,6 +37,9 @@ const cancelMs = 2000
 /** A client that was told the end may read what it has been sent for so long. */
 const clientLingerMs = 10_000
 
+/** After a recorder failed both connections are closed within 250 ms (R4), read or not. */
+const recorderLingerMs = 200
+
 /** Notices that wait for a place between two messages. More are dropped: nobody reads them then. */
 const noticesMax = 16
 
@@ -48,6 +54,8 @@ export interface RelaySetting {
   minor: number
   /** `stream`: reads as every stream does. */
   readMode: 'shared' | 'stream'
+  /** What the target said during its login. */
+  greetings: readonly Report[]
 }
 
 export class Relay {
@@ -118,14 +126,16 @@ export class Relay {
   // ---- the two streams
 
   #open(): void {
-    const { client, target, cancelKeys, minor, readMode } = this.#setting
+    const { client, target, cancelKeys, minor, readMode, greetings } = this.#setting
     const { upstream } = target
     const own = cancelKeys.enter(upstream.pid, minor, () => this.#cancelAsked())
     this.#leaveKeys = own.leave
-    this.#back.begin(upstream.parameters)
+    this.#back.begin(upstream.parameters, greetings)
+    if (this.#over) return
     const parameters = [...upstream.parameters].map(([name, value]) => parameterStatus(name, value))
     client.write(Buffer.concat([
-      ...parameters, backendKeyData(own.pid, own.key), readyForQuery(upstream.transactionStatus)
+      ...greetings.map(noticeResponse), ...parameters, backendKeyData(own.pid, own.key),
+      readyForQuery(upstream.transactionStatus)
     ]))
     if (upstream.leftover.length > 0) this.#fromTarget(upstream.leftover, upstream.leftover.length)
     if (this.#over) return
@@ -281,12 +291,18 @@ export class Relay {
     else this.#end(error.code, { error, cut: true, targetGone: error.code === 'target-violation' })
   }
 
-  /** Strict recording: not one byte more, in either direction. */
+  /**
+   * Strict recording: not one byte more of either side. Where the client can still be told something, it is
+   * our own word.
+   */
   #cut(error: SallyportError): void {
     if (!this.#finish()) return
-    if (this.#busy) void this.#setting.target.cancel()
-    this.#setting.client.destroy()
-    this.#setting.target.upstream.close()
+    const { client, target } = this.#setting
+    if (this.#busy) void target.cancel()
+    target.upstream.close()
+    const heard = this.#clientQuiet && this.#toClient.writableLength === 0
+    if (heard) void client.close(fatal(error), recorderLingerMs)
+    else client.destroy()
     this.#done(endingOf('cut', error.code, error))
   }
 

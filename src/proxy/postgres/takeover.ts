@@ -55,10 +55,11 @@ export function readShared(accepted: Socket, receive: Receive, buffer: ReadBuffe
 }
 
 /**
- * Writes the first `bytes` of a chunk that was read into the shared buffer; false when the socket is full and will
- * emit 'drain'. With `direct` the kernel is asked first, past the stream: it takes small writes at once, nothing has
- * to be copied, and the bookkeeping of a stream would cost as much as the write. What it does not take goes the way
- * of all streams, as a copy. Only for sockets without TLS: beneath TLS there is another stream.
+ * Writes the first `bytes` of a chunk that was read into the shared buffer; false when the socket is full and
+ * will emit 'drain'. With `direct` the kernel is asked first, past the stream: it takes small writes at once,
+ * nothing has to be copied, and the bookkeeping of a stream would cost as much as the write. What it does not
+ * take goes the way of all streams, as a copy. Only for sockets without TLS: beneath TLS there is another
+ * stream.
  */
 export function writeShared(to: Socket, chunk: Buffer, bytes: number, direct: boolean): boolean {
   let written = 0

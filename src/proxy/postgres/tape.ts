@@ -5,7 +5,8 @@ import { frameKind } from '../../recording/recording.ts'
 import type { Recording } from '../../recording/recording.ts'
 import { FrameScanner, frontTags, tagTable, watch } from '../../wire/postgres/frame.ts'
 import type { FrameSink } from '../../wire/postgres/frame.ts'
-import { parameterStatus } from '../../wire/postgres/messages.ts'
+import { noticeResponse, parameterStatus } from '../../wire/postgres/messages.ts'
+import type { Report } from '../../wire/postgres/messages.ts'
 import { ResultTape, resultTextBytesMax } from '../../wire/postgres/tape.ts'
 
 /** PostgreSQL has one stream for each session. */
@@ -22,7 +23,7 @@ const backTags = tagTable({
   '123cntTGHW': watch.known
 })
 
-const [readyForQuery, errorResponse, parameter] = [0x5a, 0x45, 0x53]
+const [readyForQuery, errorResponse, parameter, notice] = [0x5a, 0x45, 0x53, 0x4e]
 
 // One for all sessions: it is filled and emptied within one read.
 const results = new ResultTape()
@@ -88,10 +89,11 @@ export class BackTape implements FrameSink {
   }
 
   /**
-   * The settings that the target reported at login: without the encoding a replay could not read the
-   * statements.
+   * The settings that the target reported at login (without the encoding a replay could not read the
+   * statements), and what else it said there.
    */
-  begin(parameters: ReadonlyMap<string, string>): void {
+  begin(parameters: ReadonlyMap<string, string>, greetings: readonly Report[]): void {
+    for (const report of greetings) results.add(notice, 0, 0, 0, noticeResponse(report).subarray(5))
     for (const [name, value] of parameters) {
       results.add(parameter, 0, 0, 0, parameterStatus(name, value).subarray(5))
     }
