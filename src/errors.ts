@@ -123,6 +123,11 @@ const table = {
     operator: 'the maximum session time of the credential or the grant was reached',
     sqlstate: '57P05', http: 403
   },
+  'grant-withdrawn': {
+    client: 'the access of this session was withdrawn',
+    operator: 'its user was disabled or removed, or no grant covers it any more; the audit names who changed that',
+    sqlstate: '57P01', http: 403
+  },
   'session-killed': {
     client: 'the session was ended by an administrator',
     operator: 'ended by `sessions kill`; the audit names by whom',

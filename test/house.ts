@@ -52,8 +52,10 @@ const house: House = {
   // Evidence is verified offline, with the public key alone: recordings, audit exports, receipts. `serve` is
   // the one command that is the program itself, and `doctor` must read the configuration that does not start.
   cli: {
-    rooms: ['recording', 'errors', 'clock', 'config', 'main.ts', 'store/audit-chain.ts', 'store/audit-verify.ts',
-      'lease/receipt.ts'],
+    rooms: [
+      'recording', 'errors', 'clock', 'config', 'main.ts', 'store/audit-chain.ts', 'store/audit-verify.ts',
+      'lease/receipt.ts'
+    ],
     types: ['api'], packages: ['yaml']
   },
   console: { types: ['api'], packages: ['preact', '@xterm/xterm', 'asciinema-player'] },

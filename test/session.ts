@@ -12,7 +12,9 @@ import { createRegistry } from '../src/session/registry.ts'
 import { run } from '../src/session/session.ts'
 import type { Steps } from '../src/session/session.ts'
 
-const claim: Claim = { protocol: 'postgres', login: 'alice+x', replication: false, address: '127.0.0.1', tls: true }
+const claim: Claim = {
+  protocol: 'postgres', login: 'alice+x', replication: false, address: '127.0.0.1', tls: true
+}
 const target = { name: 't', protocol: 'postgres', host: 'h', port: 1, tls: { mode: 'disable' as const } }
 const grant = { maxSessionSeconds: 60, user: { name: 'alice' } } as unknown as Grant
 
@@ -106,7 +108,8 @@ test('a killed session hears why, and draining waits for its release', async () 
   await registry.drain(1)
   assert.equal(heard, ['shutting-down'])
   assert.is(registry.cut('s2', new SallyportError('session-killed')), false)
-  assert.throws(() => registry.enter('s3', grant, claim, { tell: () => undefined, ended: async () => undefined }))
+  assert.throws(() =>
+    registry.enter('s3', grant, claim, { tell: () => undefined, ended: async () => undefined }))
 })
 
 test('a session is warned before its end and cut at its end, whatever the client does', async () => {

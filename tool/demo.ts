@@ -85,7 +85,9 @@ credentials: [orders-rw]
 }
 
 /** Runs the `sallyport` command as a person would, and returns what it printed. */
-async function sallyport(folder: string, words: string[], environment: NodeJS.ProcessEnv = {}): Promise<string> {
+async function sallyport(
+  folder: string, words: string[], environment: NodeJS.ProcessEnv = {}
+): Promise<string> {
   const config = ['--config', join(folder, 'sallyport.yaml')]
   const child = spawn(process.execPath, [command, ...words, ...config], {
     env: { ...process.env, ...environment }, stdio: ['ignore', 'pipe', 'pipe']
@@ -99,7 +101,8 @@ async function sallyport(folder: string, words: string[], environment: NodeJS.Pr
 }
 
 const rolesOnTarget = (target: PostgresServer): Promise<string> =>
-  target.psql("SELECT coalesce(string_agg(rolname, ', ' ORDER BY rolname), '(none)') FROM pg_roles WHERE rolname ~ '^jit_'")
+  target.psql(`SELECT coalesce(string_agg(rolname, ', ' ORDER BY rolname), '(none)')
+    FROM pg_roles WHERE rolname ~ '^jit_'`)
 
 const indented = (text: string): string => text.split('\n').map(line => `    ${line}`).join('\n')
 
@@ -110,8 +113,10 @@ async function tour(folder: string, target: PostgresServer, port: number): Promi
   step('Alice connects to the proxy with her own password (what psql does: TLS verified, SCRAM)')
   const notices: string[] = []
   const client = await connectClient({
-    host: '127.0.0.1', port, tls: { mode: 'verify-full', ca: readFileSync(join(folder, 'data/tls/ca.pem'), 'utf8') },
-    user: 'alice+orders-rw', database: 'orders', secret: () => ({ kind: 'password', password: alicePassword }),
+    host: '127.0.0.1', port,
+    tls: { mode: 'verify-full', ca: readFileSync(join(folder, 'data/tls/ca.pem'), 'utf8') },
+    user: 'alice+orders-rw', database: 'orders',
+    secret: () => ({ kind: 'password', password: alicePassword }),
     parameters: [['search_path', 'public']], timeouts: { connectMs: 5000, tlsMs: 5000, loginMs: 40_000 },
     onNotice: report => { notices.push(report.message) }
   })
@@ -125,7 +130,8 @@ async function tour(folder: string, target: PostgresServer, port: number): Promi
     'CREATE TABLE left_behind AS SELECT * FROM orders'
   ]) {
     const { rows, tag } = await client.query(sql, { timeoutMs: 10_000 })
-    say(`    ${sql}\n      → ${tag}${rows.length === 0 ? '' : `: ${rows.map(row => row.join(' | ')).join('; ')}`}`)
+    const shown = rows.length === 0 ? '' : `: ${rows.map(row => row.join(' | ')).join('; ')}`
+    say(`    ${sql}\n      → ${tag}${shown}`)
   }
   await client.close()
 
@@ -173,7 +179,8 @@ listen: { ssh: null, postgres: 127.0.0.1:${postgresPort}, http: 127.0.0.1:${http
 log: { level: error }
 limits: { recordingsReserve: 16MiB }
 `)
-  say(indented(`PostgreSQL ${target.version} on 127.0.0.1:${target.port}; its hook role "sallyport" is no superuser`))
+  say(indented(`PostgreSQL ${target.version} on 127.0.0.1:${target.port}; `
+    + 'its hook role "sallyport" is no superuser'))
   step('Sallyport, on an embedded store')
   const program = await openProgram(readConfig(join(folder, 'sallyport.yaml')))
   const stop = async (): Promise<void> => {
@@ -193,8 +200,9 @@ limits: { recordingsReserve: 16MiB }
   }
   if (once) return stop()
   step('Now you (Ctrl-C ends it)')
+  const address = `host=127.0.0.1 port=${postgresPort}`
   say(`
-    PGPASSWORD=${alicePassword} psql 'host=127.0.0.1 port=${postgresPort} user=alice+orders-rw dbname=orders \\
+    PGPASSWORD=${alicePassword} psql '${address} user=alice+orders-rw dbname=orders \\
       sslmode=verify-full sslrootcert=${join(folder, 'data/tls/ca.pem')}'
 
     npx sallyport sessions list --config ${join(folder, 'sallyport.yaml')}

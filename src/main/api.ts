@@ -3,7 +3,7 @@
 import { statfsSync } from 'node:fs'
 import type { ApiPorts, HealthCheck } from '../api/ports.ts'
 import { SallyportError } from '../errors.ts'
-import { choicesOf } from '../policy/authorise.ts'
+import { choicesOf, isStillGranted } from '../policy/authorise.ts'
 import { printLoginName, readLoginName } from '../policy/login-name.ts'
 import { createPenalties } from '../proxy/penalties.ts'
 import { exportAudit, listAudit, verifyStoredAudit } from '../store/audit-read.ts'
@@ -23,7 +23,13 @@ export function apiPorts(rooms: Rooms): ApiPorts {
   const penalties = createPenalties(clock, config.limits.loginFailuresPerMinuteMax)
   return {
     clock, version, node: config.node, shelf: rooms.shelf, tokens,
-    resources,
+    resources: {
+      ...resources,
+      async changed() {
+        await resources.changed()
+        await cutWithdrawn(rooms)
+      }
+    },
     templates: {
       ...templates,
       save: ({ id, plugin, action, body, author }) =>
@@ -78,6 +84,14 @@ export function apiPorts(rooms: Rooms): ApiPorts {
   }
 }
 
+/** What an admin has just taken away ends now, not at the next login. */
+async function cutWithdrawn({ declared, registry, clock }: Rooms): Promise<void> {
+  const now = await declared()
+  for (const { id, grant } of registry.list()) {
+    if (!isStillGranted(now, grant, clock.now())) registry.cut(id, new SallyportError('grant-withdrawn'))
+  }
+}
+
 async function examine(rooms: Rooms, signal: AbortSignal): Promise<HealthCheck[]> {
   const { config, database, ledger, hooks } = rooms
   const storeNow = await database.now()
@@ -96,7 +110,8 @@ async function examine(rooms: Rooms, signal: AbortSignal): Promise<HealthCheck[]
     },
     {
       name: 'recordings', status: bavail * bsize > config.limits.recordingsReserve ? 'ok' : 'failed',
-      detail: `${freeMebibytes} MiB free, ${recorder.open} open, ${recorder.lost} lost${recorder.slow ? ', slow' : ''}`
+      detail: `${freeMebibytes} MiB free, ${recorder.open} open, ${recorder.lost} lost`
+        + (recorder.slow ? ', slow' : '')
     },
     {
       name: 'removals', status: left > 0 ? 'failed' : 'ok',

@@ -30,7 +30,9 @@ export function createEvidence(dir: string, clock: Clock, publicPem: string): Re
   }
 }
 
-async function* closing<T>(file: RecordingFile, read: (file: RecordingFile) => AsyncIterable<T>): AsyncGenerator<T> {
+async function* closing<T>(
+  file: RecordingFile, read: (file: RecordingFile) => AsyncIterable<T>
+): AsyncGenerator<T> {
   try {
     yield* read(file)
   } finally {

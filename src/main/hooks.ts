@@ -44,7 +44,8 @@ export function createLedgerHooks(runner: HookRunner, shelf: Shelf, ports: Acces
       return access
     } catch (thrown) {
       const last = accesses.get(key)
-      if (!removal || last === undefined || asSallyportError(thrown).code !== 'store-unavailable') throw thrown
+      const away = asSallyportError(thrown).code === 'store-unavailable'
+      if (!removal || last === undefined || !away) throw thrown
       return last
     }
   }
@@ -74,7 +75,8 @@ export function createLedgerHooks(runner: HookRunner, shelf: Shelf, ports: Acces
 // The store was away, or the credential that authenticates is gone: nothing was sent.
 function notBegun({ code, detail }: SallyportError): HookResult {
   return {
-    state: 'refused', changed: false, code, error: detail, retryable: true, residue: [], quarantined: false, tookMs: 0
+    state: 'refused', changed: false, code, error: detail, retryable: true, residue: [], quarantined: false,
+    tookMs: 0
   }
 }
 
@@ -89,13 +91,16 @@ export async function accessOf(
   const credential = declared.credentials.get(credentialName)
   const target = addressOf(declared.targets.get(known.name)) ?? known
   if (credential?.username === undefined) {
-    throw new SallyportError('not-found', { detail: `credential ${credentialName}, which authenticates the hook` })
+    const detail = `credential ${credentialName}, which authenticates the hook`
+    throw new SallyportError('not-found', { detail })
   }
   if (credential.password !== undefined) {
     const password = await ports.openSecret(credential.password)
     return { target, username: credential.username, secret: { kind: 'password', password } }
   }
-  if (own === undefined) throw new SallyportError('not-found', { detail: `a secret of credential ${credentialName}` })
+  if (own === undefined) {
+    throw new SallyportError('not-found', { detail: `a secret of credential ${credentialName}` })
+  }
   return { target, username: credential.username, secret: own }
 }
 

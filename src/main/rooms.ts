@@ -143,11 +143,14 @@ async function openAll(
   })
   closers.push(() => hooks.close())
   const ledger: Ledger = createLedger({
-    store: createLedgerStore(database), hooks: createLedgerHooks(hooks, shelf, { declared, openSecret }), clock, node, log,
+    store: createLedgerStore(database), hooks: createLedgerHooks(hooks, shelf, { declared, openSecret }),
+    clock, node, log,
     signer: { sign: bytes => ({ keyId: signer.keyId, signature: signer.sign(bytes).toString('base64') }) },
     audit, sessions: { cut: (session, error) => registry.cut(session, error) },
     secrets: {
-      put: plain => secrets.put('account', plain), open: id => secrets.open(id), forget: id => secrets.remove(id)
+      put: plain => secrets.put('account', plain),
+      open: id => secrets.open(id),
+      forget: id => secrets.remove(id)
     },
     mintName: ({ namePattern }) => mintName(namePattern)
   })
@@ -156,10 +159,12 @@ async function openAll(
 
   // The same for the same name, on every node and after every restart: nothing tells a name that does not
   // exist.
-  const seed = createHmac('sha256', 'sallyport mock verifier').update(signer.sign(Buffer.from(instance))).digest()
+  const signature = signer.sign(Buffer.from(instance))
+  const seed = createHmac('sha256', 'sallyport mock verifier').update(signature).digest()
   return {
-    config, clock, log, signer, database, audit, checkpointFile, resources, templates, tokens: createTokens(database),
-    sessions, receipts: createReceipts(database), recordings, shelf, hooks, ledger, registry, declared, openSecret,
+    config, clock, log, signer, database, audit, checkpointFile, resources, templates,
+    tokens: createTokens(database), sessions, receipts: createReceipts(database),
+    recordings, shelf, hooks, ledger, registry, declared, openSecret,
     verifierOf: createVerifiers(openSecret, name => mockVerifier(seed, name))
   }
 }
@@ -184,7 +189,9 @@ function watchClock(database: Database, clock: Clock): () => void {
 async function rotate(secrets: SecretStore, audit: AuditLog, log: Log): Promise<void> {
   const { rewrapped, unopened } = await secrets.rotate()
   const detail = { masterKey: secrets.masterKeyId, rewrapped, unopened: unopened.length }
-  if (rewrapped > 0 || unopened.length > 0) await audit.append('master-key.rotated', 'system', 'store', detail)
+  if (rewrapped > 0 || unopened.length > 0) {
+    await audit.append('master-key.rotated', 'system', 'store', detail)
+  }
   if (unopened.length > 0) log.error(detail, 'some sealed values belong to no master key that was given')
   else log.info(detail, 'all sealed values are under the current master key: oldMasterKeys may be removed')
 }
@@ -207,7 +214,8 @@ async function recover(sessions: Sessions, recordings: Recordings, audit: AuditL
   const interrupted = await sessions.interruptOlderBoots()
   for (const { session, outcome, summary, detail } of await recordings.recover(fateIn(sessions))) {
     log.warn({ session, outcome, detail }, 'the recording of an interrupted session')
-    await audit.append('recording.recovered', 'system', session, { outcome, detail, headHash: summary?.headHash })
+    const kept = { outcome, detail, headHash: summary?.headHash }
+    await audit.append('recording.recovered', 'system', session, kept)
     if (summary !== undefined) await sessions.recorded(session, summary)
   }
   for (const { id } of interrupted) await audit.append('session.interrupted', 'system', id, {})

@@ -45,7 +45,8 @@ export function createOrphans(ports: AccessPorts, hooks: Hooks, ledger: Ledger):
     for (const look of looksOf(await ports.declared(), only)) {
       signal.throwIfAborted()
       try {
-        for (const row of await orphansOf(ports, hooks, ledger, look)) found.set(`${row.target} ${row.name}`, row)
+        const rows = await orphansOf(ports, hooks, ledger, look)
+        for (const row of rows) found.set(`${row.target} ${row.name}`, row)
       } catch (thrown) {
         unreachable.set(look.target.name, asSallyportError(thrown).message)
       }
@@ -64,7 +65,8 @@ export function createOrphans(ports: AccessPorts, hooks: Hooks, ledger: Ledger):
       const orphans = await Promise.all(report.orphans.map(async row => {
         if (row.verdict !== 'orphan') return row
         const [now] = await ledger.known(row.target, [row.name])
-        return { ...row, verdict: now?.state ?? row.verdict, detail: 'removed again, on behalf of the ledger' }
+        const verdict = now?.state ?? row.verdict
+        return { ...row, verdict, detail: 'removed again, on behalf of the ledger' }
       }))
       return { ...report, orphans }
     }
@@ -74,11 +76,13 @@ export function createOrphans(ports: AccessPorts, hooks: Hooks, ledger: Ledger):
 async function orphansOf(ports: AccessPorts, hooks: Hooks, ledger: Ledger, look: Look): Promise<OrphanRow[]> {
   const { target, plugin } = look
   const owned = await hooks.listOwned(plugin, await accessFor(ports, look))
-  const known = new Map((await ledger.known(target.name, owned.map(each => each.name))).map(each => [each.name, each]))
+  const entries = await ledger.known(target.name, owned.map(each => each.name))
+  const known = new Map(entries.map(each => [each.name, each]))
   return owned.flatMap(({ name, accountId }) => {
     const entry = known.get(name)
     // What is being removed is on the worklist already; a standing account stays, switched off.
-    if (entry !== undefined && (entry.wanted || entry.state !== 'proved-gone' || entry.kind === 'enable')) return []
+    if (entry !== undefined
+      && (entry.wanted || entry.state !== 'proved-gone' || entry.kind === 'enable')) return []
     if (accountId?.startsWith(proofAccountPrefix) === true) return []
     const ours = entry !== undefined && entry.accountId === accountId
     return [{
@@ -86,13 +90,16 @@ async function orphansOf(ports: AccessPorts, hooks: Hooks, ledger: Ledger, look:
       verdict: ours ? 'orphan' : 'foreign',
       detail: ours
         ? 'the ledger holds it for gone, and it is there: `orphans reap` removes it'
-        : 'carries our marker, and this ledger does not know it: look who made it, it is never removed by itself'
+        : 'carries our marker, and this ledger does not know it: look who made it, '
+          + 'it is never removed by itself'
     }]
   })
 }
 
 /** Reachable, and are all rights there? One finding for each target and authenticator. */
-export async function examineTargets(ports: AccessPorts, hooks: Hooks, signal: AbortSignal): Promise<HealthCheck[]> {
+export async function examineTargets(
+  ports: AccessPorts, hooks: Hooks, signal: AbortSignal
+): Promise<HealthCheck[]> {
   const checks: HealthCheck[] = []
   for (const look of looksOf(await ports.declared(), undefined)) {
     signal.throwIfAborted()

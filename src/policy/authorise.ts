@@ -130,8 +130,18 @@ function grantOf(
   }
 }
 
+/** Whether a session that was opened with this grant could still be opened: its user, a grant that covers it. */
+export function isStillGranted(declared: Declared, grant: Grant, now: Date): boolean {
+  const { user, credential, database, replication } = grant
+  const known = declared.users.get(user.name)
+  if (known === undefined || known.disabled || !declared.credentials.has(credential.name)) return false
+  return declared.grants.some(rule =>
+    rule.users.includes(user.name) && rule.credentials.includes(credential.name) &&
+    windowRefusal(rule, now) === undefined && ruleRefusal(rule, { replication }, database) === undefined)
+}
+
 function ruleRefusal(
-  { name, replication, databases }: GrantRule, wish: Wish, database: string | undefined
+  { name, replication, databases }: GrantRule, wish: Pick<Wish, 'replication'>, database: string | undefined
 ): SallyportError | undefined {
   if (wish.replication && !replication) return new SallyportError('replication-refused')
   if (database === undefined || databases === undefined || databases.includes(database)) return undefined

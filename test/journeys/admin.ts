@@ -75,8 +75,9 @@ test('a role that carries our marker but is not in the ledger is reported and ne
 })
 
 test('an account of ours that came back after its proof is found and reaped, with proof', async () => {
-  const [lease] = (await house.json<{ account: { id: string, name: string } | string, accountName?: string }[]>(
-    'leases', 'list')).filter(each => JSON.stringify(each).includes('jit_'))
+  type Lease = { account: { id: string, name: string } | string, accountName?: string }
+  const leases = await house.json<Lease[]>('leases', 'list')
+  const [lease] = leases.filter(each => JSON.stringify(each).includes('jit_'))
   const text = JSON.stringify(lease)
   const name = /jit_\d{7}/.exec(text)?.[0] ?? ''
   const id = /"account":(?:\{"id":)?"([0-9a-f-]{36})"/.exec(text)?.[1] ?? ''
@@ -132,6 +133,18 @@ test('a target that is in use is not deleted, and the answer names who needs it'
   } catch (thrown) {
     assert.match(String(thrown), /orders-rw/)
   }
+})
+
+test('a session ends when the grant that opened it is deleted', async () => {
+  const session = house.psql('SELECT pg_sleep(60)', { login: 'alice+orders-standing' })
+  await until(() => accountsOn(target), found => found === 'standing')
+  await until(
+    () => target.psql("SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)'"),
+    count => count === '1')
+  await house.sallyport('delete', 'grant', 'devs-on-orders')
+  const { stderr } = await session
+  assert.match(stderr, /the access of this session was withdrawn \[grant-withdrawn [0-9a-f]{6}\]/)
+  await until(() => accountsOn(target), found => found === '')
 })
 
 test('the audit log verifies, offline too, and notices a changed row', async () => {

@@ -29,7 +29,8 @@ const newest = async (): Promise<Session> => (await sessions())[0]!
 
 /** A psql that stays connected until it is told what to do next. */
 function interactive(login?: string) {
-  const child = spawn(programOf('psql'), ['-XAtq', house.connection(login)], { env: house.environment, stdio: 'pipe' })
+  const words = ['-XAtq', house.connection(login)]
+  const child = spawn(programOf('psql'), words, { env: house.environment, stdio: 'pipe' })
   let text = ''
   child.stdout.on('data', chunk => { text += String(chunk) })
   child.stderr.on('data', chunk => { text += String(chunk) })
@@ -75,10 +76,11 @@ test('psql works with an account that exists only while it is connected', async 
   assert.is(session.receipt?.state, 'proved-gone')
   assert.is(session.status, 'ended')
   assert.match(await house.sallyport('sessions', 'verify', session.id), /sealed/)
-  assert.match(await house.sallyport('sessions', 'replay', session.id, '--speed', '0'), /count\(\*\) FROM orders/)
+  const replayed = await house.sallyport('sessions', 'replay', session.id, '--speed', '0')
+  assert.match(replayed, /count\(\*\) FROM orders/)
 })
 
-test('a wrong password, an unknown user and a foreign credential are refused with a code and make no account', async () => {
+test('wrong password, unknown user, foreign credential: refused with a code, and no account', async () => {
   const before = await accountsOn(target)
   const wrong = await house.psql('SELECT 1', { password: 'wrong' })
   assert.is(wrong.status, 2)
@@ -91,7 +93,10 @@ test('a wrong password, an unknown user and a foreign credential are refused wit
 })
 
 test('every grammar of login names opens the same credential', async () => {
-  for (const login of ['alice:orders-rw', 'alice%orders-rw', 'alice#orders-rw', 'alice@orders-rw@orders', 'alice[orders-rw]']) {
+  const logins = [
+    'alice:orders-rw', 'alice%orders-rw', 'alice#orders-rw', 'alice@orders-rw@orders', 'alice[orders-rw]'
+  ]
+  for (const login of logins) {
     const { stdout, stderr } = await house.psql('SELECT current_user', { login })
     assert.match(stdout, /^jit_\d{7}$/m, `${login}: ${stderr}`)
   }
@@ -106,20 +111,22 @@ test('an admin ends a session at once, the person hears why, the account is gone
   psql.type('SELECT 1;')
   await psql.sees(/session was ended by an administrator \[session-killed [0-9a-f]{6}\]/)
   await until(() => accountsOn(target), found => found === '')
-  const session = await until(async () => house.json<Session>('sessions', 'show', id), found => found.receipt !== null)
+  const session = await until(
+    async () => house.json<Session>('sessions', 'show', id), found => found.receipt !== null)
   assert.match(session.reason ?? '', /^session-killed/)
 })
 
 test('a client that is killed in the middle of a query leaves nothing behind', async () => {
   const psql = interactive()
   psql.type('SELECT pg_sleep(600);')
-  await until(() => target.psql("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%'"), n => n === '1')
+  const sleepers = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%'"
+  await until(() => target.psql(sleepers), n => n === '1')
   psql.child.kill('SIGKILL')
   await until(() => accountsOn(target), found => found === '', 15)
-  assert.is(await target.psql("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%'"), '0')
+  assert.is(await target.psql(sleepers), '0')
 })
 
-test('two sessions on one enable-disable credential share it, and the last one out switches it off', async () => {
+test('two sessions on one enable-disable credential share it; the last one out switches it off', async () => {
   assert.is(await accountsOn(target), '')
   const [first, second] = [interactive('alice+orders-standing'), interactive('alice+orders-standing')]
   for (const psql of [first, second]) {
@@ -144,7 +151,8 @@ test('what a session made is handed over and listed, and its tricks are gone wit
   const receipt = await house.sallyport('sessions', 'receipt', id)
   assert.match(receipt, /table public\.mine/)
   assert.match(receipt, /trap/)
-  assert.is(await target.psql("SELECT tableowner FROM pg_tables WHERE tablename = 'mine'", 'orders'), 'sallyport_graveyard')
+  const owner = await target.psql("SELECT tableowner FROM pg_tables WHERE tablename = 'mine'", 'orders')
+  assert.is(owner, 'sallyport_graveyard')
 })
 
 test('neither our log nor the target’s log nor a recording holds a secret', async () => {
@@ -167,7 +175,8 @@ test('after kill -9 of the proxy the next start removes the account and seals th
   assert.match(await accountsOn(target), /^jit_/, 'nobody was left to remove it')
   house = await startHouse({ target, adminPassword, folder: house.folder })
   await until(() => accountsOn(target), found => found === '', 30)
-  const session = await until(async () => house.json<Session>('sessions', 'show', id), found => found.receipt !== null)
+  const session = await until(
+    async () => house.json<Session>('sessions', 'show', id), found => found.receipt !== null)
   assert.is(session.status, 'interrupted')
   assert.is(session.receipt?.state, 'proved-gone')
   assert.match(await house.sallyport('sessions', 'replay', id, '--speed', '0'), /before.*the crash/s)
@@ -175,7 +184,7 @@ test('after kill -9 of the proxy the next start removes the account and seals th
   await house.sallyport('audit', 'verify')
 })
 
-test('while the target is away an account stays on the books, and it is gone soon after the target is back', async () => {
+test('while the target is away an account stays on the books; soon after its return it is gone', async () => {
   const psql = interactive()
   psql.type("SELECT 'ready';")
   await psql.sees(/ready/)
@@ -187,7 +196,8 @@ test('while the target is away an account stays on the books, and it is gone soo
   assert.is.not(waiting.account?.state, 'proved-gone')
   await target.resume()
   await until(() => accountsOn(target), found => found === '', 15)
-  const done = await until(async () => house.json<Session>('sessions', 'show', id), found => found.account?.state === 'proved-gone')
+  const done = await until(
+    async () => house.json<Session>('sessions', 'show', id), found => found.account?.state === 'proved-gone')
   assert.is(done.receipt?.state, 'proved-gone')
 })
 

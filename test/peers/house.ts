@@ -50,7 +50,8 @@ export async function companyDatabase(
     INSERT INTO orders SELECT n, 'customer ' || n FROM generate_series(1, 100) n;
     GRANT SELECT, INSERT, UPDATE, DELETE ON orders TO app_rw;
     GRANT CREATE ON SCHEMA public TO app_rw`, 'orders')
-  const { password } = await adminRole(server, { name: 'sallyport', kind: 'createrole', groups: ['app_rw', 'standing'] })
+  const groups = ['app_rw', 'standing']
+  const { password } = await adminRole(server, { name: 'sallyport', kind: 'createrole', groups })
   return { server, adminPassword: password }
 }
 
@@ -156,13 +157,17 @@ export async function startHouse(options: HouseOptions): Promise<House> {
   const folder = options.folder ?? mkdtempSync(join(tmpdir(), 'sallyport-house-'))
   const configFile = join(folder, 'sallyport.yaml')
   if (!again) {
-    writeFileSync(configFile, `listen: { ssh: null, postgres: "127.0.0.1:${await freePort()}", http: "127.0.0.1:${
-      await freePort()}" }\nlimits: { ${options.limits ?? 'recordingsReserve: 1MiB'}, drain: 1s }\n${options.config ?? ''}`)
+    const [postgres, http] = [await freePort(), await freePort()]
+    writeFileSync(configFile, `
+listen: { ssh: null, postgres: "127.0.0.1:${postgres}", http: "127.0.0.1:${http}" }
+limits: { ${options.limits ?? 'recordingsReserve: 1MiB'}, drain: 1s }
+${options.config ?? ''}`)
     writeFileSync(join(folder, 'access.yaml'), accessDocuments(options))
   }
   const port = Number(/postgres: "127\.0\.0\.1:(\d+)"/.exec(readFileSync(configFile, 'utf8'))?.[1])
   const environment = {
-    ...process.env, PGPASSWORD: alicePassword, PGSSLMODE: 'verify-full', PGSSLROOTCERT: join(folder, 'data/tls/ca.pem'),
+    ...process.env, PGPASSWORD: alicePassword,
+    PGSSLMODE: 'verify-full', PGSSLROOTCERT: join(folder, 'data/tls/ca.pem'),
     ORDERS_ADMIN_PASSWORD: options.adminPassword, ALICE_PASSWORD: alicePassword, HOME: folder,
     ...options.store === undefined ? {} : { SALLYPORT_STORE: options.store }, ...options.environment
   }
@@ -198,7 +203,9 @@ function houseOf(begun: Begun, folder: string, port: number, environment: NodeJS
   const sallyport = async (...words: string[]): Promise<string> => {
     const all = [command, ...words, '--config', join(folder, 'sallyport.yaml')]
     const { status, stdout, stderr } = await ran(process.execPath, all, environment)
-    if (status !== 0) throw new Error(`sallyport ${words.join(' ')}: exit ${status}\n${stdout}${stderr}${begun.log()}`)
+    if (status !== 0) {
+      throw new Error(`sallyport ${words.join(' ')}: exit ${status}\n${stdout}${stderr}${begun.log()}`)
+    }
     return stdout
   }
   const connection = (login = 'alice+orders-rw'): string =>
@@ -228,7 +235,9 @@ export async function accountsOn(server: PostgresServer): Promise<string> {
 }
 
 /** Waits until `look` says what is wanted; throws with what it said last. */
-export async function until<T>(look: () => Promise<T>, wanted: (value: T) => boolean, seconds = 30): Promise<T> {
+export async function until<T>(
+  look: () => Promise<T>, wanted: (value: T) => boolean, seconds = 30
+): Promise<T> {
   const end = performance.now() + seconds * 1000
   for (;;) {
     const value = await look()
