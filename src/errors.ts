@@ -125,7 +125,8 @@ const table = {
   },
   'grant-withdrawn': {
     client: 'the access of this session was withdrawn',
-    operator: 'its user was disabled or removed, or no grant covers it any more; the audit names who changed that',
+    operator:
+      'its user was disabled or removed, or no grant covers it any more; the audit names who changed that',
     sqlstate: '57P01', http: 403
   },
   'session-killed': {

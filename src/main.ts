@@ -100,7 +100,9 @@ async function serveSession<Upstream>(
 }
 
 function stepPorts(rooms: Rooms): Parameters<typeof createSteps>[0] {
-  const { clock, config, registry, sessions, audit, recordings, ledger, declared, openSecret, templates } = rooms
+  const {
+    clock, config, registry, sessions, audit, recordings, ledger, declared, openSecret, templates
+  } = rooms
   return {
     clock, node: config.node, registry, declared, authorise, sessions, openSecret,
     userOf: (login, database) => readLoginName(login, database)?.user,

@@ -56,7 +56,7 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
     assert.is(second.accountId, first.accountId)
   })
 
-  promise('an account that keeps its secret gives that to its sessions, nothing is sealed (J12)', async world => {
+  promise('an account that keeps its secret lends it to its sessions, none is sealed (J12)', async world => {
     const { ledger } = await world.node('one')
     const standing = { kind: 'password', password: new Secret('its own') } as const
     const first = await ledger.issue(request('enable', { standing }))

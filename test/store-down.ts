@@ -3,7 +3,7 @@
 // within its limit and works again when the store is back, a transaction that lost its connection leaves
 // nothing behind, concurrent nodes migrate once, deadlocks are repeated. Against a real PostgreSQL 15.
 import { execFileSync } from 'node:child_process'
-import { createServer } from 'node:net'
+import { connect, createServer } from 'node:net'
 import { inspect } from 'node:util'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -89,13 +89,25 @@ test('over TLS, with the server verified where that is asked for', async () => {
   assert.ok(await open(`sslmode=verify-full&sslrootcert=${server.caFile}`))
   assert.ok(await open(`sslmode=verify-ca&sslrootcert=${server.caFile}`))
   await unavailable(() => open('sslmode=verify-full'))
-  const url = server.url('postgres').replace('127.0.0.1', '127.0.0.2')
-  const store = `${url}?sslmode=verify-full&sslrootcert=${server.caFile}`
-  await unavailable(() => openDatabase({ store, dataDir: '/' }))
+  // The same server under an address that its certificate does not name.
+  const relay = createServer(socket => {
+    const onward = connect(server.port, '127.0.0.1')
+    socket.on('error', () => {}).pipe(onward.on('error', () => {})).pipe(socket)
+  })
+  const port = await freePort()
+  await new Promise<void>(resolve => relay.listen(port, '127.0.0.2', resolve))
+  const url = server.url('postgres').replace(`127.0.0.1:${server.port}`, `127.0.0.2:${port}`)
+  const store = (mode: string): string => `${url}?sslmode=${mode}&sslrootcert=${server.caFile}`
+  await (await openDatabase({ store: store('verify-ca'), dataDir: '/' })).close()
+  const thrown: unknown = await openDatabase({ store: store('verify-full'), dataDir: '/' })
+    .catch((error: unknown) => error)
+  assert.match((thrown as SallyportError).detail ?? '', /ERR_TLS_CERT_ALTNAME_INVALID/)
+  await new Promise(resolve => relay.close(resolve))
 })
 
 test('a URL that cannot be read is told without its password', async () => {
-  for (const store of ['postgres://a:kanarienvogel@[x/y', 'postgres://a:kanarienvogel@h/x?sslrootcert=/none']) {
+  const stores = ['postgres://a:kanarienvogel@[x/y', 'postgres://a:kanarienvogel@h/x?sslrootcert=/none']
+  for (const store of stores) {
     const thrown: unknown = await openDatabase({ store, dataDir: '/' }).catch((error: unknown) => error)
     assert.is((thrown as SallyportError).code, 'invalid')
     assert.not.match(inspect(thrown), /kanarienvogel/)

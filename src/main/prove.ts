@@ -27,7 +27,8 @@ export function createProve(rooms: Rooms): Prove {
       const problems = [`${known.name} is in use (${known.state}): prove it later`]
       throw new SallyportError('in-use', { problems })
     }
-    const spec = await specOf({ shelf, template: id => templates.get(id) }, credential, credential.jit, target)
+    const kit = { shelf, template: (id: string) => templates.get(id) }
+    const spec = await specOf(kit, credential, credential.jit, target)
     const proof = await proveTemplates({
       hooks, signal,
       plugin: shelf.plugin(spec.plugin),

@@ -130,7 +130,9 @@ function grantOf(
   }
 }
 
-/** Whether a session that was opened with this grant could still be opened: its user, a grant that covers it. */
+/**
+ * Whether a session that was opened with this grant could still be opened: its user, a grant that covers it.
+ */
 export function isStillGranted(declared: Declared, grant: Grant, now: Date): boolean {
   const { user, credential, database, replication } = grant
   const known = declared.users.get(user.name)

@@ -8,34 +8,42 @@ import { DrizzleQueryError } from './drizzle.ts'
 
 /** The fields of a driver error that we read; `code` is an SQLSTATE or a code of Node or of postgres.js. */
 interface DriverError extends Error {
-  code: string
+  code?: string
   constraint_name?: string
   routine?: string
 }
 
-// Classes of SQLSTATE that mean "the store cannot do it now": connection, resources, operator, system,
-// corruption.
+// Classes of SQLSTATE that mean "the store cannot do it now": connection, authentication, missing database,
+// resources, locks, operator, system, internal and corruption.
 const unavailableClasses = new Set(['08', '28', '3D', '53', '55', '57', '58', 'XX'])
 // Raised by a server that has become a standby.
 const readOnlyState = '25006'
-// Node's and postgres.js's own codes: ECONNREFUSED, ENOENT of a socket file, CONNECTION_CLOSED,
-// CONNECT_TIMEOUT …
-const transportCode = /^(E[A-Z_]+|(CONNECT|CONNECTION|SASL|AUTH)_[A-Z_]+)$/
-const sqlstate = /^[0-9A-Z]{5}$/
+// What postgres.js says of a mistake of ours; its other codes, and those of Node, are of the transport.
+const mistakes = new Set([
+  'UNDEFINED_VALUE', 'MAX_PARAMETERS_EXCEEDED', 'NOT_TAGGED_CALL', 'UNSAFE_TRANSACTION'
+])
+// Errors of Node have codes of five letters, too (EPIPE); an SQLSTATE has a digit in it.
+const sqlstate = /^(?=.*[0-9])[0-9A-Z]{5}$/
 
-/** Unwraps what drizzle put around the driver's error. */
+/** A statement of ours that did not go through drizzle, as drizzle's own error does it for the others. */
+export class StatementError extends Error {
+  constructor(cause: unknown) {
+    super('a statement failed', { cause })
+  }
+}
+
+/** What the driver threw; undefined when the error is not the store's. */
 function driverError(thrown: unknown): DriverError | undefined {
-  const inner = thrown instanceof DrizzleQueryError ? thrown.cause : thrown
-  if (!(inner instanceof Error) || inner instanceof SallyportError) return undefined
-  const code = (inner as Partial<DriverError>).code
-  return typeof code === 'string' ? inner as DriverError : undefined
+  if (!(thrown instanceof DrizzleQueryError) && !(thrown instanceof StatementError)) return undefined
+  // Drizzle also wraps what our own guard says.
+  if (thrown.cause instanceof StatementError) return driverError(thrown.cause)
+  return thrown.cause instanceof Error ? thrown.cause : new Error('unknown')
 }
 
 /** The SQLSTATE of a store error, when the server gave one. */
 export function sqlstateOf(thrown: unknown): string | undefined {
-  const error = driverError(thrown)
-  if (error === undefined || transportCode.test(error.code)) return undefined
-  return sqlstate.test(error.code) ? error.code : undefined
+  const code = driverError(thrown)?.code
+  return code !== undefined && sqlstate.test(code) ? code : undefined
 }
 
 /**
@@ -49,21 +57,19 @@ export function mayRetry(thrown: unknown): boolean {
 
 /** Turns an error of drizzle, driver or server into a SallyportError; others pass as they are. */
 export function asStoreError(thrown: unknown): unknown {
-  if (thrown instanceof SallyportError) return thrown
   const error = driverError(thrown)
-  if (error === undefined) {
-    if (!(thrown instanceof DrizzleQueryError)) return thrown
-    return new SallyportError('internal', { detail: 'store: a statement failed in the driver' })
-  }
+  if (error === undefined) return thrown
+  if (error instanceof SallyportError) return error
   const state = sqlstateOf(thrown)
-  if (state === undefined) {
-    if (!transportCode.test(error.code) && !(thrown instanceof DrizzleQueryError)) return thrown
-    return new SallyportError('store-unavailable', { detail: `store: ${error.code}` })
+  if (state !== undefined) {
+    return new SallyportError(codeOf(state), { detail: `store: ${state} ${describe(error, state)}` })
   }
-  return new SallyportError(codeFor(state), { detail: `store: ${state} ${describe(error, state)}` })
+  const code = error.code ?? error.name
+  const isMistake = error.code === undefined || mistakes.has(error.code)
+  return new SallyportError(isMistake ? 'internal' : 'store-unavailable', { detail: `store: ${code}` })
 }
 
-function codeFor(state: string): ErrorCode {
+function codeOf(state: string): ErrorCode {
   if (state === '23505' || state === '40001' || state === '40P01') return 'conflict'
   if (state === '23503') return 'in-use'
   if (state === readOnlyState || unavailableClasses.has(state.slice(0, 2))) return 'store-unavailable'

@@ -7,6 +7,7 @@ import { readFileSync } from 'node:fs'
 import type { Sql } from 'postgres'
 import { SallyportError } from '../errors.ts'
 import type { Backend } from './backend.ts'
+import { StatementError } from './failures.ts'
 
 interface Applied {
   tag: string
@@ -31,6 +32,8 @@ export async function migrate(backend: Backend): Promise<void> {
   const connection = backend.connect('migration')
   try {
     await applyMissing(connection.client, ours)
+  } catch (thrown) {
+    throw thrown instanceof SallyportError ? thrown : new StatementError(thrown)
   } finally {
     connection.destroy()
   }

@@ -8,7 +8,7 @@ import { SallyportError } from '../errors.ts'
 import { lost } from './backend.ts'
 import type { Connection } from './backend.ts'
 import { drizzle } from './drizzle.ts'
-import { sqlstateOf } from './failures.ts'
+import { StatementError, sqlstateOf } from './failures.ts'
 
 /** The query builder: the same type inside and outside of a transaction, on both stores. */
 export type Handle = PgDatabase<PostgresJsQueryResultHKT, Record<string, never>>
@@ -48,12 +48,16 @@ function guard(operation: Operation, connection: Connection): Guard {
   const { client } = connection
   const check = (): void => {
     if (operation.over) throw tooLate()
-    if (connection.isBroken()) throw lost()
+    if (connection.isBroken()) throw new StatementError(lost())
   }
   // A plain statement of our own, without parameters.
   const say = async (statement: string): Promise<string> => {
     check()
-    return (await client.unsafe(statement)).command
+    try {
+      return (await client.unsafe(statement)).command
+    } catch (thrown) {
+      throw new StatementError(thrown)
+    }
   }
   let savepoints = 0
   const guarded: Guard = {
