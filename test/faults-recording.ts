@@ -1,8 +1,8 @@
 // deadline: 240 s
-// A recorder that fails: no room at the start, no room in the middle, a sync that fails. Strict mode lets nothing pass
-// that is not on record, so the session does not begin or ends at once (F15, F16, F17, R4, R24); what reached the
-// target or the person is in the recording, wherever the disk filled up. The errors are real ones of the kernel's call,
-// put there by strace into the running product.
+// A recorder that fails: no room at the start, no room in the middle, a sync that fails. Strict mode lets
+// nothing pass that is not on record, so the session does not begin or ends at once (F15, F16, F17, R4, R24);
+// what reached the target or the person is in the recording, wherever the disk filled up. The errors are real
+// ones of the kernel's call, put there by strace into the running product.
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
@@ -43,7 +43,10 @@ test.after(async () => {
 
 const newest = async (): Promise<SessionJson> => (await sessionsOf(apiOf(house)))[0]!
 
-/** Acts while these calls of a thread fail; `which` of them, all by default. Resolves with the calls that were seen. */
+/**
+ * Acts while these calls of a thread fail; `which` of them, all by default. Resolves with the calls that were
+ * seen.
+ */
 async function whileFailing(
   act: () => Promise<void>, calls = writes, error = 'ENOSPC', which = '1+', role: ThreadRole = 'main'
 ): Promise<string[]> {
@@ -58,8 +61,8 @@ async function whileFailing(
 }
 
 async function rows(mark: string): Promise<string[]> {
-  return (await target.psql(`SELECT id FROM orders WHERE customer = '${mark}' ORDER BY id`, 'orders')).split('\n')
-    .filter(line => line !== '')
+  const found = await target.psql(`SELECT id FROM orders WHERE customer = '${mark}' ORDER BY id`, 'orders')
+  return found.split('\n').filter(line => line !== '')
 }
 
 test('below the reserve of the recordings disk no session starts and no account is made (F15)', async () => {
@@ -92,7 +95,7 @@ test('a disk that is full when a session starts: it does not, and no account is 
   assert.is((await house.psql("SELECT 'let in'")).stdout, 'let in\n')
 })
 
-test('a disk that fills up in the middle: the session ends at once, the statement does not reach the target', async () => {
+test('a disk that fills up in the middle: the session ends, the statement stays off the target', async () => {
   const psql = await openPsql(house)
   const { id } = await newest()
   await whileFailing(async () => {
@@ -104,7 +107,8 @@ test('a disk that fills up in the middle: the session ends at once, the statemen
   assert.equal(await rows('unrecorded'), [])
   await untilGone(target, before)
   const api = apiOf(house)
-  const session = await until(() => api.get<SessionJson>(pathOf`/sessions/${id}`), found => found.status === 'ended')
+  const session = await until(
+    () => api.get<SessionJson>(pathOf`/sessions/${id}`), found => found.status === 'ended')
   assert.match(session.reason ?? '', /^recorder-failed [0-9a-f]{6}$/)
   assert.is.not(session.recording?.sealed, true, 'nobody could seal it')
   const { events } = await api.get<{ events: AuditJson[] }>('/audit', { kind: 'recording.lost' })

@@ -1,7 +1,8 @@
 // deadline: 240 s
-// A store that is away, frozen or full, at the start, in the middle and at the end of sessions. Nothing starts without
-// it (F7, F13, R24), sessions that run go on, their end is remembered and written when it is back, and the account goes
-// away in any case. With PostgreSQL as the store, and with the embedded one, whose log cannot be written any more.
+// A store that is away, frozen or full, at the start, in the middle and at the end of sessions. Nothing
+// starts without it (F7, F13, R24), sessions that run go on, their end is remembered and written when it is
+// back, and the account goes away in any case. With PostgreSQL as the store, and with the embedded one, whose
+// log cannot be written any more.
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
@@ -55,7 +56,8 @@ test.after(async () => {
 })
 
 const newest = async (of: House): Promise<SessionJson> => (await sessionsOf(apiOf(of)))[0]!
-const session = (of: House, id: string): Promise<SessionJson> => apiOf(of).get<SessionJson>(pathOf`/sessions/${id}`)
+const session = (of: House, id: string): Promise<SessionJson> =>
+  apiOf(of).get<SessionJson>(pathOf`/sessions/${id}`)
 
 async function assertUnavailable(of: House): Promise<void> {
   const startedMs = performance.now()
@@ -139,7 +141,7 @@ test('a session that ends while the store is away for longer loses its account w
   await assertClosed(house, id, /^client-closed$/)
 })
 
-test('a store that goes away while the account is made: the person is refused, the account does not stay', async () => {
+test('a store that goes away while the account is made: a refusal, and no account stays', async () => {
   await injector.fault({ kind: 'delay', ms: 100 })
   await until(async () => store.psql('SELECT 1').catch(() => ''), said => said === '1')
   const psql = startPsql(house)
@@ -155,7 +157,7 @@ test('a store that goes away while the account is made: the person is refused, t
   await assertWorks(house)
 })
 
-test('a full disk under the embedded store: nobody is let in, nothing is made, and it recovers by itself', async () => {
+test('a full disk under the embedded store: nobody is let in, nothing made; it recovers itself', async () => {
   const full = await fillDisk(embedded)
   await assertUnavailable(embedded)
   await assertUnavailable(embedded)
@@ -163,7 +165,7 @@ test('a full disk under the embedded store: nobody is let in, nothing is made, a
   await assertWorks(embedded)
 })
 
-test('a disk that fills up under the embedded store while a session runs: its account goes all the same', async () => {
+test('a disk that fills up under the embedded store in a session: the account still goes', async () => {
   const psql = await openPsql(embedded)
   const { id } = await newest(embedded)
   const full = await fillDisk(embedded)
@@ -175,13 +177,16 @@ test('a disk that fills up under the embedded store while a session runs: its ac
   await assertClosed(embedded, id, /^client-closed$/)
 })
 
-/** No file of the store's log takes another byte: ENOSPC from the kernel's side, in whichever thread writes. */
+/**
+ * No file of the store's log takes another byte: ENOSPC from the kernel's side, in whichever thread writes.
+ */
 async function fillDisk({ folder, process: product }: House): Promise<{ detach(): Promise<void> }> {
   const log = join(folder, 'data/store/store/pg_wal')
   const files = readdirSync(log).filter(name => /^[0-9A-F]{24}$/.test(name))
   const calls = 'write,pwrite64,pwritev,writev'
   const words = files.flatMap(name => ['-P', join(log, name)])
-  return trace(product.pid ?? 0, ['-f', ...words, '-e', `trace=${calls}`, '-e', `inject=${calls}:error=ENOSPC`])
+  const faults = ['-e', `trace=${calls}`, '-e', `inject=${calls}:error=ENOSPC`]
+  return trace(product.pid ?? 0, ['-f', ...words, ...faults])
 }
 
 test('after all of it every account is proved gone and all evidence is whole, on both stores', async () => {

@@ -1,7 +1,8 @@
 // deadline: 240 s
-// A target that fails while an account is being made: it refuses, hangs, breaks off, loses the question or the answer,
-// lies. Whatever it does, the person hears a code within the limits of the hooks, other targets do not notice, and when
-// the target behaves again nothing is on it that the ledger does not take away (F8, F10, F11, R7).
+// A target that fails while an account is being made: it refuses, hangs, breaks off, loses the question or
+// the answer, lies. Whatever it does, the person hears a code within the limits of the hooks, other targets
+// do not notice, and when the target behaves again nothing is on it that the ledger does not take away (F8,
+// F10, F11, R7).
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
@@ -11,7 +12,9 @@ import { companyDatabase, startHouse } from './peers/house.ts'
 import type { House } from './peers/house.ts'
 import { startInjector } from './peers/injector.ts'
 import type { Fault, Injector } from './peers/injector.ts'
-import { apiOf, faultsOfEvidence, orphansOf, residueOn, rolesOn, untilGone, untilProved } from './peers/inspector.ts'
+import {
+  apiOf, faultsOfEvidence, orphansOf, residueOn, rolesOn, untilGone, untilProved
+} from './peers/inspector.ts'
 
 // A hook is given up after connecting, one statement, and the look that follows a lost answer.
 const codedSecondsMax = 12
@@ -20,7 +23,8 @@ const codes = /\[(target-unreachable|target-violation|target-refused|hook-timeou
 const badBytes = Buffer.from([0x45, 0, 0, 0, 4])
 // ParseComplete, BindComplete, NoData, CommandComplete, ReadyForQuery: "done", and nothing was.
 const falseSuccess = Buffer.concat([
-  Buffer.from([0x31, 0, 0, 0, 4, 0x32, 0, 0, 0, 4, 0x6e, 0, 0, 0, 4, 0x43, 0, 0, 0, 16]), Buffer.from('CREATE ROLE\0'),
+  Buffer.from([0x31, 0, 0, 0, 4, 0x32, 0, 0, 0, 4, 0x6e, 0, 0, 0, 4, 0x43, 0, 0, 0, 16]),
+  Buffer.from('CREATE ROLE\0'),
   Buffer.from([0x5a, 0, 0, 0, 5, 0x54])
 ])
 
@@ -29,7 +33,8 @@ let injector: Injector
 let house: House
 let before: Set<string>
 
-// The same server under another name, not through the injector: what one target does must not be felt by another.
+// The same server under another name, not through the injector: what one target does must not be felt by
+// another.
 const otherTarget = (port: number): string => `---
 kind: target
 name: other
@@ -119,7 +124,10 @@ const faults: [string, Fault][] = [
   ['commits and dies before it says so', { kind: 'drop-reply', at: /^COMMIT/, then: 'reset' }],
   ['commits and never says so', { kind: 'drop-reply', at: /^COMMIT/, then: 'hang' }],
   ['answers with five bad bytes', { kind: 'lie', at: atCreation, answer: badBytes, delivered: true }],
-  ['says that it made the role and did not', { kind: 'lie', at: atCreation, answer: falseSuccess, delivered: false }]
+  [
+    'says that it made the role and did not',
+    { kind: 'lie', at: atCreation, answer: falseSuccess, delivered: false }
+  ]
 ]
 
 for (const [name, fault] of faults) {
@@ -140,7 +148,7 @@ test('a target that trickles or is far away is slow, and works', async () => {
   await assertRecovers()
 })
 
-test('a target whose server is frozen (SIGSTOP) ends in a code, and is clean soon after it goes on', async () => {
+test('a target whose server is frozen (SIGSTOP) ends in a code, and is clean soon afterwards', async () => {
   process.kill(target.pid, 'SIGSTOP')
   try {
     await assertRefused('frozen')
@@ -163,7 +171,7 @@ test('while one target hangs, sessions on another open and close as always', asy
   await assertRecovers()
 })
 
-test('a template whose second statement fails lets nobody in and leaves nothing of the first (F11)', async () => {
+test('a template whose second statement fails lets nobody in, nothing of the first stays (F11)', async () => {
   const template = join(house.folder, 'half.yaml')
   writeFileSync(template, `id: postgres/half
 plugin: postgres
@@ -205,7 +213,7 @@ credentials: [half]
   await untilGone(target, before, 15)
 })
 
-test('after all of it the ledger has every account proved gone, and every refused attempt is on record', async () => {
+test('after all of it every account is proved gone, and every refused attempt is on record', async () => {
   const api = apiOf(house)
   await untilProved(api)
   assert.is(await residueOn(target, before), '')

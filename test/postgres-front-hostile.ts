@@ -115,7 +115,10 @@ const scramOpenings: readonly Case[] = [
   ['an extension that must be understood', first('n,,m=x,n=,r=abc'), 'protocol-violation'],
   ['a zero byte', first('n,,n=\0,r=abc'), 'protocol-violation'],
   ['a message without data', frame('p', mechanismName, word(0xffffffff)), 'protocol-violation'],
-  ['a length beyond the message', frame('p', mechanismName, word(1000), Buffer.from('n,,')), 'protocol-violation'],
+  [
+    'a length beyond the message', frame('p', mechanismName, word(1000), Buffer.from('n,,')),
+    'protocol-violation'
+  ],
   ['random bytes', frame('p', randomBytes(200)), 'protocol-violation']
 ]
 

@@ -8,9 +8,11 @@ import { createPenalties } from '../src/proxy/penalties.ts'
 import { createCancelKeys } from '../src/proxy/postgres/cancels.ts'
 import { sourceOf } from '../src/proxy/source.ts'
 import {
-  cancelRequest, query, saslResponse, sslRequest, startupMessage
+  cancelRequest, frame, query, saslResponse, sslRequest, startupMessage
 } from '../src/wire/postgres/messages.ts'
-import { parseAuthentication, parseBackendKeyData } from '../src/wire/postgres/parse.ts'
+import {
+  parseAuthentication, parseBackendKeyData, parseNegotiateProtocolVersion
+} from '../src/wire/postgres/parse.ts'
 import { selfSignedCertificate } from '../src/wire/x509.ts'
 import { startFakeTarget } from './peers/fake-target.ts'
 import type { FakeTarget } from './peers/fake-target.ts'
@@ -323,6 +325,77 @@ test('a listener without TLS says so, and one that demands it refuses plain clie
   assert.is(codeOf(await (await rawClient(strict.port)).send(startup).refusal()), 'tls-required')
   const secured = await (await (await rawClient(strict.port)).startTls()).ready('alice')
   secured.socket.destroy()
+})
+
+test('a flood that is turned away is a line in the log now and then, with its number', async () => {
+  await using house = await world({ loginFailuresPerMinuteMax: 1 })
+  assert.is(codeOf(await (await rawClient(house.front.port)).send('no').refusal()), 'protocol-violation')
+  for (let round = 0; round < 2; round++) {
+    for (let index = 0; index < 20; index++) {
+      assert.is(codeOf(await (await rawClient(house.front.port)).refusal()), 'auth-throttled')
+    }
+    house.clock.advance(1000)
+  }
+  const lines = house.front.log.filter(line => line.startsWith('connection turned away'))
+  assert.equal(lines.map(line => /"others":(\d+)/.exec(line)?.[1]), ['0', '19'])
+})
+
+test('newer protocol versions and unknown protocol options are negotiated down', async () => {
+  await using house = await world()
+  const keyOf = async (client: RawClient): Promise<number> => {
+    const key = (await client.until('Z')).find(({ tag }) => tag === 'K')
+    return parseBackendKeyData(key!.body).key.length
+  }
+  const cases = [
+    [0, [], undefined, 4], [2, [], undefined, 32], [9, [], 2, 32], [2, ['_pq_.a', '_pq_.b'], 2, 32]
+  ] as const
+  for (const [minor, options, offered, keyBytes] of cases) {
+    const client = await rawClient(house.front.port)
+    const parameters = [['user', 'alice'], ['database', 'app'], ...options.map(name => [name, '1'])]
+    client.send(startupMessage(parameters as [string, string][], minor))
+    if (offered !== undefined) {
+      const { tag, body } = (await client.message())!
+      assert.is(tag, 'v')
+      assert.equal(parseNegotiateProtocolVersion(body), { minor: offered, options: [...options] })
+    }
+    await client.finishLogIn()
+    assert.is(await keyOf(client), keyBytes, `3.${minor}`)
+    client.socket.destroy()
+  }
+})
+
+test('where it is allowed the password itself is asked for, but only inside TLS', async () => {
+  await using target = await startFakeTarget()
+  await using front = await startPassThrough({
+    target: { host: '127.0.0.1', port: target.port, tls: { mode: 'disable' } }, role: 'injected',
+    password: 'fake-target', iterations: 1, listen: { cleartextInTls: true }
+  })
+  const plain = await (await rawClient(front.port)).ready('alice')
+  plain.socket.destroy()
+  const words = [['pass-through', undefined], ['wrong', 'auth-failed'], ['', 'auth-failed']] as const
+  for (const [word, code] of words) {
+    const client = await (await rawClient(front.port)).startTls()
+    const request = (await client.send(startup).message())!
+    assert.equal([request.tag, request.body.readInt32BE(0)], ['R', 3])
+    client.send(frame('p', Buffer.from(`${word}\0`)))
+    if (code !== undefined) assert.is(codeOf(await client.refusal()), code)
+    else assert.is((await client.until('Z')).at(-1)?.tag, 'Z')
+    client.socket.destroy()
+  }
+  const bad = await (await rawClient(front.port)).startTls()
+  await bad.send(startup).message()
+  assert.is(codeOf(await bad.send(frame('p', Buffer.from('a\0b\0'))).refusal()), 'protocol-violation')
+})
+
+test('five thousand silent connections do not keep a person out', async () => {
+  await using house = await world()
+  for (let round = 0; round < 50; round++) {
+    await Promise.all(Array.from({ length: 100 }, () => rawClient(house.front.port)))
+  }
+  const { connections } = house.front.listener.stats()
+  assert.ok(connections <= 100, `${connections} connections are held`)
+  const person = await (await rawClient(house.front.port)).ready('alice')
+  person.socket.destroy()
 })
 
 test('a stop sends strangers away and leaves sessions alone', async () => {

@@ -7,6 +7,7 @@ import { spawn } from 'node:child_process'
 import { chownSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { loadavg, tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
+import { randomKeys, verifierFromKeys } from '../src/wire/postgres/verifier.ts'
 import { openUpstream } from '../src/wire/postgres/upstream.ts'
 import type { Upstream } from '../src/wire/postgres/upstream.ts'
 import { fakePassword } from '../test/peers/fake-target.ts'
@@ -87,9 +88,12 @@ interface Finished {
   error: string
 }
 
-function runProgram(program: string, words: readonly string[], password: string, cwd?: string): Promise<Finished> {
+function runProgram(
+  program: string, words: readonly string[], password: string, cwd?: string
+): Promise<Finished> {
   return new Promise((done, fail) => {
-    const child = spawn(program, words, { env: { ...process.env, PGPASSWORD: password, PGSSLMODE: 'disable' }, cwd })
+    const env = { ...process.env, PGPASSWORD: password, PGSSLMODE: 'disable' }
+    const child = spawn(program, words, { env, cwd })
     let [out, error] = ['', '']
     child.stdout.on('data', (chunk: Buffer) => { out += chunk.toString() })
     child.stderr.on('data', (chunk: Buffer) => { error += chunk.toString() })
@@ -114,7 +118,9 @@ async function startOwn(file: string, options: unknown = {}, flags: readonly str
   return { port, pid, stop }
 }
 
-async function startPgbouncer(targetPort: number, password: string, packetBytes: number | undefined): Promise<Child> {
+async function startPgbouncer(
+  targetPort: number, password: string, packetBytes: number | undefined
+): Promise<Child> {
   const folder = mkdtempSync(join(tmpdir(), 'sallyport-pgbouncer-'))
   const port = await freePort()
   const write = (name: string, text: string): string => {
@@ -198,20 +204,24 @@ async function compare(
     median(samples.get(name)!.map(sample => sample[key]).filter(value => value !== undefined))
   const [direct, base] = [ways[0]!.name, ways[1]!.name]
   say(`\n### ${title} (load ${loadavg()[0]!.toFixed(1)})`)
-  say('| way | tps | tps / pgbouncer | CPU µs/tx | CPU / pgbouncer | p50 µs | p99 µs | added p50 | added p99 |')
+  say('| way | tps | tps / pgbouncer | CPU µs/tx | CPU / pgbouncer '
+    + '| p50 µs | p99 µs | added p50 | added p99 |')
   say('|---|---|---|---|---|---|---|---|---|')
   for (const { name } of ways) {
     const added = (key: 'p50Us' | 'p99Us'): string => (of(name, key) - of(direct, key)).toFixed(0)
     const cpu = of(name, 'cpuUs')
     say(`| ${[
       name, of(name, 'tps').toFixed(0), (of(name, 'tps') / of(base, 'tps')).toFixed(2),
-      Number.isNaN(cpu) ? '-' : cpu.toFixed(1), Number.isNaN(cpu) ? '-' : (cpu / of(base, 'cpuUs')).toFixed(2),
+      Number.isNaN(cpu) ? '-' : cpu.toFixed(1),
+      Number.isNaN(cpu) ? '-' : (cpu / of(base, 'cpuUs')).toFixed(2),
       of(name, 'p50Us').toFixed(0), of(name, 'p99Us').toFixed(0), added('p50Us'), added('p99Us')
     ].join(' | ')} |`)
   }
 }
 
-async function bulk(title: string, ways: readonly Way[], rounds: number, bytes: number, sql: string): Promise<void> {
+async function bulk(
+  title: string, ways: readonly Way[], rounds: number, bytes: number, sql: string
+): Promise<void> {
   const samples = new Map<string, { rate: number, cpu: number }[]>(ways.map(({ name }) => [name, []]))
   for (let round = 0; round < rounds; round++) {
     for (const way of ways) {
@@ -236,17 +246,22 @@ function bulkTable(
   say(`\n### ${title} (load ${loadavg()[0]!.toFixed(1)})`)
   say('| way | MB/s | CPU s/GB | CPU / pgbouncer | CPU / tuned |')
   say('|---|---|---|---|---|')
-  const cpu = (name: string | undefined): number => median((samples.get(name ?? '') ?? []).map(each => each.cpu))
+  const cpu = (name: string | undefined): number =>
+    median((samples.get(name ?? '') ?? []).map(each => each.cpu))
   for (const { name } of ways) {
     const rate = median(samples.get(name)!.map(each => each.rate))
     const [own, base, tuned] = [cpu(name), cpu(ways[1]?.name), cpu(ways[2]?.name)]
-    const cells = Number.isNaN(own) ? ['-', '-', '-'] : [own.toFixed(2), (own / base).toFixed(2), (own / tuned).toFixed(2)]
+    const cells = Number.isNaN(own)
+      ? ['-', '-', '-']
+      : [own.toFixed(2), (own / base).toFixed(2), (own / tuned).toFixed(2)]
     say(`| ${[name, rate.toFixed(0), ...cells].join(' | ')} |`)
   }
 }
 
 /** A client that reads and throws away: psql would cost more than what is measured. */
-async function blastThrough(way: Way, bytes: number, rowBytes: number): Promise<{ rate: number, cpu: number }> {
+async function blastThrough(
+  way: Way, bytes: number, rowBytes: number
+): Promise<{ rate: number, cpu: number }> {
   const upstream = await login(way)
   const before = way.pid === undefined ? NaN : cpuUs(way.pid)
   const started = performance.now()
@@ -259,8 +274,9 @@ async function blastThrough(way: Way, bytes: number, rowBytes: number): Promise<
       return true
     })
     upstream.socket.once('close', () => fail(new Error(`${way.name} closed the connection`)))
+    const sql = `blast ${bytes} ${rowBytes}`
     upstream.socket.write(Buffer.concat([
-      Buffer.from([0x51, 0, 0, 0, 4 + `blast ${bytes} ${rowBytes}`.length + 1]), Buffer.from(`blast ${bytes} ${rowBytes}\0`)
+      Buffer.from([0x51, 0, 0, 0, 4 + sql.length + 1]), Buffer.from(`${sql}\0`)
     ]))
   })
   const seconds = (performance.now() - started) / 1000
@@ -312,7 +328,8 @@ async function benchSelects(ways: readonly Way[], plan: Plan): Promise<void> {
 }
 
 async function benchTransactions(ways: readonly Way[], plan: Plan): Promise<void> {
-  await compare('TPC-B, prepared, 8 clients', ways, plan.rounds, way => pgbench(way, ['-M', 'prepared'], plan, 8))
+  await compare('TPC-B, prepared, 8 clients', ways, plan.rounds, way =>
+    pgbench(way, ['-M', 'prepared'], plan, 8))
   await compare('connection set-up (-C -S), 8 clients', ways, plan.rounds, way =>
     pgbench(way, ['-C', '-S'], plan, 8))
 }
@@ -351,12 +368,18 @@ async function main(): Promise<void> {
   await using server = await startPostgres({
     version: '15', settings: { max_connections: 200, shared_buffers: '256MB', synchronous_commit: 'off' }
   })
-  say(`# PostgreSQL data path, ${new Date().toISOString()}, Node ${process.version}, load ${loadavg().map(each => each.toFixed(1)).join(' ')}`)
+  const load = loadavg().map(each => each.toFixed(1)).join(' ')
+  say(`# PostgreSQL data path, ${new Date().toISOString()}, Node ${process.version}, load ${load}`)
   const password = await prepare(server, plan)
   const target = { host: '127.0.0.1', port: server.port, tls: { mode: 'disable' as const } }
-  const own: PassThroughOptions = { target, role: user, password, database: 'postgres' }
+  // As every account that is made for a session: it has keys, and no password that would have to be hashed.
+  const keys = randomKeys()
+  await server.psql(`CREATE ROLE keyed LOGIN SUPERUSER PASSWORD '${verifierFromKeys(keys)}'`)
+  const keysBase64 = [keys.clientKey.toString('base64'), keys.serverKey.toString('base64')]
+  const own = { target, role: 'keyed', password: '', database: 'postgres', keysBase64 }
   const children = [
-    await startPgbouncer(server.port, password, undefined), await startPgbouncer(server.port, password, 65536),
+    await startPgbouncer(server.port, password, undefined),
+    await startPgbouncer(server.port, password, 65536),
     await startOwn('test/peers/pass-through.ts', own)
   ]
   const ways: Way[] = [
@@ -377,10 +400,12 @@ async function main(): Promise<void> {
 async function benchFake(plan: Plan, wants: (name: string) => boolean): Promise<void> {
   const fake = await startOwn('test/peers/fake-target.ts')
   const own: PassThroughOptions = {
-    target: { host: '127.0.0.1', port: fake.port, tls: { mode: 'disable' } }, role: user, password: fakePassword
+    target: { host: '127.0.0.1', port: fake.port, tls: { mode: 'disable' } },
+    role: user, password: fakePassword
   }
   const children = [
-    await startPgbouncer(fake.port, fakePassword, undefined), await startPgbouncer(fake.port, fakePassword, 65536),
+    await startPgbouncer(fake.port, fakePassword, undefined),
+    await startPgbouncer(fake.port, fakePassword, 65536),
     await startOwn('test/peers/pass-through.ts', own)
   ]
   const ways: Way[] = [

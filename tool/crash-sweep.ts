@@ -1,9 +1,10 @@
-// `npm run crash-sweep`: kills the proxy with SIGKILL at every durable write and every word to the outside of one
-// session's life, starts it again on the same data, and looks whether anything outlived it (R2). One life is cut at
-// its 1st such call, the next at its 2nd, and so on to the end; strace does the killing, the product knows nothing of
-// it. After each: the target has no account of ours within 30 s, what the client saw is on record, every recording is
-// whole and sealed, the audit log verifies; at the end the ledger has every account proved gone.
-// All lives of a store go on the same data, so the last one starts on some hundred crashes.
+// `npm run crash-sweep`: kills the proxy with SIGKILL at every durable write and every word to the outside of
+// one session's life, starts it again on the same data, and looks whether anything outlived it (R2). One life
+// is cut at its 1st such call, the next at its 2nd, and so on to the end; strace does the killing, the
+// product knows nothing of it. After each: the target has no account of ours within 30 s, what the client saw
+// is on record, every recording is whole and sealed, the audit log verifies; at the end the ledger has every
+// account proved gone. All lives of a store go on the same data, so the last one starts on some hundred
+// crashes.
 //   node tool/crash-sweep.ts [--only WORD] [--step N]
 import { parseArgs } from 'node:util'
 import type { SessionJson } from '../src/api/client-types.ts'
@@ -40,8 +41,9 @@ export interface Point {
   faults: string[]
 }
 
-// Syncs are where a write becomes durable. What the main thread writes goes to the client, to the target (hooks and
-// session), to a PostgreSQL store, and into the recording: between two of them the outside has not changed.
+// Syncs are where a write becomes durable. What the main thread writes goes to the client, to the target
+// (hooks and session), to a PostgreSQL store, and into the recording: between two of them the outside has not
+// changed.
 const syncs = 'fsync,fdatasync'
 const words = 'write,writev,pwrite64,pwritev,sendto,sendmsg,unlink'
 
@@ -54,7 +56,8 @@ export const scenarios: readonly Scenario[] = (['embedded', 'postgres'] as const
       ['words to the outside', 'main', words]
     ]
     return places.filter(([, thread]) => store === 'embedded' || thread !== 'store')
-      .map(([place, thread, calls]) => ({ name: `${store}, ${kind}, ${place}`, store, login: kinds[kind], thread, calls }))
+      .map(([place, thread, calls]) =>
+        ({ name: `${store}, ${kind}, ${place}`, store, login: kinds[kind], thread, calls }))
   }))
 
 // A life has some 200 of them; a sweep that never ends has lost its count.
@@ -87,7 +90,9 @@ export class World {
 
   static async open(kind: Scenario['store']): Promise<World> {
     const { server: target, adminPassword } = await companyDatabase('15')
-    const store = kind === 'postgres' ? await startPostgres({ version: '15', settings: { fsync: 'on' } }) : undefined
+    const store = kind === 'postgres'
+      ? await startPostgres({ version: '15', settings: { fsync: 'on' } })
+      : undefined
     const before = await rolesOn(target)
     const options: HouseOptions = {
       target, adminPassword, store: store?.url(), environment: { UV_THREADPOOL_SIZE: '1' }
@@ -109,17 +114,21 @@ export class World {
   }
 
   /** One psql that writes a row of its own and hears of it. */
-  async session(login: string): Promise<{ status: number | null, stdout: string, stderr: string, mark: string }> {
+  async session(
+    login: string
+  ): Promise<{ status: number | null, stdout: string, stderr: string, mark: string }> {
     const mark = `life ${++this.#lives}`
     const sql = `INSERT INTO orders VALUES (${1000 + this.#lives}, '${mark}') RETURNING 'heard'`
-    const limited = [String(psqlSecondsMax), programOf('psql'), '-XAtq', '-c', sql, this.house.connection(login)]
+    const words = ['-XAtq', '-c', sql, this.house.connection(login)]
+    const limited = [String(psqlSecondsMax), programOf('psql'), ...words]
     return { ...await ran('/usr/bin/timeout', limited, this.house.environment), mark }
   }
 
   /** Starts the product again on what is left. */
   async restart(): Promise<void> {
     this.house = await startHouse({ ...this.options, folder: this.house.folder })
-    if (!this.house.log().includes('sallyport serves')) throw new Error(`it does not start again:\n${this.house.log()}`)
+    const log = this.house.log()
+    if (!log.includes('sallyport serves')) throw new Error(`it does not start again:\n${log}`)
   }
 
   /** One life that is killed at the n-th call of the scenario's thread, and what came after. */
@@ -136,17 +145,20 @@ export class World {
       await this.restart()
     }
     const faults: string[] = []
-    await untilGone(this.target, this.before, goneSecondsMax).catch((thrown: unknown) => faults.push(String(thrown)))
+    await untilGone(this.target, this.before, goneSecondsMax)
+      .catch((thrown: unknown) => faults.push(String(thrown)))
     const seconds = (performance.now() - startedMs) / 1000
     const { news, wrong } = await this.#judge(mark, stdout.includes('heard'))
-    return { n, killed, left, status: news.map(each => each.status).join() || undefined, seconds, faults: [...faults, ...wrong] }
+    const status = news.map(each => each.status).join() || undefined
+    return { n, killed, left, status, seconds, faults: [...faults, ...wrong] }
   }
 
   /** True when the product died; false when the life came to its end. */
   async #over(): Promise<boolean> {
     const { process: product } = this.house
     const dead = (): boolean => product.exitCode !== null || product.signalCode !== null
-    await until(async () => dead() || await residueOn(this.target, this.before) === '', over => over, goneSecondsMax)
+    const over = async (): Promise<boolean> => dead() || await residueOn(this.target, this.before) === ''
+    await until(over, yes => yes, goneSecondsMax)
     await until(async () => dead(), over => over, settleMs / 1000).catch(() => undefined)
     return dead()
   }
@@ -156,10 +168,13 @@ export class World {
     const news = (await sessionsOf(api)).filter(({ id }) => !this.#judged.has(id))
     for (const { id } of news) this.#judged.add(id)
     const wrong = await faultsOfEvidence(api, news)
-    const done = heard || await this.target.psql(`SELECT count(*) FROM orders WHERE customer = '${mark}'`, 'orders') !== '0'
+    const counted = `SELECT count(*) FROM orders WHERE customer = '${mark}'`
+    const done = heard || await this.target.psql(counted, 'orders') !== '0'
     if (done) {
       const texts = await Promise.all(news.map(({ id }) => statementsOf(api, id).catch(() => '')))
-      if (!texts.some(text => text.includes(mark))) wrong.push(`${mark} reached the target and is not on record`)
+      if (!texts.some(text => text.includes(mark))) {
+        wrong.push(`${mark} reached the target and is not on record`)
+      }
     }
     return { news, wrong }
   }
@@ -170,10 +185,14 @@ export class World {
     const wrong: string[] = []
     await untilProved(api).catch((thrown: unknown) => wrong.push(String(thrown)))
     for (const { id, account, receipt } of await sessionsOf(api)) {
-      if (account !== null && receipt?.state !== 'proved-gone') wrong.push(`session ${id}: receipt ${receipt?.state}`)
+      if (account !== null && receipt?.state !== 'proved-gone') {
+        wrong.push(`session ${id}: receipt ${receipt?.state}`)
+      }
     }
     const { orphans, unreachable } = await orphansOf(api)
-    if (orphans.length + unreachable.length > 0) wrong.push(`orphans: ${JSON.stringify({ orphans, unreachable })}`)
+    if (orphans.length + unreachable.length > 0) {
+      wrong.push(`orphans: ${JSON.stringify({ orphans, unreachable })}`)
+    }
     return [...wrong, ...await faultsOfEvidence(api)]
   }
 }
@@ -213,14 +232,18 @@ export function summary(name: string, points: readonly Point[]): string {
   const slowest = Math.max(0, ...points.map(({ seconds }) => seconds))
   const withAccount = points.filter(({ left }) => left !== '').length
   const faults = points.filter(each => each.faults.length > 0).length
-  const columns = [points.length, withAccount, points.filter(({ status }) => status === undefined).length, faults]
-  return `${name.padEnd(52)}${columns.map(each => String(each).padStart(9)).join('')}${slowest.toFixed(1).padStart(9)} s`
+  const withoutRow = points.filter(({ status }) => status === undefined).length
+  const columns = [points.length, withAccount, withoutRow, faults].map(each => String(each).padStart(9))
+  return `${name.padEnd(52)}${columns.join('')}${slowest.toFixed(1).padStart(9)} s`
 }
 
-export const heading = `${'life'.padEnd(52)}${['kills', 'account', 'no row', 'faults', 'slowest'].map(each => each.padStart(9)).join('')}`
+const titles = ['kills', 'account', 'no row', 'faults', 'slowest']
+export const heading = `${'life'.padEnd(52)}${titles.map(each => each.padStart(9)).join('')}`
 
 async function main(): Promise<number> {
-  const { values } = parseArgs({ options: { only: { type: 'string' }, step: { type: 'string', default: '1' } } })
+  const { values } = parseArgs({
+    options: { only: { type: 'string' }, step: { type: 'string', default: '1' } }
+  })
   const chosen = scenarios.filter(({ name }) => name.includes(values.only ?? ''))
   const table = [heading]
   let faults = 0
@@ -231,14 +254,16 @@ async function main(): Promise<number> {
     for (const scenario of mine) {
       process.stderr.write(`${scenario.name}: `)
       const points = await sweep(world, scenario, Number(values.step), ({ n, killed, faults: wrong }) => {
-        process.stderr.write(wrong.length > 0 ? `\n${n}: ${wrong.join('\n')}\n` : killed ? '.' : ` end at ${n}\n`)
+        const said = killed ? '.' : ` end at ${n}\n`
+        process.stderr.write(wrong.length > 0 ? `\n${n}: ${wrong.join('\n')}\n` : said)
       })
       faults += points.filter(each => each.faults.length > 0).length
       table.push(summary(scenario.name, points))
     }
     const last = await world.lastWord()
     faults += last.length
-    table.push(`${store}, at the end: ${last.length === 0 ? 'every account proved gone, all evidence whole' : last.join('\n')}`)
+    const verdict = last.length === 0 ? 'every account proved gone, all evidence whole' : last.join('\n')
+    table.push(`${store}, at the end: ${verdict}`)
     await world.close()
   }
   console.log(table.join('\n'))

@@ -34,7 +34,8 @@ function say(line: string): void {
 
 function must(program: string, words: readonly string[], cwd: string = folder): string {
   const done = spawnSync(program, words, {
-    cwd, encoding: 'utf8', maxBuffer: 256 * 1024 * 1024, env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }
+    cwd, encoding: 'utf8', maxBuffer: 256 * 1024 * 1024,
+    env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }
   })
   if (done.status === 0) return done.stdout
   const said = `${done.stdout}\n${done.stderr}`.trim().split('\n').slice(-30).join('\n')
@@ -46,7 +47,8 @@ function sourceLists(): string[] {
   const parts = join(folder, 'lists.d')
   mkdirSync(parts, { recursive: true })
   mkdirSync(join(folder, 'lists', 'partial'), { recursive: true })
-  const files = ['/etc/apt/sources.list', ...readdirSync('/etc/apt/sources.list.d').map(name => `/etc/apt/sources.list.d/${name}`)]
+  const more = readdirSync('/etc/apt/sources.list.d').map(name => `/etc/apt/sources.list.d/${name}`)
+  const files = ['/etc/apt/sources.list', ...more]
   for (const [index, file] of files.filter(each => existsSync(each)).entries()) {
     const text = readFileSync(file, 'utf8')
     // Other people's archives have no PostgreSQL, and often no sources.
@@ -80,7 +82,8 @@ function build(): string {
     say('building')
     must('./configure', ['--without-readline', '--without-zlib', '--without-icu'], source)
     must('make', ['-C', 'src/backend', 'generated-headers'], source)
-    for (const part of ['port', 'common', 'interfaces/libpq', 'test/regress', 'test/modules/libpq_pipeline']) {
+    const built = ['port', 'common', 'interfaces/libpq', 'test/regress', 'test/modules/libpq_pipeline']
+    for (const part of built) {
       must('make', ['-C', `src/${part}`], source)
     }
     must('make', ['-C', 'contrib/spi'], source)
@@ -111,13 +114,16 @@ function run(
   })
 }
 
-async function regression(server: PostgresServer, source: string, name: string, port: number): Promise<Results> {
+async function regression(
+  server: PostgresServer, source: string, name: string, port: number
+): Promise<Results> {
   const work = workFolder(source, name)
   await server.psql('DROP DATABASE IF EXISTS regression')
   const out = await run(join(work, 'pg_regress'), [
     `--inputdir=${work}`, `--outputdir=${work}`, `--bindir=${join(programOf('postgres-15'), '..')}`,
-    `--dlpath=${work}`, '--host=127.0.0.1', `--port=${port}`, `--user=${runner}`, '--encoding=UTF8', '--no-locale',
-    '--max-concurrent-tests=20', `--schedule=${join(work, 'parallel_schedule')}`
+    `--dlpath=${work}`, '--host=127.0.0.1', `--port=${port}`, `--user=${runner}`,
+    '--encoding=UTF8', '--no-locale', '--max-concurrent-tests=20',
+    `--schedule=${join(work, 'parallel_schedule')}`
   ], { PGPASSWORD: clientPassword, PGSSLMODE: 'disable' }, work)
   writeFileSync(join(work, 'out.txt'), out)
   const results: Results = { passed: [], failed: [] }
@@ -142,7 +148,8 @@ async function forgetRoles(server: PostgresServer): Promise<void> {
 async function pipeline(source: string, port: number): Promise<Results> {
   const program = join(source, 'src/test/modules/libpq_pipeline/libpq_pipeline')
   const libraries = { LD_LIBRARY_PATH: join(source, 'src/interfaces/libpq'), PGPASSWORD: clientPassword }
-  const tests = (await run(program, ['tests'], libraries, folder)).split('\n').filter(name => /^[a-z_]+$/.test(name))
+  const listed = await run(program, ['tests'], libraries, folder)
+  const tests = listed.split('\n').filter(name => /^[a-z_]+$/.test(name))
   const results: Results = { passed: [], failed: [] }
   for (const test of tests) {
     const where = `host=127.0.0.1 port=${port} user=${runner} dbname=postgres sslmode=disable`
@@ -193,11 +200,14 @@ function compare(title: string, direct: Results, proxied: Results): boolean {
 async function main(): Promise<void> {
   const only = process.argv.find(word => word.startsWith('--only='))?.slice(7)
   ensurePackages(['postgres-15', 'psql'])
-  if (process.getuid?.() === 0) must('apt-get', ['install', '-y', '-q', '--no-install-recommends', ...buildPackages], '/')
+  if (process.getuid?.() === 0) {
+    must('apt-get', ['install', '-y', '-q', '--no-install-recommends', ...buildPackages], '/')
+  }
   const source = build()
   await using server = await startPostgres({ version: '15', settings: { max_connections: 100 } })
   let same = true
-  const both = async (title: string, test: (port: number, name: string) => Promise<Results>): Promise<void> => {
+  type Test = (port: number, name: string) => Promise<Results>
+  const both = async (title: string, test: Test): Promise<void> => {
     const started = performance.now()
     await trust(server, true)
     const direct = await test(server.port, 'direct')

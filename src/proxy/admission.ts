@@ -42,6 +42,10 @@ interface Source {
   silent: Set<Place>
 }
 
+function nothing(): void {
+  return undefined
+}
+
 export function createAdmission(limits: AdmissionLimits): Admission {
   const sources = new Map<string, Source>()
   const silent = new Set<Place>()
@@ -52,6 +56,8 @@ export function createAdmission(limits: AdmissionLimits): Admission {
   const settle = (place: Place, state: 'authenticated' | 'left'): void => {
     const wasStranger = place.state === 'silent' || place.state === 'speaking'
     place.state = state
+    // The socket that it would close may be another by now, and a long session must not keep it in memory.
+    place.evict = nothing
     if (!wasStranger) return
     unauthenticated--
     silent.delete(place)
@@ -70,8 +76,9 @@ export function createAdmission(limits: AdmissionLimits): Admission {
   const makeRoom = (candidates: Set<Place>): boolean => {
     const [oldest] = candidates
     if (oldest === undefined) return false
+    const { evict } = oldest
     leave(oldest)
-    oldest.evict()
+    evict()
     return true
   }
 

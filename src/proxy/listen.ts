@@ -36,6 +36,8 @@ export interface TcpListenOptions {
   arrive(arrival: Arrival): void
   /** Says why and closes; the reason is an ErrorCode. */
   turnAway(socket: Socket, code: 'too-many-connections' | 'auth-throttled', address: string): void
+  /** Accepting failed, e.g. for want of descriptors; the listener goes on. */
+  onError(error: Error): void
 }
 
 export interface TcpListener {
@@ -62,8 +64,7 @@ export async function listenTcp(options: TcpListenOptions): Promise<TcpListener>
     server.once('error', reject)
     server.listen({ host: options.host, port: options.port, backlog }, () => {
       server.off('error', reject)
-      // Accepting may fail for a moment (no descriptors left); the listener must survive that.
-      server.on('error', () => undefined)
+      server.on('error', error => options.onError(error))
       resolve()
     })
   })

@@ -1,7 +1,7 @@
-// A TCP relay that breaks connections on purpose, between the product and a PostgreSQL server (or any other). It reads
-// just enough of the protocol to know who a connection belongs to and which statement is under way, so that a fault
-// meets the hooks or a session, at a chosen statement, before or after it took effect. A fault meets connections that
-// exist as well as new ones, until another is set.
+// A TCP relay that breaks connections on purpose, between the product and a PostgreSQL server (or any other).
+// It reads just enough of the protocol to know who a connection belongs to and which statement is under way,
+// so that a fault meets the hooks or a session, at a chosen statement, before or after it took effect. A
+// fault meets connections that exist as well as new ones, until another is set.
 import { once } from 'node:events'
 import { connect, createServer } from 'node:net'
 import type { AddressInfo, Server, Socket } from 'node:net'
@@ -25,7 +25,10 @@ export type Fault =
   /** The answer to the statement is this; the target hears of it only when `delivered`. */
   | { kind: 'lie', at: At, answer: Buffer, delivered: boolean }
 
-/** The statement whose text matches, or the n-th one since the fault was set, over all connections that it meets. */
+/**
+ * The statement whose text matches, or the n-th one since the fault was set, over all connections that it
+ * meets.
+ */
 export type At = RegExp | number
 
 export interface Injector extends AsyncDisposable {

@@ -1,6 +1,6 @@
-// What a fault left behind: on the target, on the books, in the evidence. Looked at from outside, over the product's
-// own API as its local admin, and on the target by its superuser. Crash sweep, fault tests and soak all judge by this
-// file, so a check that is missing here is missing everywhere.
+// What a fault left behind: on the target, on the books, in the evidence. Looked at from outside, over the
+// product's own API as its local admin, and on the target by its superuser. Crash sweep, fault tests and soak
+// all judge by this file, so a check that is missing here is missing everywhere.
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type {
@@ -22,12 +22,23 @@ export function apiOf({ folder }: House): Client {
   })
 }
 
+/** All sessions, newest first. */
 export async function sessionsOf(api: Client): Promise<SessionJson[]> {
-  return (await api.get<{ sessions: SessionJson[] }>('/sessions', { limit: listedMax })).sessions
+  const all: SessionJson[] = []
+  for (;;) {
+    const { sessions } = await api.get<{ sessions: SessionJson[] }>('/sessions', {
+      limit: listedMax, before: all.at(-1)?.id
+    })
+    all.push(...sessions)
+    if (sessions.length < listedMax) return all
+  }
 }
 
-export async function leasesOf(api: Client): Promise<LeaseJson[]> {
-  return (await api.get<{ leases: LeaseJson[] }>('/leases', { limit: listedMax })).leases
+/** Leases that are live, or whose account is not proved gone. */
+export async function openLeases(api: Client): Promise<LeaseJson[]> {
+  const found = await Promise.all(['active', 'revoking', 'failed'].map(async status =>
+    (await api.get<{ leases: LeaseJson[] }>('/leases', { limit: listedMax, status })).leases))
+  return found.flat().filter(({ account, status }) => account.state !== 'proved-gone' || status === 'active')
 }
 
 export async function orphansOf(api: Client): Promise<OrphansJson> {
@@ -37,7 +48,8 @@ export async function orphansOf(api: Client): Promise<OrphansJson> {
 /** The statements that a recording holds, as text; throws when it cannot be read. */
 export async function statementsOf(api: Client, session: string): Promise<string> {
   const chunks: Buffer[] = []
-  for await (const chunk of api.stream(pathOf`/sessions/${session}/export`, { format: 'sql' })) chunks.push(chunk)
+  const stream = api.stream(pathOf`/sessions/${session}/export`, { format: 'sql' })
+  for await (const chunk of stream) chunks.push(chunk)
   return Buffer.concat(chunks).toString('utf8')
 }
 
@@ -48,8 +60,8 @@ export async function rolesOn(server: PostgresServer): Promise<Set<string>> {
 }
 
 /**
- * Roles that were not there before and are not the product's own two, standing accounts that can log in, and sessions
- * of either, one a line; empty when nothing is left.
+ * Roles that were not there before and are not the product's own two, standing accounts that can log in, and
+ * sessions of either, one a line; empty when nothing is left.
  */
 export async function residueOn(server: PostgresServer, before: ReadonlySet<string>): Promise<string> {
   const known = [...before, 'sallyport_graveyard', 'sallyport_jit'].map(name => `'${name}'`).join()
@@ -69,19 +81,21 @@ export async function untilGone(
   return (performance.now() - startedMs) / 1000
 }
 
-/** Waits until the ledger has every account proved gone and no live lease; throws naming those that are not. */
+/**
+ * Waits until the ledger has every account proved gone and no live lease; throws naming those that are not.
+ */
 export async function untilProved(api: Client, seconds = 60): Promise<number> {
   const startedMs = performance.now()
-  const open = async (): Promise<string[]> => (await leasesOf(api))
-    .filter(({ account, status }) => account.state !== 'proved-gone' || status === 'active')
+  const open = async (): Promise<string[]> => (await openLeases(api))
     .map(({ account, status }) => `${account.name} ${account.state} ${status}`)
   await until(open, left => left.length === 0, seconds)
   return (performance.now() - startedMs) / 1000
 }
 
 /**
- * What is wrong with the evidence: recordings of sessions that are over and are not whole and sealed, sessions that
- * nobody closed, a broken audit log. Empty when all is well. `sessions` limits it to some of them.
+ * What is wrong with the evidence: recordings of sessions that are over and are not whole and sealed,
+ * sessions that nobody closed, a broken audit log. Empty when all is well. `sessions` limits it to some of
+ * them.
  */
 export async function faultsOfEvidence(api: Client, sessions?: readonly SessionJson[]): Promise<string[]> {
   const wrong: string[] = []

@@ -216,7 +216,10 @@ function stepsOf(options: PassThroughOptions, shared: Shared): Steps {
 /** For benchmarks: runs until its standard input ends. Prints its port and process id as one line of JSON. */
 async function main(): Promise<void> {
   const [line] = await once(process.stdin, 'data') as [Buffer]
-  const options = JSON.parse(line.toString('utf8')) as PassThroughOptions
+  const given = JSON.parse(line.toString('utf8')) as PassThroughOptions & { keysBase64?: [string, string] }
+  const [clientKey, serverKey] = (given.keysBase64 ?? []).map(key => Buffer.from(key, 'base64'))
+  const keys = clientKey === undefined || serverKey === undefined ? undefined : { clientKey, serverKey }
+  const options: PassThroughOptions = { ...given, keys }
   const passThrough = await startPassThrough(options)
   process.stdout.write(`${JSON.stringify({ port: passThrough.port, pid: process.pid })}\n`)
   process.stdin.resume().on('end', () => void passThrough.stop().then(() => process.exit(0)))

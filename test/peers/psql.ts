@@ -1,5 +1,5 @@
-// A stock psql that stays connected until it is told what to do next. It notices that its connection is gone only
-// when it has something to say, so a test that waits for its end types something, or lets it leave.
+// A stock psql that stays connected until it is told what to do next. It notices that its connection is gone
+// only when it has something to say, so a test that waits for its end types something, or lets it leave.
 import { spawn } from 'node:child_process'
 import type { ChildProcessWithoutNullStreams } from 'node:child_process'
 import { programOf } from '../../tool/services.ts'

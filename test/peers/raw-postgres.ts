@@ -107,6 +107,11 @@ export class RawClient {
     name: string, password: string = clientPassword, settings: readonly (readonly [string, string])[] = []
   ): Promise<this> {
     this.send(startupMessage([['user', name], ['database', 'postgres'], ...settings]))
+    return this.finishLogIn(password)
+  }
+
+  /** The same from the answer to the startup packet on. */
+  async finishLogIn(password: string = clientPassword): Promise<this> {
     const scram = await this.beginScram(password)
     const challenge = await this.#authentication()
     if (challenge.kind !== 'sasl-continue') throw new Error(`expected a challenge, got ${challenge.kind}`)
@@ -173,6 +178,9 @@ export interface HandClock extends Clock {
   advance(ms: number): void
 }
 
+/** Rests this short are part of passing bytes on, not of a limit: they are over at the next turn. */
+const soonMs = 1
+
 /** Stands still until it is moved. */
 export function handClock(): HandClock {
   const timers = new Set<{ at: number, act: () => void }>()
@@ -181,6 +189,10 @@ export function handClock(): HandClock {
     now: () => new Date(1_700_000_000_000 + nowMs),
     monotonicMs: () => nowMs,
     after(delayMs, act): Cancel {
+      if (delayMs <= soonMs) {
+        setImmediate(act)
+        return () => undefined
+      }
       const timer = { at: nowMs + delayMs, act }
       timers.add(timer)
       return () => { timers.delete(timer) }

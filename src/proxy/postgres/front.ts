@@ -131,6 +131,8 @@ export class PostgresFront implements Front<Target | undefined> {
     }
     const { clock, cancelKeys, readMode } = this.#setting
     const minor = this.#startup?.minor ?? 0
+    // Sessions are many and long: what was read and used needs no place any more.
+    this.#opening = this.#startup = undefined
     this.#relay = new Relay({
       client: this.#client, target, recording, signal, clock, cancelKeys, minor, readMode,
       greetings: this.#greetings

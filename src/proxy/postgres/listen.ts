@@ -53,6 +53,8 @@ export const defaultLimits: ListenLimits = {
 const turnedAwayMax = 64
 /** A peer that was turned away may take so long to read why. */
 const turnedAwayMs = 500
+/** One line for all that were turned away in this time. */
+const turnedAwayLogMs = 1000
 
 export interface FrontLog {
   info(fields: Record<string, unknown>, message: string): void
@@ -102,8 +104,9 @@ export async function listenPostgres(options: PostgresListenOptions): Promise<Po
   const door = new Door(options, limits, setting)
   const listener = await listenTcp({
     host: options.host, port: options.port, limits, penalties: setting.penalties,
-    arrive: arrival => void door.arrive(arrival),
-    turnAway: (socket, code, address) => door.turnAway(socket, new SallyportError(code), address)
+    arrive: arrival => door.arrive(arrival),
+    turnAway: (socket, code, address) => door.turnAway(socket, new SallyportError(code), address),
+    onError: ({ message }) => options.log.warn({ detail: message }, 'accepting a connection failed')
   })
   return {
     address: listener.address,
@@ -127,6 +130,9 @@ class Door {
   /** Connections that have not logged in. */
   readonly #strangers = new Set<Client>()
   #turnedAway = 0
+  /** Of those that were turned away, no line is written before this instant; how many had none so far. */
+  #quietUntil = 0
+  #unlogged = 0
 
   constructor(options: PostgresListenOptions, limits: ListenLimits, setting: FrontSetting) {
     this.#options = options
@@ -135,9 +141,8 @@ class Door {
     this.#cancelPenalties = createPenalties(options.clock, limits.cancelFailuresPerMinuteMax)
   }
 
-  /** Never rejects. */
-  async arrive({ socket, address, ticket }: Arrival): Promise<void> {
-    const { clock, onSession } = this.#options
+  arrive({ socket, address, ticket }: Arrival): void {
+    const { clock } = this.#options
     const client = new Client(socket, address, clock, () => {
       stopGrace()
       this.#strangers.delete(client)
@@ -154,13 +159,18 @@ class Door {
         ticket.authenticated()
       }
     })
+    void this.#serve(front, client)
+  }
+
+  /** Never rejects. Apart from `arrive`: what is named there would stay in memory as long as the session. */
+  async #serve(front: PostgresFront, client: Client): Promise<void> {
     try {
       const opening = await front.open()
-      if (opening.kind === 'startup') await onSession(front)
+      if (opening.kind === 'startup') await this.#options.onSession(front)
       else this.#cancel(client, opening)
     } catch (thrown) {
       const error = asSallyportError(thrown)
-      this.#logRefusal(error, address)
+      this.#logRefusal(error, client.address)
       await front.refuse(error)
     }
   }
@@ -170,7 +180,7 @@ class Door {
   }
 
   turnAway(socket: Socket, error: SallyportError, address: string): void {
-    this.#logRefusal(error, address)
+    this.#logTurnedAway(error, address)
     socket.on('error', () => undefined)
     if (this.#turnedAway >= turnedAwayMax) {
       socket.destroy()
@@ -195,6 +205,20 @@ class Door {
       this.#options.log.info({ address, pid }, 'cancel request with a wrong key')
     }
     void client.close()
+  }
+
+  /** A flood comes with thousands a second, and its log must not fill the disk. */
+  #logTurnedAway(error: SallyportError, address: string): void {
+    const now = this.#options.clock.monotonicMs()
+    if (now < this.#quietUntil) {
+      this.#unlogged++
+      return
+    }
+    const { code, reference } = error
+    const others = this.#unlogged
+    this.#options.log.info({ address, code, reference, others }, 'connection turned away')
+    this.#unlogged = 0
+    this.#quietUntil = now + turnedAwayLogMs
   }
 
   #logRefusal(error: SallyportError, address: string): void {

@@ -17,6 +17,7 @@ import { closesWithin } from '../../wire/postgres/upstream.ts'
 import { ReadBuffer } from './buffers.ts'
 import type { CancelKeys } from './cancels.ts'
 import type { Client } from './client.ts'
+import { Pace } from './pace.ts'
 import type { Target } from './target.ts'
 import { writeShared } from './takeover.ts'
 import { BackTape, FrontTape } from './tape.ts'
@@ -65,6 +66,8 @@ export class Relay {
   readonly #back: BackTape
   readonly #frontBuffer = new ReadBuffer()
   readonly #backBuffer: ReadBuffer
+  readonly #frontPace: Pace
+  readonly #backPace: Pace
   readonly #toTarget: Socket
   #toClient: Socket
   /** Small writes may go to the kernel past the stream. */
@@ -89,6 +92,8 @@ export class Relay {
     this.#front = new FrontTape(setting.recording)
     this.#back = new BackTape(setting.recording, this.#front)
     this.#backBuffer = setting.target.buffer
+    this.#frontPace = new Pace(setting.clock, () => this.#readClient())
+    this.#backPace = new Pace(setting.clock, () => this.#readTarget())
     this.#toTarget = setting.target.upstream.socket
     this.#toClient = setting.client.socket
     this.#targetDirect = setting.readMode === 'shared' && !(this.#toTarget instanceof TLSSocket)
@@ -137,13 +142,14 @@ export class Relay {
       ...greetings.map(noticeResponse), ...parameters, backendKeyData(own.pid, own.key),
       readyForQuery(upstream.transactionStatus)
     ]))
+    upstream.parameters.clear()
     if (upstream.leftover.length > 0) this.#fromTarget(upstream.leftover, upstream.leftover.length)
     if (this.#over) return
     upstream.takeOver(this.#fromTarget)
-    this.#toTarget.on('drain', this.#targetDrained).on('end', this.#targetGone).on('close', this.#targetGone)
+    this.#toTarget.on('drain', this.#readClient).on('end', this.#targetGone).on('close', this.#targetGone)
     client.takeOver(this.#fromClient, readMode === 'shared' ? this.#frontBuffer : undefined)
     this.#toClient = client.socket
-    this.#toClient.on('drain', this.#clientDrained).on('end', this.#clientEnded).on('close', this.#clientGone)
+    this.#toClient.on('drain', this.#readTarget).on('end', this.#clientEnded).on('close', this.#clientGone)
     if (client.gone) this.#clientEnded()
   }
 
@@ -170,7 +176,7 @@ export class Relay {
     this.#targetQuiet = quiet
     const room = pass(to, chunk, bytes, this.#frontBuffer, this.#targetDirect)
     this.#frontBuffer.settle(chunk, bytes, to.writableLength > 0, !room, quiet)
-    return room
+    return room && !this.#frontPace.rests(bytes, this.#frontBuffer.large)
   }
 
   /** The disk is slow: the bytes wait for it, and nothing more is read. */
@@ -226,14 +232,14 @@ export class Relay {
       if (this.#stopGrace !== undefined) this.#clientLeaves()
     }
     if (this.#notices.length > 0) this.#sendNotices()
-    return room
+    return room && !this.#backPace.rests(bytes, this.#backBuffer.large)
   }
 
-  readonly #targetDrained = (): void => {
+  readonly #readClient = (): void => {
     if (!this.#over && !this.#held) this.#toClient.resume()
   }
 
-  readonly #clientDrained = (): void => {
+  readonly #readTarget = (): void => {
     if (!this.#over) this.#toTarget.resume()
   }
 

@@ -169,6 +169,8 @@ export class Channel {
     const flowing = socket.listenerCount('data') > 0
     this.detach()
     this.#receive = receive
+    // Nothing is kept here any more, and sessions are many and long.
+    this.#store = Buffer.alloc(0)
     if (flowing) {
       socket.on('data', (chunk: Buffer) => {
         if (!receive(chunk, chunk.length)) socket.pause()
