@@ -127,7 +127,7 @@ test('a target that is restarted under a session ends it with a code, and its ac
   psql.type('SELECT 1;')
   await psql.sees(/\[target-closed [0-9a-f]{6}\]|terminating connection|server closed the connection/)
   await psql.leave()
-  await untilGone(target, before, 15)
+  assert.ok(await untilGone(target, before, 15) <= 15)
 })
 
 test('a template edited while a session is open: the one that made an account removes it (F35)', async () => {
@@ -194,10 +194,6 @@ test('a target and a credential that sessions or removals still need cannot be d
     const thrown: unknown = await deleted.then(() => undefined, (error: unknown) => error)
     assert.match(String(thrown), /in-use/, `${kind} ${name}`)
   }
-  await house.sallyport('delete', 'grant', 'devs-on-orders')
-  const thrown: unknown = await house.sallyport('delete', 'credential', 'orders-standing')
-    .then(() => undefined, (error: unknown) => error)
-  assert.match(String(thrown), /in-use/, 'no grant names it, a live session does')
   await psql.leave()
   await untilGone(target, before)
 })
