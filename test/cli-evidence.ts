@@ -162,7 +162,8 @@ test('an auditor sees a session live, ends it, and checks its evidence without t
   assert.match(watching.seen(), /\[cut: session-killed\]/)
   assert.not.match(watching.seen(), /\x1b\]|\x07/)
   await client.close().catch(() => undefined)
-  const shown = await until(() => json<Shown>(`sessions show ${id}`), each => each.receipt !== null)
+  const shown = await until(() => json<Shown>(`sessions show ${id}`), each =>
+    each.receipt !== null && each.status === 'ended')
   assert.equal([shown.status, shown.receipt!.state, shown.account.state],
     ['ended', 'proved-gone', 'proved-gone'])
   assert.match(shown.reason, /^session-killed/)

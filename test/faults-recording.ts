@@ -74,8 +74,8 @@ test('below the reserve of the recordings disk no session starts and no account 
     assert.is(status, 2)
     assert.match(stderr, /could not be recorded \[disk-reserve [0-9a-f]{6}\]/)
     assert.is(await residueOn(target, before), '')
-    const [refused] = await sessionsOf(apiOf(poor))
-    assert.is(refused?.status, 'refused')
+    // The person is told first, then the book is closed.
+    await until(() => sessionsOf(apiOf(poor)), ([refused]) => refused?.status === 'refused')
     assert.equal(await faultsOfEvidence(apiOf(poor)), [])
   } finally {
     await poor.stop()
@@ -91,7 +91,7 @@ test('a disk that is full when a session starts: it does not, and no account is 
     assert.match(stderr, /\[recorder-failed [0-9a-f]{6}\]/)
   })
   assert.is(await residueOn(target, before), '')
-  assert.is((await newest()).status, 'refused')
+  await until(newest, ({ status }) => status === 'refused')
   assert.is((await house.psql("SELECT 'let in'")).stdout, 'let in\n')
 })
 

@@ -73,8 +73,9 @@ test('privileges only: an account with its own password has a role while session
     assert.match(stdout, /^report\|100$/m)
   }
   await until(rolesOfReport, roles => roles === '')
-  const [session] = await house.json<{ receipt: { state: string } | null }[]>('sessions', 'list')
-  assert.is(session?.receipt?.state, 'proved-gone')
+  const sessions = async (): Promise<{ receipt: { state: string } | null }[]> =>
+    house.json<{ receipt: { state: string } | null }[]>('sessions', 'list')
+  await until(sessions, ([session]) => session?.receipt?.state === 'proved-gone')
   const again = await house.psql('SELECT count(*) FROM orders', { login })
   assert.is(again.stdout, '100\n', again.stderr)
   await until(rolesOfReport, roles => roles === '')

@@ -71,7 +71,7 @@ test('psql works with an account that exists only while it is connected', async 
   assert.match(name, /^jit_\d{7}$/)
   assert.is(await psql.leave(), 0)
   assert.is(await until(() => accountsOn(target), found => found === ''), '')
-  const session = await until(newest, found => found.receipt !== null)
+  const session = await until(newest, found => found.receipt !== null && found.status === 'ended')
   assert.is(session.account?.name, name)
   assert.is(session.receipt?.state, 'proved-gone')
   assert.is(session.status, 'ended')
@@ -112,7 +112,8 @@ test('an admin ends a session at once, the person hears why, the account is gone
   await psql.sees(/session was ended by an administrator \[session-killed [0-9a-f]{6}\]/)
   await until(() => accountsOn(target), found => found === '')
   const session = await until(
-    async () => house.json<Session>('sessions', 'show', id), found => found.receipt !== null)
+    async () => house.json<Session>('sessions', 'show', id),
+    found => found.receipt !== null && found.status === 'ended')
   assert.match(session.reason ?? '', /^session-killed/)
 })
 
