@@ -5,11 +5,13 @@ import { randomBytes, randomInt } from 'node:crypto'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { SallyportError } from '../src/errors.ts'
+import { Pace } from '../src/proxy/postgres/pace.ts'
 import { frameKind } from '../src/recording/recording.ts'
 import { frame, parameterStatus, query, readyForQuery } from '../src/wire/postgres/messages.ts'
 import { splitResults } from '../src/wire/postgres/tape.ts'
 import { blast, commandComplete, dataRow, rowDescription } from './peers/fake-target.ts'
 import { codeOf } from './peers/raw-postgres.ts'
+import { handClock } from './peers/raw-postgres.ts'
 import { received, session, silent, statementsOf, tape, turns, until, world } from './peers/relay-world.ts'
 
 // ---- strict recording
@@ -194,6 +196,27 @@ test('a target that does not read stops the client, and gets all of it later', a
   const expected = query('COPY t FROM STDIN').length + piece.length * 1000
   await until(() => received(house.target).length === expected)
   client.socket.destroy()
+})
+
+test('a large transfer in small pieces rests after each, a short or fast one never', () => {
+  const pieces = (sizes: readonly number[], large: (index: number) => boolean = () => true): number => {
+    let rests = 0
+    const pace = new Pace({ ...handClock(), after: () => () => undefined }, () => undefined)
+    for (const [index, size] of sizes.entries()) if (pace.rests(size, large(index))) rests++
+    return rests
+  }
+  const [kib, mib] = [1024, 1024 * 1024]
+  const times = (count: number, size: number): number[] => Array.from({ length: count }, () => size)
+  assert.is(pieces(times(255, 8 * kib)), 0)
+  assert.is(pieces(times(1000, 8 * kib)), 1000 - 255 - 1)
+  // Each answer ends before it is large.
+  assert.is(pieces(times(1000, 8 * kib), index => index % 100 !== 99), 0)
+  assert.is(pieces(times(1000, mib)), 0)
+  // One small piece now and then is how fast senders look, too.
+  assert.is(pieces(times(1000, mib).map((size, index) => index % 10 === 9 ? 8 * kib : size)), 0)
+  // What has been gathered in a rest is large; one rest in 33 is left out, to look again.
+  const gathered = [...times(300, 8 * kib), ...times(33, 400 * kib)]
+  assert.is(pieces(gathered), 300 - 255 - 1 + 31)
 })
 
 // ---- what is on record

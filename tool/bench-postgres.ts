@@ -1,19 +1,21 @@
 // The PostgreSQL data path in pairs: the same load directly, through pgbouncer (session pooling, as shipped
-// and with 64 KiB buffers) and through our front end with recording on, round after round in one run, so that
-// what else the machine does hits all alike. Read the ratios, and CPU before time: on a small machine clients
-// and server take the same cores. `node tool/bench-postgres.ts --short` takes under a minute; without it some
-// twenty.
-import { spawn } from 'node:child_process'
-import { chownSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+// and with 64 KiB buffers) and through our front end with recording on, round after round in one run, so
+// that what else the machine does hits all alike. Read the ratios, and CPU before time: on a small machine
+// clients and server take the same cores. `npm run bench` takes some twenty minutes, `npm run bench --
+// --short` under one; `--only=select,memory` picks parts (select, tx, bulk, blast, memory), `--rounds=1
+// --seconds=3 --clients=8` change the plan.
+import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
 import { loadavg, tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
-import { randomKeys, verifierFromKeys } from '../src/wire/postgres/verifier.ts'
+import { join } from 'node:path'
+import { query, readyForQuery } from '../src/wire/postgres/messages.ts'
 import { openUpstream } from '../src/wire/postgres/upstream.ts'
 import type { Upstream } from '../src/wire/postgres/upstream.ts'
+import { randomKeys, verifierFromKeys } from '../src/wire/postgres/verifier.ts'
 import { fakePassword } from '../test/peers/fake-target.ts'
 import { clientPassword } from '../test/peers/pass-through.ts'
-import type { PassThroughOptions } from '../test/peers/pass-through.ts'
-import { freePort, startPostgres } from './postgres.ts'
+import { cpuUs, residentKiB, runProgram, startOwn, startPgbouncer } from './bench-processes.ts'
+import type { Process } from './bench-processes.ts'
+import { startPostgres } from './postgres.ts'
 import type { PostgresServer } from './postgres.ts'
 import { ensurePackages, programOf } from './services.ts'
 
@@ -25,19 +27,19 @@ interface Way {
   password: string
 }
 
-interface Child {
-  port: number
-  pid: number
-  stop(): Promise<void>
-}
-
-/** What one run of one load over one way gave. */
+/** What one run of small transactions gave. */
 interface Sample {
   tps: number
   /** Microseconds of the proxy's CPU for each transaction. */
   cpuUs: number | undefined
   p50Us: number
   p99Us: number
+}
+
+/** What one large transfer gave: MB/s, and seconds of the proxy's CPU for each GB. */
+interface Bulk {
+  rate: number
+  cpu: number
 }
 
 interface Plan {
@@ -48,139 +50,78 @@ interface Plan {
   bulkBytes: number
   idle: number
   scale: number
+  parts: readonly string[]
 }
 
+const parts = ['select', 'tx', 'bulk', 'blast', 'memory']
 const long: Plan = {
   seconds: 5, rounds: 3, clients: [1, 8, 32], protocols: ['simple', 'extended', 'prepared'],
-  bulkBytes: 1_100_000_000, idle: 2000, scale: 10
+  bulkBytes: 1_100_000_000, idle: 2000, scale: 10, parts
 }
 const short: Plan = {
-  seconds: 1, rounds: 1, clients: [8], protocols: ['prepared'], bulkBytes: 150_000_000, idle: 200, scale: 1
+  seconds: 1, rounds: 1, clients: [8], protocols: ['prepared'], bulkBytes: 150_000_000, idle: 200, scale: 1,
+  parts
 }
 
-const root = resolve(import.meta.dirname, '..')
-// Linux counts CPU in ticks of 10 ms.
-const tickUs = 10_000
 const user = 'bench'
+// A column of 100 characters: a message of 111 bytes as a row, of 106 as copied data.
+const rowText = `'${'x'.repeat(100)}'`
+const rowBytes = 111
+const copiedBytes = 106
+const ready = readyForQuery('I')
+const readInto = Buffer.allocUnsafe(1024 * 1024)
+const warmUpSeconds = 2
+/** What has been freed is given back by then. */
+const idleMs = 3000
 
 function say(line: string): void {
   process.stdout.write(`${line}\n`)
 }
 
+function heading(title: string): void {
+  say(`\n### ${title} (load ${loadavg()[0]!.toFixed(1)})`)
+}
+
+function table(head: readonly string[], rows: readonly (readonly string[])[]): void {
+  for (const row of [head, head.map(() => '---'), ...rows]) say(`| ${row.join(' | ')} |`)
+}
+
 function median(values: readonly number[]): number {
-  const sorted = values.toSorted((left, right) => left - right)
-  return sorted[Math.floor(sorted.length / 2)] ?? NaN
+  return values.toSorted((left, right) => left - right)[Math.floor(values.length / 2)] ?? NaN
 }
 
-/** User and system time of a process, all its threads. */
-function cpuUs(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').replace(/^.*\) /, '').split(' ')
-  return (Number(fields[11]) + Number(fields[12])) * tickUs
-}
+const fixed = (value: number, digits: number): string => Number.isNaN(value) ? '-' : value.toFixed(digits)
 
-function residentKiB(pid: number): number {
-  return Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1])
-}
-
-interface Finished {
-  code: number | null
-  out: string
-  error: string
-}
-
-function runProgram(
-  program: string, words: readonly string[], password: string, cwd?: string
-): Promise<Finished> {
-  return new Promise((done, fail) => {
-    const env = { ...process.env, PGPASSWORD: password, PGSSLMODE: 'disable' }
-    const child = spawn(program, words, { env, cwd })
-    let [out, error] = ['', '']
-    child.stdout.on('data', (chunk: Buffer) => { out += chunk.toString() })
-    child.stderr.on('data', (chunk: Buffer) => { error += chunk.toString() })
-    child.on('error', fail)
-    child.on('close', code => done({ code, out, error }))
-  })
-}
-
-/** One of our own programs that prints its port and ends with its standard input. */
-async function startOwn(file: string, options: unknown = {}, flags: readonly string[] = []): Promise<Child> {
-  const child = spawn(process.execPath, [...flags, join(root, file)], { stdio: ['pipe', 'pipe', 'inherit'] })
-  child.stdin.write(`${JSON.stringify(options)}\n`)
-  const line = await new Promise<string>((done, fail) => {
-    child.stdout.once('data', (chunk: Buffer) => done(chunk.toString()))
-    child.once('exit', () => fail(new Error(`${file} did not start`)))
-  })
-  const { port, pid } = JSON.parse(line) as { port: number, pid: number }
-  const stop = (): Promise<void> => new Promise(done => {
-    child.once('exit', () => done())
-    child.stdin.end()
-  })
-  return { port, pid, stop }
-}
-
-async function startPgbouncer(
-  targetPort: number, password: string, packetBytes: number | undefined
-): Promise<Child> {
-  const folder = mkdtempSync(join(tmpdir(), 'sallyport-pgbouncer-'))
-  const port = await freePort()
-  const write = (name: string, text: string): string => {
-    const path = join(folder, name)
-    writeFileSync(path, text, { mode: 0o600 })
-    return path
+/** Every way once, then again: what disturbs the machine for a while disturbs all. */
+async function inRounds<Value>(
+  ways: readonly Way[], rounds: number, measure: (way: Way) => Promise<Value>
+): Promise<Value[][]> {
+  const samples: Value[][] = ways.map(() => [])
+  for (let round = 0; round < rounds; round++) {
+    for (const [index, way] of ways.entries()) samples[index]!.push(await measure(way))
   }
-  const users = write('users.txt', `"${user}" "${password}"\n`)
-  const config = write('pgbouncer.ini', [
-    '[databases]', `* = host=127.0.0.1 port=${targetPort}`, '[pgbouncer]', 'listen_addr = 127.0.0.1',
-    `listen_port = ${port}`, 'auth_type = scram-sha-256', `auth_file = ${users}`, 'pool_mode = session',
-    'max_client_conn = 5000', 'default_pool_size = 4000', 'unix_socket_dir =', 'log_connections = 0',
-    'log_disconnections = 0', 'ignore_startup_parameters = extra_float_digits',
-    ...packetBytes === undefined ? [] : [`pkt_buf = ${packetBytes}`], ''
-  ].join('\n'))
-  // It refuses to run as root.
-  const account = process.getuid?.() === 0 ? nobody() : undefined
-  if (account !== undefined) {
-    for (const path of [folder, users, config]) chownSync(path, account.uid, account.gid)
-  }
-  const child = spawn(programOf('pgbouncer'), [config], { stdio: ['ignore', 'ignore', 'pipe'], ...account })
-  await new Promise<void>((done, fail) => {
-    let said = ''
-    child.stderr.on('data', (chunk: Buffer) => {
-      said += chunk.toString()
-      if (said.includes('process up')) done()
-    })
-    child.once('exit', () => fail(new Error(`pgbouncer did not start: ${said}`)))
-  })
-  const stop = (): Promise<void> => new Promise(done => {
-    child.once('exit', () => {
-      rmSync(folder, { recursive: true })
-      done()
-    })
-    child.kill('SIGKILL')
-  })
-  return { port, pid: child.pid!, stop }
+  return samples
 }
 
-function nobody(): { uid: number, gid: number } {
-  const entry = readFileSync('/etc/passwd', 'utf8').split('\n').map(line => line.split(':'))
-    .find(([name]) => name === 'postgres' || name === 'nobody')
-  return { uid: Number(entry?.[2]), gid: Number(entry?.[3]) }
-}
+// ---- small transactions
 
-// ---- loads
-
-async function pgbench(way: Way, words: readonly string[], plan: Plan, clients: number): Promise<Sample> {
+async function pgbench(
+  way: Way, words: readonly string[], seconds: number, clients: number
+): Promise<Sample> {
   const folder = mkdtempSync(join(tmpdir(), 'sallyport-bench-'))
   try {
-    const before = way.pid === undefined ? 0 : cpuUs(way.pid)
+    const before = way.pid === undefined ? NaN : cpuUs(way.pid)
     const { code, out, error } = await runProgram(programOf('pgbench'), [
       '-h', '127.0.0.1', '-p', String(way.port), '-U', user, '-n', '-c', String(clients), '-j', '1',
-      '-T', String(plan.seconds), '-l', ...words, 'postgres'
+      '-T', String(seconds), '-l', ...words, 'postgres'
     ], way.password, folder)
     if (code !== 0) throw new Error(`pgbench over ${way.name} failed: ${error}`)
     const spent = way.pid === undefined ? undefined : cpuUs(way.pid) - before
     const transactions = Number(/transactions actually processed: (\d+)/.exec(out)?.[1])
-    const latencies = readdirSync(folder).flatMap(file =>
-      readFileSync(join(folder, file), 'utf8').trimEnd().split('\n').map(line => Number(line.split(' ')[2])))
+    const latencies = readdirSync(folder).flatMap(file => {
+      const lines = readFileSync(join(folder, file), 'utf8').trimEnd().split('\n')
+      return lines.map(line => Number(line.split(' ')[2]))
+    })
     latencies.sort((left, right) => left - right)
     return {
       tps: Number(/tps = ([\d.]+)/.exec(out)?.[1]),
@@ -194,98 +135,80 @@ async function pgbench(way: Way, words: readonly string[], plan: Plan, clients: 
 }
 
 async function compare(
-  title: string, ways: readonly Way[], rounds: number, measure: (way: Way) => Promise<Sample>
+  title: string, ways: readonly Way[], plan: Plan, words: readonly string[], clients: number
 ): Promise<void> {
-  const samples = new Map<string, Sample[]>(ways.map(({ name }) => [name, []]))
-  for (let round = 0; round < rounds; round++) {
-    for (const way of ways) samples.get(way.name)!.push(await measure(way))
-  }
-  const of = (name: string, key: keyof Sample): number =>
-    median(samples.get(name)!.map(sample => sample[key]).filter(value => value !== undefined))
-  const [direct, base] = [ways[0]!.name, ways[1]!.name]
-  say(`\n### ${title} (load ${loadavg()[0]!.toFixed(1)})`)
-  say('| way | tps | tps / pgbouncer | CPU µs/tx | CPU / pgbouncer '
-    + '| p50 µs | p99 µs | added p50 | added p99 |')
-  say('|---|---|---|---|---|---|---|---|---|')
-  for (const { name } of ways) {
-    const added = (key: 'p50Us' | 'p99Us'): string => (of(name, key) - of(direct, key)).toFixed(0)
-    const cpu = of(name, 'cpuUs')
-    say(`| ${[
-      name, of(name, 'tps').toFixed(0), (of(name, 'tps') / of(base, 'tps')).toFixed(2),
-      Number.isNaN(cpu) ? '-' : cpu.toFixed(1),
-      Number.isNaN(cpu) ? '-' : (cpu / of(base, 'cpuUs')).toFixed(2),
-      of(name, 'p50Us').toFixed(0), of(name, 'p99Us').toFixed(0), added('p50Us'), added('p99Us')
-    ].join(' | ')} |`)
-  }
+  const samples = await inRounds(ways, plan.rounds, way => pgbench(way, words, plan.seconds, clients))
+  const of = (index: number, key: keyof Sample): number =>
+    median(samples[index]!.map(sample => sample[key]).filter(value => value !== undefined))
+  heading(title)
+  table([
+    'way', 'tps', 'tps / pgbouncer', 'CPU µs/tx', 'CPU / pgbouncer',
+    'p50 µs', 'p99 µs', 'added p50', 'added p99'
+  ], ways.map(({ name }, index) => [
+    name, fixed(of(index, 'tps'), 0), fixed(of(index, 'tps') / of(1, 'tps'), 2),
+    fixed(of(index, 'cpuUs'), 1), fixed(of(index, 'cpuUs') / of(1, 'cpuUs'), 2),
+    fixed(of(index, 'p50Us'), 0), fixed(of(index, 'p99Us'), 0),
+    fixed(of(index, 'p50Us') - of(0, 'p50Us'), 0), fixed(of(index, 'p99Us') - of(0, 'p99Us'), 0)
+  ]))
 }
 
-async function bulk(
-  title: string, ways: readonly Way[], rounds: number, bytes: number, sql: string
-): Promise<void> {
-  const samples = new Map<string, { rate: number, cpu: number }[]>(ways.map(({ name }) => [name, []]))
-  for (let round = 0; round < rounds; round++) {
-    for (const way of ways) {
-      const before = way.pid === undefined ? NaN : cpuUs(way.pid)
-      const started = performance.now()
-      const { code, error } = await runProgram(programOf('psql'), [
-        '-X', '-q', '-h', '127.0.0.1', '-p', String(way.port), '-U', user, '-d', 'postgres', '-c', sql,
-        '-o', '/dev/null', '-v', 'FETCH_COUNT=0'
-      ], way.password)
-      if (code !== 0) throw new Error(`psql over ${way.name} failed: ${error}`)
-      const seconds = (performance.now() - started) / 1000
-      const cpu = way.pid === undefined ? NaN : (cpuUs(way.pid) - before) / 1e6
-      samples.get(way.name)!.push({ rate: bytes / 1e6 / seconds, cpu: cpu / (bytes / 1e9) })
-    }
-  }
-  bulkTable(title, ways, samples)
+// ---- large transfers
+
+function bulkOf(way: Way, bytes: number, cpuBefore: number, started: number): Bulk {
+  const seconds = (performance.now() - started) / 1000
+  const cpu = way.pid === undefined ? NaN : (cpuUs(way.pid) - cpuBefore) / 1e6
+  return { rate: bytes / 1e6 / seconds, cpu: cpu / (bytes / 1e9) }
 }
 
-function bulkTable(
-  title: string, ways: readonly Way[], samples: Map<string, { rate: number, cpu: number }[]>
-): void {
-  say(`\n### ${title} (load ${loadavg()[0]!.toFixed(1)})`)
-  say('| way | MB/s | CPU s/GB | CPU / pgbouncer | CPU / tuned |')
-  say('|---|---|---|---|---|')
-  const cpu = (name: string | undefined): number =>
-    median((samples.get(name ?? '') ?? []).map(each => each.cpu))
-  for (const { name } of ways) {
-    const rate = median(samples.get(name)!.map(each => each.rate))
-    const [own, base, tuned] = [cpu(name), cpu(ways[1]?.name), cpu(ways[2]?.name)]
-    const cells = Number.isNaN(own)
-      ? ['-', '-', '-']
-      : [own.toFixed(2), (own / base).toFixed(2), (own / tuned).toFixed(2)]
-    say(`| ${[name, rate.toFixed(0), ...cells].join(' | ')} |`)
-  }
+/** COPY as people run it: psql writes it away. */
+async function copyOut(way: Way, bytes: number): Promise<Bulk> {
+  const rows = Math.round(bytes / copiedBytes)
+  const before = way.pid === undefined ? NaN : cpuUs(way.pid)
+  const started = performance.now()
+  const { code, error } = await runProgram(programOf('psql'), [
+    '-X', '-q', '-h', '127.0.0.1', '-p', String(way.port), '-U', user, '-d', 'postgres', '-o', '/dev/null',
+    '-c', `COPY (SELECT ${rowText} FROM generate_series(1, ${rows})) TO STDOUT`
+  ], way.password)
+  if (code !== 0) throw new Error(`psql over ${way.name} failed: ${error}`)
+  return bulkOf(way, rows * copiedBytes, before, started)
 }
 
-/** A client that reads and throws away: psql would cost more than what is measured. */
-async function blastThrough(
-  way: Way, bytes: number, rowBytes: number
-): Promise<{ rate: number, cpu: number }> {
+/**
+ * A client that reads and throws away: psql would hold it all in memory and cost more than what is
+ * measured.
+ */
+async function drain(way: Way, sql: string): Promise<Bulk> {
   const upstream = await login(way)
   const before = way.pid === undefined ? NaN : cpuUs(way.pid)
   const started = performance.now()
-  let [got, last] = [0, Buffer.alloc(0)]
+  let got = 0
   await new Promise<void>((done, fail) => {
     upstream.takeOver((chunk, count) => {
       got += count
-      last = Buffer.from(chunk.subarray(Math.max(0, count - 6), count))
-      if (count >= 6 && last.equals(Buffer.from([0x5a, 0, 0, 0, 5, 0x49]))) done()
+      if (count >= ready.length && ready.equals(chunk.subarray(count - ready.length, count))) done()
       return true
     })
     upstream.socket.once('close', () => fail(new Error(`${way.name} closed the connection`)))
-    const sql = `blast ${bytes} ${rowBytes}`
-    upstream.socket.write(Buffer.concat([
-      Buffer.from([0x51, 0, 0, 0, 4 + sql.length + 1]), Buffer.from(`${sql}\0`)
-    ]))
+    upstream.socket.write(query(sql))
   })
-  const seconds = (performance.now() - started) / 1000
-  const cpu = way.pid === undefined ? NaN : (cpuUs(way.pid) - before) / 1e6
+  const sample = bulkOf(way, got, before, started)
   upstream.close()
-  return { rate: got / 1e6 / seconds, cpu: cpu / (got / 1e9) }
+  return sample
 }
 
-const readInto = Buffer.allocUnsafe(1024 * 1024)
+async function compareBulk(
+  title: string, ways: readonly Way[], plan: Plan, measure: (way: Way) => Promise<Bulk>
+): Promise<void> {
+  const samples = await inRounds(ways, plan.rounds, measure)
+  const cpu = (index: number): number => median(samples[index]!.map(sample => sample.cpu))
+  heading(title)
+  table(['way', 'MB/s', 'CPU s/GB', 'CPU / pgbouncer', 'CPU / pgbouncer 64K'], ways.map(({ name }, index) => [
+    name, fixed(median(samples[index]!.map(sample => sample.rate)), 0), fixed(cpu(index), 2),
+    fixed(cpu(index) / cpu(1), 2), fixed(cpu(index) / cpu(2), 2)
+  ]))
+}
+
+// ---- idle sessions
 
 function login(way: Way, mode: 'disable' | 'require' = 'disable'): Promise<Upstream> {
   return openUpstream({
@@ -296,7 +219,7 @@ function login(way: Way, mode: 'disable' | 'require' = 'disable'): Promise<Upstr
 }
 
 /** Resident memory that each idle session adds, after it has asked one question. */
-async function idleMemory(way: Way, count: number, mode: 'disable' | 'require'): Promise<number> {
+async function idleMemory(way: Way, count: number, mode: 'disable' | 'require'): Promise<string> {
   const open: Upstream[] = []
   const before = residentKiB(way.pid!)
   while (open.length < count) {
@@ -307,44 +230,20 @@ async function idleMemory(way: Way, count: number, mode: 'disable' | 'require'):
           done()
           return true
         })
-        upstream.socket.write(Buffer.from('510000000d53454c454354203100', 'hex'))
+        upstream.socket.write(query('SELECT 1'))
       })
     }
     open.push(...batch)
   }
-  await new Promise(done => setTimeout(done, 3000))
+  await new Promise(done => setTimeout(done, idleMs))
   const each = (residentKiB(way.pid!) - before) / open.length
   for (const upstream of open) upstream.close()
-  return each
+  return fixed(each, 1)
 }
 
-async function benchSelects(ways: readonly Way[], plan: Plan): Promise<void> {
-  for (const protocol of plan.protocols) {
-    for (const clients of plan.clients) {
-      await compare(`SELECT, ${protocol}, ${clients} clients`, ways, plan.rounds, way =>
-        pgbench(way, ['-S', '-M', protocol], plan, clients))
-    }
-  }
-}
+// ---- the whole
 
-async function benchTransactions(ways: readonly Way[], plan: Plan): Promise<void> {
-  await compare('TPC-B, prepared, 8 clients', ways, plan.rounds, way =>
-    pgbench(way, ['-M', 'prepared'], plan, 8))
-  await compare('connection set-up (-C -S), 8 clients', ways, plan.rounds, way =>
-    pgbench(way, ['-C', '-S'], plan, 8))
-}
-
-async function benchBulk(ways: readonly Way[], plan: Plan): Promise<void> {
-  const line = `repeat('x', 100)`
-  const rows = Math.round(plan.bulkBytes / 101)
-  await bulk('COPY TO STDOUT', ways, plan.rounds, rows * 101,
-    `COPY (SELECT ${line} FROM generate_series(1, ${rows})) TO STDOUT`)
-  // FETCH_COUNT 0 would hold it all in psql: single-row mode by \copy is COPY again, so a cursor is used.
-  await bulk('large SELECT', ways, plan.rounds, rows * 101,
-    `SELECT ${line} FROM generate_series(1, ${Math.min(rows, 3_000_000)})`)
-}
-
-/** `--short`, and single values over it: `--seconds=5 --clients=8,32 --protocols=prepared --rounds=3`. */
+/** `--short`, and single values over it. */
 function planOf(words: readonly string[]): Plan {
   const value = (name: string): string | undefined =>
     words.find(word => word.startsWith(`--${name}=`))?.slice(name.length + 3)
@@ -356,92 +255,106 @@ function planOf(words: readonly string[]): Plan {
     idle: Number(value('idle') ?? plan.idle),
     bulkBytes: Number(value('bytes') ?? plan.bulkBytes),
     clients: value('clients')?.split(',').map(Number) ?? plan.clients,
-    protocols: value('protocols')?.split(',') ?? plan.protocols
+    protocols: value('protocols')?.split(',') ?? plan.protocols,
+    parts: value('only')?.split(',') ?? plan.parts
   }
 }
 
-async function main(): Promise<void> {
-  const plan = planOf(process.argv)
-  ensurePackages(['postgres-15', 'pgbench', 'psql', 'pgbouncer'])
-  const only = process.argv.find(word => word.startsWith('--only='))?.slice(7).split(',')
-  const wants = (name: string): boolean => only === undefined || only.includes(name)
-  await using server = await startPostgres({
-    version: '15', settings: { max_connections: 200, shared_buffers: '256MB', synchronous_commit: 'off' }
-  })
-  const load = loadavg().map(each => each.toFixed(1)).join(' ')
-  say(`# PostgreSQL data path, ${new Date().toISOString()}, Node ${process.version}, load ${load}`)
-  const password = await prepare(server, plan)
-  const target = { host: '127.0.0.1', port: server.port, tls: { mode: 'disable' as const } }
+/** Direct first, pgbouncer second: the tables compare with these places. */
+function waysOf(port: number, password: string, [shipped, tuned, own]: readonly Process[]): Way[] {
+  return [
+    { name: 'direct', port, pid: undefined, password },
+    { name: 'pgbouncer', port: shipped!.port, pid: shipped!.pid, password },
+    { name: 'pgbouncer 64K', port: tuned!.port, pid: tuned!.pid, password },
+    { name: 'sallyport', port: own!.port, pid: own!.pid, password: clientPassword }
+  ]
+}
+
+async function prepare(
+  server: PostgresServer, plan: Plan
+): Promise<{ password: string, keysBase64: string[] }> {
+  const password = 'bench-password'
+  await server.psql(`CREATE ROLE ${user} LOGIN SUPERUSER PASSWORD '${password}'`)
   // As every account that is made for a session: it has keys, and no password that would have to be hashed.
   const keys = randomKeys()
   await server.psql(`CREATE ROLE keyed LOGIN SUPERUSER PASSWORD '${verifierFromKeys(keys)}'`)
-  const keysBase64 = [keys.clientKey.toString('base64'), keys.serverKey.toString('base64')]
-  const own = { target, role: 'keyed', password: '', database: 'postgres', keysBase64 }
-  const children = [
-    await startPgbouncer(server.port, password, undefined),
-    await startPgbouncer(server.port, password, 65536),
-    await startOwn('test/peers/pass-through.ts', own)
-  ]
-  const ways: Way[] = [
-    { name: 'direct', port: server.port, pid: undefined, password },
-    ...['pgbouncer', 'pgbouncer 64K', 'sallyport'].map((name, index) => ({
-      name, port: children[index]!.port, pid: children[index]!.pid,
-      password: name === 'sallyport' ? clientPassword : password
-    }))
-  ]
-  if (wants('select')) await benchSelects(ways, plan)
-  if (wants('tx')) await benchTransactions(ways, plan)
-  if (wants('bulk')) await benchBulk(ways, plan)
-  for (const child of children) await child.stop()
-  await benchFake(plan, wants)
-}
-
-/** Against a target that costs nothing: what the proxies themselves take. */
-async function benchFake(plan: Plan, wants: (name: string) => boolean): Promise<void> {
-  const fake = await startOwn('test/peers/fake-target.ts')
-  const own: PassThroughOptions = {
-    target: { host: '127.0.0.1', port: fake.port, tls: { mode: 'disable' } },
-    role: user, password: fakePassword
-  }
-  const children = [
-    await startPgbouncer(fake.port, fakePassword, undefined),
-    await startPgbouncer(fake.port, fakePassword, 65536),
-    await startOwn('test/peers/pass-through.ts', own)
-  ]
-  const ways: Way[] = [
-    { name: 'direct', port: fake.port, pid: undefined, password: fakePassword },
-    ...['pgbouncer', 'pgbouncer 64K', 'sallyport'].map((name, index) => ({
-      name, port: children[index]!.port, pid: children[index]!.pid,
-      password: name === 'sallyport' ? clientPassword : fakePassword
-    }))
-  ]
-  for (const rowBytes of wants('blast') ? [100, 8192] : []) {
-    const samples = new Map<string, { rate: number, cpu: number }[]>(ways.map(({ name }) => [name, []]))
-    for (let round = 0; round < plan.rounds; round++) {
-      for (const way of ways) samples.get(way.name)!.push(await blastThrough(way, plan.bulkBytes, rowBytes))
-    }
-    bulkTable(`rows of ${rowBytes} bytes from a target that costs nothing`, ways, samples)
-  }
-  if (wants('memory')) {
-    say(`\n### ${plan.idle} idle sessions, KiB each`)
-    for (const way of ways.slice(1)) {
-      if (way.name === 'pgbouncer 64K') continue
-      say(`| ${way.name} | plain ${(await idleMemory(way, plan.idle, 'disable')).toFixed(1)} |`)
-    }
-    say(`| sallyport | TLS ${(await idleMemory(ways.at(-1)!, plan.idle, 'require')).toFixed(1)} |`)
-  }
-  for (const child of [...children, fake]) await child.stop()
-}
-
-async function prepare(server: PostgresServer, plan: Plan): Promise<string> {
-  const password = 'bench-password'
-  await server.psql(`CREATE ROLE ${user} LOGIN SUPERUSER PASSWORD '${password}'`)
   const { code, error } = await runProgram(programOf('pgbench'), [
     '-h', '127.0.0.1', '-p', String(server.port), '-U', user, '-i', '-q', '-s', String(plan.scale), 'postgres'
   ], password)
   if (code !== 0) throw new Error(`pgbench -i failed: ${error}`)
   await server.psql('VACUUM ANALYZE')
-  return password
+  return { password, keysBase64: [keys.clientKey.toString('base64'), keys.serverKey.toString('base64')] }
+}
+
+async function benchReal(plan: Plan): Promise<void> {
+  await using server = await startPostgres({
+    version: '15', settings: { max_connections: 200, shared_buffers: '256MB', synchronous_commit: 'off' }
+  })
+  const { password, keysBase64 } = await prepare(server, plan)
+  const target = { host: '127.0.0.1', port: server.port, tls: { mode: 'disable' } }
+  const processes = [
+    await startPgbouncer(server.port, user, password),
+    await startPgbouncer(server.port, user, password, 65_536),
+    await startOwn('test/peers/pass-through.ts', { target, role: 'keyed', password: '', keysBase64 })
+  ]
+  const ways = waysOf(server.port, password, processes)
+  // Compilers need some thousand transactions before they are through.
+  for (const way of ways) await pgbench(way, ['-S', '-M', 'extended'], warmUpSeconds, 8)
+  for (const protocol of plan.parts.includes('select') ? plan.protocols : []) {
+    for (const clients of plan.clients) {
+      const title = `SELECT, ${protocol}, ${clients} client${clients === 1 ? '' : 's'}`
+      await compare(title, ways, plan, ['-S', '-M', protocol], clients)
+    }
+  }
+  if (plan.parts.includes('tx')) {
+    await compare('TPC-B, prepared, 8 clients', ways, plan, ['-M', 'prepared'], 8)
+    await compare('a new connection for each SELECT, 8 clients', ways, plan, ['-C', '-S'], 8)
+  }
+  if (plan.parts.includes('bulk')) {
+    const rows = Math.round(plan.bulkBytes / rowBytes)
+    await compareBulk('COPY TO STDOUT with psql', ways, plan, way => copyOut(way, plan.bulkBytes))
+    await compareBulk('large SELECT', ways, plan, way =>
+      drain(way, `SELECT ${rowText} FROM generate_series(1, ${rows})`))
+  }
+  for (const each of processes) await each.stop()
+}
+
+/** Against a target that costs nothing: what the proxies themselves take. */
+async function benchFake(plan: Plan): Promise<void> {
+  const fake = await startOwn('test/peers/fake-target.ts')
+  const target = { host: '127.0.0.1', port: fake.port, tls: { mode: 'disable' } }
+  const processes = [
+    await startPgbouncer(fake.port, user, fakePassword),
+    await startPgbouncer(fake.port, user, fakePassword, 65_536),
+    await startOwn('test/peers/pass-through.ts', { target, role: user, password: fakePassword })
+  ]
+  const ways = waysOf(fake.port, fakePassword, processes)
+  for (const bytes of plan.parts.includes('blast') ? [100, 8192] : []) {
+    await compareBulk(`rows of ${bytes} bytes from a target that costs nothing`, ways, plan, way =>
+      drain(way, `blast ${plan.bulkBytes} ${bytes}`))
+  }
+  if (plan.parts.includes('memory')) {
+    const [, shipped, , own] = ways
+    const rows = [
+      ['pgbouncer', await idleMemory(shipped!, plan.idle, 'disable'), '-'],
+      [
+        'sallyport', await idleMemory(own!, plan.idle, 'disable'),
+        await idleMemory(own!, plan.idle, 'require')
+      ]
+    ]
+    heading(`${plan.idle} idle sessions, KiB each`)
+    table(['way', 'plain', 'TLS'], rows)
+  }
+  for (const each of [...processes, fake]) await each.stop()
+}
+
+async function main(): Promise<void> {
+  const plan = planOf(process.argv)
+  ensurePackages(['postgres-15', 'pgbench', 'psql', 'pgbouncer'])
+  const load = loadavg().map(each => each.toFixed(1)).join(' ')
+  say(`# PostgreSQL data path, Node ${process.version}, load ${load}`)
+  if (plan.parts.some(part => ['select', 'tx', 'bulk'].includes(part))) await benchReal(plan)
+  if (plan.parts.some(part => ['blast', 'memory'].includes(part))) await benchFake(plan)
 }
 
 await main()

@@ -6,6 +6,9 @@
 // account proved gone. All lives of a store go on the same data, so the last one starts on some hundred
 // crashes.
 //   node tool/crash-sweep.ts [--only WORD] [--step N]
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import type { SessionJson } from '../src/api/client-types.ts'
 import { companyDatabase, ran, startHouse, until } from '../test/peers/house.ts'
@@ -13,10 +16,11 @@ import type { House, HouseOptions } from '../test/peers/house.ts'
 import {
   apiOf, faultsOfEvidence, orphansOf, residueOn, rolesOn, sessionsOf, statementsOf, untilGone, untilProved
 } from '../test/peers/inspector.ts'
+import { openPsql } from '../test/peers/psql.ts'
 import { killAt, threadOf, trace } from '../test/peers/tracer.ts'
 import type { ThreadRole } from '../test/peers/tracer.ts'
 import type { PostgresServer } from './postgres.ts'
-import { startPostgres } from './postgres.ts'
+import { freePort, startPostgres } from './postgres.ts'
 import { programOf } from './services.ts'
 
 export interface Scenario {
@@ -67,6 +71,10 @@ const goneSecondsMax = 30
 // A life that was not killed is over when the target is clean; then the last rows are written.
 const settleMs = 700
 const psqlSecondsMax = 40
+// A start after a crash syncs some 2,000 files before it does anything.
+const startPointsMax = 20_000
+const startPointsDense = 30
+const startPointsApart = 75
 
 /** A company's database, and the product beside it, which dies often. */
 export class World {
@@ -153,6 +161,31 @@ export class World {
     return { n, killed, left, status, seconds, faults: [...faults, ...wrong] }
   }
 
+  /**
+   * A start that is killed at its n-th sync, on what a crash in the middle of a session left, and one that is
+   * not.
+   */
+  async recovery(n: number): Promise<Point> {
+    const psql = await openPsql(this.house)
+    await this.house.kill()
+    await psql.leave()
+    const left = (await residueOn(this.target, this.before)).replaceAll('\n', ', ')
+    const again = { ...this.options, folder: this.house.folder, under: starting(n) }
+    this.house = await startHouse(again)
+    const killed = !this.house.log().includes('sallyport serves')
+    if (killed) await this.house.kill()
+    else await endUnder(this.house)
+    const startedMs = performance.now()
+    await this.restart()
+    const faults: string[] = []
+    await untilGone(this.target, this.before, goneSecondsMax)
+      .catch((thrown: unknown) => faults.push(String(thrown)))
+    const seconds = (performance.now() - startedMs) / 1000
+    const { news, wrong } = await this.#judge('nothing', false)
+    const status = news.map(each => each.status).join() || undefined
+    return { n, killed, left, status, seconds, faults: [...faults, ...wrong] }
+  }
+
   /** True when the product died; false when the life came to its end. */
   async #over(): Promise<boolean> {
     const { process: product } = this.house
@@ -227,6 +260,56 @@ export async function sweep(
   throw new Error(`${scenario.name}: still killed at call ${pointsMax}`)
 }
 
+/** strace as the parent of a start: it dies at the n-th sync of one of its threads. */
+function starting(n: number): string[] {
+  return [programOf('strace'), '-f', '-qq', '-o', '/dev/null', ...killAt(syncs, n)]
+}
+
+/** Ends a product under strace: the signal is for the product, since strace would only let go of it. */
+async function endUnder({ process: tracer, kill }: House): Promise<void> {
+  const children = readFileSync(`/proc/${tracer.pid}/task/${tracer.pid}/children`, 'utf8').trim().split(' ')
+  for (const child of children) process.kill(Number(child), 'SIGKILL')
+  await kill()
+}
+
+/** The first start of all, in an empty folder, killed at its n-th sync; the next one must serve. */
+export async function firstStart(n: number): Promise<Point> {
+  const folder = mkdtempSync(join(tmpdir(), 'sallyport-first-'))
+  const places = `postgres: "127.0.0.1:${await freePort()}", http: "127.0.0.1:${await freePort()}"`
+  writeFileSync(join(folder, 'sallyport.yaml'), `listen: { ssh: null, ${places} }\n`)
+  const options = { target: undefined as unknown as PostgresServer, adminPassword: '', folder }
+  const first = await startHouse({ ...options, under: starting(n) })
+  const killed = !first.log().includes('sallyport serves')
+  if (killed) await first.kill()
+  else await endUnder(first)
+  const startedMs = performance.now()
+  const second = await startHouse(options)
+  const faults: string[] = []
+  if (!second.log().includes('sallyport serves')) faults.push(`it does not start: ${second.log()}`)
+  else faults.push(...await faultsOfEvidence(apiOf(second)))
+  const seconds = (performance.now() - startedMs) / 1000
+  await second.kill()
+  second.clear()
+  return { n, killed, left: '', status: undefined, seconds, faults }
+}
+
+/**
+ * Points of a start: every one of the first, then evenly apart; a start after a crash syncs every file of the
+ * store.
+ */
+async function sweepStarts(
+  act: (n: number) => Promise<Point>, step: number, tell: (point: Point) => void
+): Promise<Point[]> {
+  const points: Point[] = []
+  for (let n = 1; n < startPointsMax; n += n < startPointsDense ? step : startPointsApart * step) {
+    const point = await act(n)
+    tell(point)
+    if (!point.killed) return points
+    points.push(point)
+  }
+  throw new Error(`still killed at sync ${startPointsMax}`)
+}
+
 /** One line of the table. */
 export function summary(name: string, points: readonly Point[]): string {
   const slowest = Math.max(0, ...points.map(({ seconds }) => seconds))
@@ -240,35 +323,54 @@ export function summary(name: string, points: readonly Point[]): string {
 const titles = ['kills', 'account', 'no row', 'faults', 'slowest']
 export const heading = `${'life'.padEnd(52)}${titles.map(each => each.padStart(9)).join('')}`
 
+interface Progress {
+  table: string[]
+  faults: number
+}
+
+/** Runs one sweep, tells how it goes, and adds its line to the table. */
+async function report(
+  progress: Progress, name: string, run: (tell: (point: Point) => void) => Promise<Point[]>
+): Promise<void> {
+  process.stderr.write(`${name}: `)
+  const points = await run(({ n, killed, faults }) => {
+    const said = killed ? '.' : ` end at ${n}\n`
+    process.stderr.write(faults.length > 0 ? `\n${n}: ${faults.join('\n')}\n` : said)
+  })
+  progress.faults += points.filter(each => each.faults.length > 0).length
+  progress.table.push(summary(name, points))
+}
+
 async function main(): Promise<number> {
   const { values } = parseArgs({
     options: { only: { type: 'string' }, step: { type: 'string', default: '1' } }
   })
-  const chosen = scenarios.filter(({ name }) => name.includes(values.only ?? ''))
-  const table = [heading]
-  let faults = 0
+  const isChosen = (name: string): boolean => name.includes(values.only ?? '')
+  const step = Number(values.step)
+  const progress: Progress = { table: [heading], faults: 0 }
+  if (isChosen('first start')) {
+    await report(progress, 'first start, syncs', tell => sweepStarts(firstStart, step, tell))
+  }
   for (const store of ['embedded', 'postgres'] as const) {
-    const mine = chosen.filter(scenario => scenario.store === store)
-    if (mine.length === 0) continue
+    const mine = scenarios.filter(scenario => scenario.store === store && isChosen(scenario.name))
+    const recovery = `${store}, start after a crash, syncs`
+    if (mine.length === 0 && !isChosen(recovery)) continue
     const world = await World.open(store)
     for (const scenario of mine) {
-      process.stderr.write(`${scenario.name}: `)
-      const points = await sweep(world, scenario, Number(values.step), ({ n, killed, faults: wrong }) => {
-        const said = killed ? '.' : ` end at ${n}\n`
-        process.stderr.write(wrong.length > 0 ? `\n${n}: ${wrong.join('\n')}\n` : said)
-      })
-      faults += points.filter(each => each.faults.length > 0).length
-      table.push(summary(scenario.name, points))
+      await report(progress, scenario.name, tell => sweep(world, scenario, step, tell))
+    }
+    if (isChosen(recovery)) {
+      await report(progress, recovery, tell => sweepStarts(n => world.recovery(n), step, tell))
     }
     const last = await world.lastWord()
-    faults += last.length
-    const verdict = last.length === 0 ? 'every account proved gone, all evidence whole' : last.join('\n')
-    table.push(`${store}, at the end: ${verdict}`)
+    progress.faults += last.length
+    const all = last.length === 0 ? 'every account proved gone, all evidence whole' : last.join('\n')
+    progress.table.push(`${store}, at the end: ${all}`)
     await world.close()
   }
-  console.log(table.join('\n'))
-  console.log(faults === 0 ? 'nothing outlived a crash' : `${faults} faults`)
-  return faults === 0 ? 0 : 1
+  console.log(progress.table.join('\n'))
+  console.log(progress.faults === 0 ? 'nothing outlived a crash' : `${progress.faults} faults`)
+  return progress.faults === 0 ? 0 : 1
 }
 
 if (import.meta.main) process.exit(await main())
