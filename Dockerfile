@@ -1,12 +1,16 @@
 # One node of Sallyport. Mount its settings as /sallyport/sallyport.yaml, with `data: /data`, and give /data a
 # volume: embedded store, keys and recordings live there, unless the settings name other places.
+FROM node:24-bookworm AS build
+WORKDIR /sallyport
+COPY package.json package-lock.json ./
+COPY tool/native.ts tool/native.ts
+# The optional packages are Node itself, a PostgreSQL for tests and what builds native crypto: the image has the
+# first, and needs the others no more when that is built.
+RUN npm ci --omit=dev && npm prune --omit=dev --omit=optional --ignore-scripts
+
 FROM node:24-bookworm-slim
 WORKDIR /sallyport
-
-# The optional packages are Node itself and a PostgreSQL for tests: the image has the one and not the other.
-COPY package.json package-lock.json ./
-RUN npm ci --omit=dev --omit=optional && npm cache clean --force
-
+COPY --from=build /sallyport/node_modules node_modules
 COPY bin bin
 COPY migrations migrations
 COPY plugins plugins

@@ -62,7 +62,7 @@ const house: House = {
   // What a plugin is made of: the contract, templates and their quoting, errors, secrets.
   plugins: {
     rooms: ['wire', 'errors', 'secret', 'jit/plugin.ts', 'jit/template.ts', 'jit/sql-text.ts'],
-    packages: ['mysql2', 'ioredis', 'ldapts']
+    packages: ['mysql2', 'ioredis', 'ldapts', 'ssh2']
   },
   test: everything,
   tool: everything
@@ -90,7 +90,9 @@ const files = [
 const texts = [
   ...files,
   ...['templates', 'migrations', 'bin', '.ci'].flatMap(folder => filesUnder(folder, /./)),
-  ...readdirSync(root, { withFileTypes: true }).filter(entry => entry.isFile()).map(entry => read(entry.name))
+  // In a second work tree `.git` is a file of git's.
+  ...readdirSync(root, { withFileTypes: true }).filter(entry => entry.isFile() && entry.name !== '.git')
+    .map(entry => read(entry.name))
 ]
 const manifest = JSON.parse(read('package.json').text) as Manifest
 const lock = JSON.parse(read('package-lock.json').text) as Lock

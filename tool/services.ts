@@ -22,6 +22,9 @@ const programs = {
   'psql': { path: '/usr/bin/psql', packages: ['postgresql-client-15'] },
   'psql-15': { path: '/usr/lib/postgresql/15/bin/psql', packages: ['postgresql-client-15'] },
   'pgbouncer': { path: '/usr/sbin/pgbouncer', packages: ['pgbouncer'] },
+  'ssh': { path: '/usr/bin/ssh', packages: ['openssh-client'] },
+  'ssh-keygen': { path: '/usr/bin/ssh-keygen', packages: ['openssh-client'] },
+  'sshd': { path: '/usr/sbin/sshd', packages: ['openssh-server'] },
   'strace': { path: '/usr/bin/strace', packages: ['strace'] },
   'openssl': { path: '/usr/bin/openssl', packages: ['openssl'] },
   // A library: preload it to move the wall clock of one process.
@@ -51,7 +54,7 @@ export interface Machine {
 /** What `npm test` needs; benchmarks ask for more (`pgbouncer`, whose package would start a service). */
 export const testNeeds: readonly Need[] = [
   'postgres-15', 'pgbench', 'psql', 'psql-15', 'strace', 'openssl', 'faketime', 'python3', 'psycopg2', 'java',
-  'javac', 'pgjdbc', 'mke2fs', 'mount'
+  'javac', 'pgjdbc', 'mke2fs', 'mount', 'ssh', 'ssh-keygen', 'sshd'
 ]
 
 // Debian's PostgreSQL packages make and start a cluster when they are installed. Ours must not; the setting

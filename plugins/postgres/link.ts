@@ -277,6 +277,9 @@ type ScramSecret =
 
 function exposed(secret: Injectable): ScramSecret {
   if (secret.kind === 'password') return { kind: 'password', password: secret.password.expose() }
+  if (secret.kind === 'private-key') {
+    throw new SallyportError('target-refused', { detail: 'PostgreSQL has no login with an SSH key' })
+  }
   return { kind: 'scram-keys', clientKey: secret.clientKey.expose(), serverKey: secret.serverKey.expose() }
 }
 

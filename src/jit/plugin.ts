@@ -22,6 +22,8 @@ export interface TargetAddress {
   /** PostgreSQL: the database where hooks connect. */
   database?: string | undefined
   tls: TlsPolicy
+  /** SSH: the only host keys that are believed, `type base64` each; learnt at first sight when absent. */
+  hostKeys?: readonly string[] | undefined
 }
 
 export interface TlsPolicy {
@@ -34,6 +36,8 @@ export interface TlsPolicy {
 /** What the proxy presents to the target. Leaves jit only towards connect. */
 export type Injectable =
   | { kind: 'password', password: Secret<string> }
+  /** SSH: a private key as a file of OpenSSH. */
+  | { kind: 'private-key', privateKey: Secret<string> }
   /** Random SCRAM keys (32 bytes each): no password exists. RFC 5802 section 3. */
   | { kind: 'scram-keys', clientKey: Secret<Uint8Array>, serverKey: Secret<Uint8Array> }
 

@@ -44,6 +44,7 @@ export function secretsOf(
   for (const value of Object.values(variables)) if (value instanceof Secret) found.push(value.expose())
   for (const injectable of injectables) {
     if (injectable.kind === 'password') found.push(injectable.password.expose())
+    else if (injectable.kind === 'private-key') found.push(injectable.privateKey.expose())
     else found.push(injectable.clientKey.expose(), injectable.serverKey.expose())
   }
   return found

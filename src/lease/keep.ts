@@ -6,18 +6,17 @@ import type { Injectable, Minted } from '../jit/plugin.ts'
 import { Secret } from '../secret.ts'
 
 interface Kept {
-  inject: { kind: 'password', password: string } | {
-    kind: 'scram-keys', clientKey: string, serverKey: string
-  }
+  inject:
+    | { kind: 'password', password: string }
+    | { kind: 'private-key', privateKey: string }
+    | { kind: 'scram-keys', clientKey: string, serverKey: string }
   variables: Record<string, string>
 }
 
 /** One text that `unpack` understands; to be sealed at once. */
 export function pack({ inject, variables }: Minted): Secret<string> {
   const kept: Kept = {
-    inject: inject.kind === 'password'
-      ? { kind: 'password', password: inject.password.expose() }
-      : { kind: 'scram-keys', clientKey: base64(inject.clientKey), serverKey: base64(inject.serverKey) },
+    inject: opened(inject),
     variables: Object.fromEntries(Object.entries(variables).map(([name, value]) => [name, value.expose()]))
   }
   return new Secret(JSON.stringify(kept))
@@ -39,9 +38,18 @@ export function unpack(packed: Secret<string>): Minted {
   }
 }
 
+function opened(inject: Injectable): Kept['inject'] {
+  const { kind } = inject
+  if (kind === 'password') return { kind, password: inject.password.expose() }
+  if (kind === 'private-key') return { kind, privateKey: inject.privateKey.expose() }
+  return { kind, clientKey: base64(inject.clientKey), serverKey: base64(inject.serverKey) }
+}
+
 function restored(inject: Kept['inject']): Injectable {
-  if (inject.kind === 'password') return { kind: 'password', password: new Secret(inject.password) }
-  return { kind: 'scram-keys', clientKey: bytes(inject.clientKey), serverKey: bytes(inject.serverKey) }
+  const { kind } = inject
+  if (kind === 'password') return { kind, password: new Secret(inject.password) }
+  if (kind === 'private-key') return { kind, privateKey: new Secret(inject.privateKey) }
+  return { kind, clientKey: bytes(inject.clientKey), serverKey: bytes(inject.serverKey) }
 }
 
 function base64(secret: Secret<Uint8Array>): string {

@@ -11,7 +11,7 @@ import type { IssueRequest } from '../lease/context.ts'
 import type { AccountSpec, PinnedTemplate } from '../lease/ports.ts'
 import type { Credential, JitSetting, Target } from '../policy/types.ts'
 import type { LiveSession } from '../session/registry.ts'
-import { addressOf } from './hooks.ts'
+import { addressOf, storedSecret } from './hooks.ts'
 import type { AccessPorts } from './hooks.ts'
 
 export interface StoredTemplate {
@@ -95,13 +95,12 @@ export async function requestOf(
 
 /** The account's own password, where the hook does not give it another one (J12). */
 async function standingOf(
-  { shelf, openSecret }: AccountPorts & Pick<AccessPorts, 'openSecret'>, credential: Credential,
+  ports: AccountPorts & Pick<AccessPorts, 'openSecret'>, credential: Credential,
   { plugin, open }: AccountSpec
 ): Promise<Injectable | undefined> {
-  if (!keepsItsSecret(shelf.plugin(plugin), parseTemplate(open.body, open.version))) return undefined
-  if (credential.password === undefined) {
-    const detail = `${open.id} leaves the account its password, and credential ${credential.name} has none`
-    throw new SallyportError('not-allowed', { detail })
-  }
-  return { kind: 'password', password: await openSecret(credential.password) }
+  if (!keepsItsSecret(ports.shelf.plugin(plugin), parseTemplate(open.body, open.version))) return undefined
+  const secret = await storedSecret(ports, credential)
+  if (secret !== undefined) return secret
+  const detail = `${open.id} leaves the account its own secret, and credential ${credential.name} has none`
+  throw new SallyportError('not-allowed', { detail })
 }

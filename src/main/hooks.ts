@@ -10,7 +10,7 @@ import type { Shelf } from '../jit/shelf.ts'
 import { parseTemplate } from '../jit/template.ts'
 import type { Template } from '../jit/template.ts'
 import type { Hooks as LedgerHooks, HookWork, PinnedTemplate } from '../lease/ports.ts'
-import type { Declared, SecretReference, Target } from '../policy/types.ts'
+import type { Credential, Declared, SecretReference, Target } from '../policy/types.ts'
 import type { Secret } from '../secret.ts'
 
 export interface AccessPorts {
@@ -94,20 +94,26 @@ export async function accessOf(
     const detail = `credential ${credentialName}, which authenticates the hook`
     throw new SallyportError('not-found', { detail })
   }
-  if (credential.password !== undefined) {
-    const password = await ports.openSecret(credential.password)
-    return { target, username: credential.username, secret: { kind: 'password', password } }
-  }
-  if (own === undefined) {
+  const secret = await storedSecret(ports, credential) ?? own
+  if (secret === undefined) {
     throw new SallyportError('not-found', { detail: `a secret of credential ${credentialName}` })
   }
-  return { target, username: credential.username, secret: own }
+  return { target, username: credential.username, secret }
+}
+
+/** The secret that an admin gave to a credential: a key before a password; undefined when it has none. */
+export async function storedSecret(
+  { openSecret }: Pick<AccessPorts, 'openSecret'>, { privateKey, password }: Credential
+): Promise<Injectable | undefined> {
+  if (privateKey !== undefined) return { kind: 'private-key', privateKey: await openSecret(privateKey) }
+  if (password !== undefined) return { kind: 'password', password: await openSecret(password) }
+  return undefined
 }
 
 export function addressOf(target: Target): TargetAddress
 export function addressOf(target: Target | undefined): TargetAddress | undefined
 export function addressOf(target: Target | undefined): TargetAddress | undefined {
   if (target === undefined) return undefined
-  const { name, protocol, host, port, database, tls } = target
-  return { name, protocol, host, port, database, tls }
+  const { name, protocol, host, port, database, tls, hostKeys } = target
+  return { name, protocol, host, port, database, tls, ...hostKeys === undefined ? {} : { hostKeys } }
 }

@@ -183,12 +183,19 @@ async function lease(
 async function standing(
   ports: StepPorts, credential: Credential
 ): Promise<{ username: string, secret: Injectable }> {
-  if (credential.username === undefined || credential.password === undefined) {
-    const detail = `credential ${credential.name} has no user name or password`
+  const { username, password, privateKey } = credential
+  const opened = privateKey ?? password
+  if (username === undefined || opened === undefined) {
+    const detail = `credential ${credential.name} has no user name, or neither key nor password`
     throw new SallyportError('not-allowed', { detail })
   }
-  const password = await ports.openSecret(credential.password)
-  return { username: credential.username, secret: { kind: 'password', password } }
+  const secret = await ports.openSecret(opened)
+  return {
+    username,
+    secret: privateKey === undefined
+      ? { kind: 'password', password: secret }
+      : { kind: 'private-key', privateKey: secret }
+  }
 }
 
 function liveOf(ports: StepPorts, id: string): LiveSession {

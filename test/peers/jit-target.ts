@@ -95,9 +95,12 @@ export class JitTarget implements AsyncDisposable {
       host: this.server.host, port: this.server.port, tls: { mode: 'disable' }, user: name, database,
       timeouts: { connectMs: 10_000, tlsMs: 10_000, loginMs: 10_000 },
       parameters: [['search_path', 'public']],
-      secret: () => inject.kind === 'password'
-        ? { kind: 'password', password: inject.password.expose() }
-        : { kind: 'scram-keys', clientKey: inject.clientKey.expose(), serverKey: inject.serverKey.expose() }
+      secret: () => {
+        if (inject.kind === 'password') return { kind: 'password', password: inject.password.expose() }
+        if (inject.kind !== 'scram-keys') throw new Error(`no ${inject.kind} opens a database`)
+        const { kind, clientKey, serverKey } = inject
+        return { kind, clientKey: clientKey.expose(), serverKey: serverKey.expose() }
+      }
     }))
   }
 

@@ -76,6 +76,9 @@ export async function connectTarget(
 /** The one place of this room where a secret is opened: on its way into the login. */
 function exposed(secret: Injectable): ScramSecret {
   if (secret.kind === 'password') return { kind: 'password', password: secret.password.expose() }
+  if (secret.kind === 'private-key') {
+    throw new SallyportError('target-refused', { detail: 'PostgreSQL has no login with an SSH key' })
+  }
   const { clientKey, serverKey } = secret
   return { kind: 'scram-keys', clientKey: clientKey.expose(), serverKey: serverKey.expose() }
 }
