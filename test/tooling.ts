@@ -171,17 +171,22 @@ interface FakeMachine extends Machine {
   calls: string[]
   /** The cluster setting, as it was at each call. */
   settings: string[]
+  /** The policy for services, likewise. */
+  policies: string[]
 }
 
 function fakeMachine(isRoot: boolean, present: Set<string>): FakeMachine {
   const clusterSetting = join(folder, 'services', 'createcluster.d', 'setting.conf')
-  const [calls, settings]: [string[], string[]] = [[], []]
+  const servicePolicy = join(folder, 'services', 'policy-rc.d')
+  const [calls, settings, policies]: [string[], string[], string[]] = [[], [], []]
   return {
-    isRoot, clusterSetting, calls, settings,
+    isRoot, clusterSetting, servicePolicy, calls, settings, policies,
     isPresent: path => present.has(path),
     apt: words => {
       calls.push(words.join(' '))
       settings.push(readFileSync(clusterSetting, 'utf8'))
+      const refuses = spawnSync(servicePolicy).status === 101
+      policies.push(refuses ? 'refuses' : readFileSync(servicePolicy, 'utf8'))
       if (words[0] === 'install') for (const path of ['/usr/bin/psql', '/usr/bin/strace']) present.add(path)
     }
   }
@@ -199,6 +204,19 @@ services('root gets what is missing, once for all, and no database cluster with 
   assert.equal(machine.calls, ['update', 'install -y --no-install-recommends postgresql-client-15 strace'])
   assert.equal(new Set(machine.settings), new Set(['create_main_cluster = false\n']))
   assert.not(existsSync(machine.clusterSetting), 'the setting is taken back')
+})
+
+services('an installation starts no service, and a machine keeps the policy that it has', () => {
+  const machine = fakeMachine(true, new Set())
+  ensurePackages(['psql', 'strace'], machine)
+  assert.equal(new Set(machine.policies), new Set(['refuses']))
+  assert.not(existsSync(machine.servicePolicy), 'ours is taken back')
+  writeFileSync(machine.servicePolicy, 'theirs')
+  const other = fakeMachine(true, new Set())
+  ensurePackages(['psql', 'strace'], other)
+  assert.equal(new Set(other.policies), new Set(['theirs']))
+  assert.is(readFileSync(machine.servicePolicy, 'utf8'), 'theirs')
+  rmSync(machine.servicePolicy)
 })
 
 services('another user is told the packages', () => {

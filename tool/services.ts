@@ -37,7 +37,15 @@ const programs = {
   'java': { path: '/usr/bin/java', packages: ['default-jdk-headless'] },
   'pgjdbc': { path: '/usr/share/java/postgresql.jar', packages: ['libpostgresql-jdbc-java'] },
   'mke2fs': { path: '/sbin/mke2fs', packages: ['e2fsprogs'] },
-  'mount': { path: '/bin/mount', packages: ['mount'] }
+  'mount': { path: '/bin/mount', packages: ['mount'] },
+  // What a Linux box is made of: namespaces, the jobs of its accounts, and what they may leave behind.
+  'unshare': { path: '/usr/bin/unshare', packages: ['util-linux'] },
+  'nsenter': { path: '/usr/bin/nsenter', packages: ['util-linux'] },
+  'cron': { path: '/usr/sbin/cron', packages: ['cron'] },
+  'atd': { path: '/usr/sbin/atd', packages: ['at'] },
+  'getfacl': { path: '/usr/bin/getfacl', packages: ['acl'] },
+  'sudo': { path: '/usr/bin/sudo', packages: ['sudo'] },
+  'ps': { path: '/usr/bin/ps', packages: ['procps'] }
 } as const satisfies Record<string, Program>
 
 export type Need = keyof typeof programs
@@ -49,23 +57,31 @@ export interface Machine {
   apt(words: readonly string[]): void
   /** A file that keeps Debian from making a database cluster when a PostgreSQL package is installed. */
   clusterSetting: string
+  /** A program that Debian asks before it starts a service. */
+  servicePolicy: string
 }
 
 /** What `npm test` needs; benchmarks ask for more (`pgbouncer`, whose package would start a service). */
 export const testNeeds: readonly Need[] = [
   'postgres-15', 'pgbench', 'psql', 'psql-15', 'strace', 'openssl', 'faketime', 'python3', 'psycopg2', 'java',
-  'javac', 'pgjdbc', 'mke2fs', 'mount', 'ssh', 'ssh-keygen', 'sshd'
+  'javac', 'pgjdbc', 'mke2fs', 'mount', 'ssh', 'ssh-keygen', 'sshd', 'unshare', 'nsenter', 'cron', 'atd',
+  'getfacl', 'sudo', 'ps'
 ]
 
 // Debian's PostgreSQL packages make and start a cluster when they are installed. Ours must not; the setting
 // is taken back afterwards, since it is the machine's business what later installations do.
 const clusterSetting = '/etc/postgresql-common/createcluster.d/sallyport-tests.conf'
 
+// The packages of sshd, cron and atd start them. A machine that only runs our tests must not get an open
+// port by that: 101 says "not allowed". One that has a policy keeps it.
+const servicePolicy = '/usr/sbin/policy-rc.d'
+const refuseServices = '#!/bin/sh\nexit 101\n'
+
 // Another run may be installing at the same moment.
 const aptLockSeconds = 300
 
 const thisMachine: Machine = {
-  isRoot: process.getuid?.() === 0, isPresent: existsSync, apt: runApt, clusterSetting
+  isRoot: process.getuid?.() === 0, isPresent: existsSync, apt: runApt, clusterSetting, servicePolicy
 }
 
 /** The Debian packages, without repeats, of those needs whose program is absent. */
@@ -97,11 +113,14 @@ export function ensurePackages(needs: readonly Need[], machine = thisMachine): v
   process.stderr.write(`installing ${packages.join(' ')}\n`)
   mkdirSync(dirname(machine.clusterSetting), { recursive: true })
   writeFileSync(machine.clusterSetting, 'create_main_cluster = false\n')
+  const ownPolicy = !existsSync(machine.servicePolicy)
+  if (ownPolicy) writeFileSync(machine.servicePolicy, refuseServices, { mode: 0o755 })
   try {
     machine.apt(['update'])
     machine.apt(['install', '-y', '--no-install-recommends', ...packages])
   } finally {
     rmSync(machine.clusterSetting, { force: true })
+    if (ownPolicy) rmSync(machine.servicePolicy, { force: true })
   }
   const absent = missingPackages(needs, machine)
   if (absent.length > 0) throw new Error(`installed, but without the expected program: ${absent.join(' ')}`)
