@@ -61,7 +61,9 @@ const house: House = {
   console: { types: ['api'], packages: ['preact', '@xterm/xterm', 'asciinema-player'] },
   // What a plugin is made of: the contract, templates and their quoting, errors, secrets.
   plugins: {
-    rooms: ['wire', 'errors', 'secret', 'jit/plugin.ts', 'jit/template.ts', 'jit/sql-text.ts'],
+    rooms: [
+      'wire', 'errors', 'secret', 'jit/plugin.ts', 'jit/template.ts', 'jit/sql-text.ts', 'jit/shell-text.ts'
+    ],
     packages: ['mysql2', 'ioredis', 'ldapts', 'ssh2']
   },
   test: everything,

@@ -122,7 +122,7 @@ test('every mistake in a file is named with its path, all of them at once', () =
   for (const path of [
     'id:', 'action:', 'titel: unknown key', 'title:', 'variables.a.describe: unknown key',
     'variables.a.list:',
-    'variables.a.description:', 'steps[0]: must have either', 'steps[1]: must have either',
+    'variables.a.description:', 'steps[0]: must have one of', 'steps[1]: must have one of',
     'steps[2].ignore:',
     'steps[3].eachDatabase:', 'steps[4]: must be a mapping'
   ]) {

@@ -35,6 +35,7 @@ export function lint(template: Template): string[] {
         problems.push(`${path}.with.${option}: ${step.do} has no such option`)
       }
     }
+    if (step.script !== undefined) problems.push(`${path}.script: PostgreSQL has no shell; write sql or do`)
     if (step.sql !== undefined) {
       problems.push(...sqlProblems(step.sql).map(problem => `${path}.sql: ${problem}`))
     }

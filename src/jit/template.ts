@@ -10,6 +10,7 @@ import { Secret } from '../secret.ts'
 import { compileText } from './holes.ts'
 import type { CompiledText, PlainValue, TextContext } from './holes.ts'
 import type { Action, Variables } from './plugin.ts'
+import { compileScript } from './shell-text.ts'
 import { UnfitValue } from './sql-text.ts'
 
 export interface Template {
@@ -52,6 +53,8 @@ export interface Step {
   name: string
   /** One SQL statement … */
   sql?: string | undefined
+  /** … or a script of the shell, which reads values as `"$JIT_NAME"` … */
+  script?: string | undefined
   /** … or a verb that the plugin implements. */
   do?: string | undefined
   /** Options of the verb: text with holes. */
@@ -64,6 +67,8 @@ export interface Step {
 
 export interface RenderedStep {
   sql?: string | undefined
+  /** With the lines that set its variables before it. */
+  script?: string | undefined
   do?: string | undefined
   with: Readonly<Record<string, string>>
 }
@@ -146,6 +151,9 @@ export function renderStep(
     )
     return {
       sql: step.sql === undefined ? undefined : compiled(step.sql, 'sql').render(values),
+      script: step.script === undefined
+        ? undefined
+        : compiled(step.script, 'shell').render({ ...absentOf(template), ...values }),
       do: step.do,
       with: Object.fromEntries(options)
     }
@@ -153,6 +161,12 @@ export function renderStep(
     if (!(error instanceof UnfitValue)) throw error
     throw new SallyportError('invalid', { detail: `${template.id}, step "${step.name}": ${error.message}` })
   }
+}
+
+/** What a script reads of variables that nobody had to supply. */
+function absentOf({ variables }: Template): Record<string, PlainValue> {
+  const optional = Object.entries(variables).filter(([, { required }]) => !required)
+  return Object.fromEntries(optional.map(([name]) => [name, '']))
 }
 
 /** The values as text, defaults filled in. */
@@ -174,11 +188,11 @@ function plainValues(
 const compiledMax = 512
 const compiledTexts = new Map<string, CompiledText>()
 
-function compiled(text: string, context: TextContext): CompiledText {
+function compiled(text: string, context: TextContext | 'shell'): CompiledText {
   const key = `${context}:${text}`
   const known = compiledTexts.get(key)
   if (known !== undefined) return known
-  const made = compileText(text, context)
+  const made = context === 'shell' ? compileScript(text) : compileText(text, context)
   if (compiledTexts.size >= compiledMax) {
     for (const oldest of compiledTexts.keys()) {
       compiledTexts.delete(oldest)
@@ -209,6 +223,8 @@ class TemplateReader {
   readonly problems: string[] = []
   readonly #uses = new Set<string>()
   readonly #lists = new Set<string>()
+  /** Outside of quotes in a script. */
+  readonly #split = new Set<string>()
   readonly #words = new Set<string>()
   readonly #numbers = new Set<string>()
 
@@ -238,6 +254,11 @@ class TemplateReader {
       if (list && this.#words.has(name)) {
         this.#problem(`variables.${name}`, 'is a list: print it with | identlist')
       }
+    }
+    for (const name of this.#split) {
+      if (variables[name]?.list === true) continue
+      const written = `$JIT_${name.toUpperCase()}`
+      this.#problem('steps', `${written} outside of quotes is split into words: write "${written}"`)
     }
     return {
       id, version, plugin, action: action as Action, title: this.#text(fields, 'title', ''),
@@ -358,14 +379,18 @@ class TemplateReader {
   #step(path: string, value: unknown): Step | undefined {
     const fields = this.#map(path, value)
     if (fields === undefined) return undefined
-    this.#known(path, fields, ['name', 'sql', 'do', 'with', 'ignore', 'eachDatabase'])
+    this.#known(path, fields, ['name', 'sql', 'script', 'do', 'with', 'ignore', 'eachDatabase'])
     const verb = fields.get('do')
     const sql = fields.get('sql')
-    if ((sql === undefined) === (verb === undefined)) this.#problem(path, 'must have either sql or do')
+    const script = fields.get('script')
+    if ([sql, script, verb].filter(one => one !== undefined).length !== 1) {
+      this.#problem(path, 'must have one of sql, script and do')
+    }
     if (verb !== undefined && !(typeof verb === 'string' && wordForm.test(verb))) {
       this.#problem(`${path}.do`, 'must be a word')
     }
     if (sql !== undefined) this.#compile(`${path}.sql`, sql, 'sql')
+    if (script !== undefined) this.#compile(`${path}.script`, script, 'shell')
     const options: Record<string, string> = {}
     const given = fields.has('with') ? this.#map(`${path}.with`, fields.get('with')) : undefined
     for (const [name, text] of given ?? []) {
@@ -374,11 +399,15 @@ class TemplateReader {
       options[name] = String(text)
     }
     const eachDatabase = this.#flag(path, fields, 'eachDatabase') ?? false
-    if (verb !== undefined && eachDatabase) this.#problem(`${path}.eachDatabase`, 'is for sql steps')
+    if (sql === undefined && eachDatabase) this.#problem(`${path}.eachDatabase`, 'is for sql steps')
     if (verb === undefined && fields.has('with')) this.#problem(`${path}.with`, 'is for do steps')
     return {
-      name: fields.has('name') ? this.#text(fields, 'name', path) : String(verb ?? 'sql'),
-      sql: sql === undefined ? undefined : String(sql), do: verb === undefined ? undefined : String(verb),
+      name: fields.has('name')
+        ? this.#text(fields, 'name', path)
+        : String(verb ?? (sql === undefined ? 'script' : 'sql')),
+      sql: sql === undefined ? undefined : String(sql),
+      script: script === undefined ? undefined : String(script),
+      do: verb === undefined ? undefined : String(verb),
       with: options, ignore: this.#codes(`${path}.ignore`, fields.get('ignore')), eachDatabase
     }
   }
@@ -391,15 +420,15 @@ class TemplateReader {
     return []
   }
 
-  #compile(path: string, text: unknown, context: TextContext): void {
+  #compile(path: string, text: unknown, context: TextContext | 'shell'): void {
     if (typeof text !== 'string' || text.trim() === '') {
       this.#problem(path, 'must be a text')
       return
     }
-    const made = compileText(text, context)
+    const made = context === 'shell' ? compileScript(text) : compileText(text, context)
     for (const problem of made.problems) this.#problem(path, problem)
     for (const name of made.uses) this.#uses.add(name)
-    for (const name of made.lists) this.#lists.add(name)
+    for (const name of made.lists) (context === 'shell' ? this.#split : this.#lists).add(name)
     for (const name of made.words) this.#words.add(name)
     for (const name of made.numbers) this.#numbers.add(name)
   }
