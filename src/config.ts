@@ -35,6 +35,10 @@ export interface Config {
     /** PostgreSQL clients without TLS are refused. */
     required: boolean
   }
+  ssh: {
+    /** Authorities (`ssh-ed25519 AAAA…`) whose certificates prove who a person is. */
+    userAuthorities: readonly string[]
+  }
   masterKey: MasterKeySource
   /** Keys that older values may still be sealed under: at start those are wrapped anew under `masterKey`. */
   oldMasterKeys: readonly MasterKeySource[]
@@ -94,6 +98,9 @@ const source = z.strictObject({
   command: z.array(z.string()).min(1).optional()
 }).refine(value => Object.keys(value).length === 1, 'expected exactly one of file, env, command')
 
+const publicKey = z.string().regex(/^(ssh-|ecdsa-|sk-)[a-z0-9@.-]+ [A-Za-z0-9+/]+=*( .*)?$/,
+  'expected a public key such as "ssh-ed25519 AAAA…"')
+
 const schema = z.strictObject({
   data: z.string().min(1).default('./data'),
   node: z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/, 'expected a short name').optional(),
@@ -118,6 +125,9 @@ const schema = z.strictObject({
     required: z.boolean().default(false)
   }).refine(({ certificate, key }) => (certificate === undefined) === (key === undefined),
     'certificate and key belong together').prefault({}),
+  ssh: z.strictObject({
+    userAuthorities: z.array(publicKey).max(64).default([])
+  }).prefault({}),
   masterKey: source.optional(),
   oldMasterKeys: z.array(source).max(16).default([]),
   log: z.strictObject({ level: z.enum(['info', 'warn', 'error']).default('info') }).prefault({}),
@@ -192,6 +202,7 @@ function complete(read: z.output<typeof schema>, file: string | undefined, folde
         : { certificate: resolve(folder, certificate), key: resolve(folder, key) },
       names, required
     },
+    ssh: read.ssh,
     masterKey: masterKeyOf(read.masterKey, data, folder),
     oldMasterKeys: read.oldMasterKeys.map(old => masterKeyOf(old, data, folder)),
     log: read.log,

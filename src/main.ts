@@ -13,13 +13,18 @@ import { printAddress } from './input.ts'
 import { createLog } from './log.ts'
 import { requestOf } from './main/accounts.ts'
 import { apiPorts, version } from './main/api.ts'
+import { addressOf } from './main/hooks.ts'
+import { listenerHostKey, locate } from './main/host-keys.ts'
 import { openRooms } from './main/rooms.ts'
 import type { Rooms } from './main/rooms.ts'
 import { listenerKeys } from './main/tls.ts'
 import type { ListenerKeys } from './main/tls.ts'
-import { authorise } from './policy/authorise.ts'
+import { authorise, choicesFor } from './policy/authorise.ts'
 import { readLoginName } from './policy/login-name.ts'
 import { listenPostgres } from './proxy/postgres/listen.ts'
+import { listenSsh } from './proxy/ssh/listen.ts'
+import { ssh2 } from './proxy/ssh/ssh2.ts'
+import { SshTape } from './proxy/ssh/tape.ts'
 import { run } from './session/session.ts'
 import { createSteps } from './session/steps.ts'
 import type { Steps } from './session/session.ts'
@@ -39,12 +44,14 @@ export async function openProgram(config: Config): Promise<Program> {
   const rooms = await openRooms(config, systemClock, log)
   try {
     const closeApi = await openApi(rooms, keys)
-    const postgres = await openPostgres(rooms, keys)
+    const steps = createSteps(stepPorts(rooms))
+    const postgres = await openPostgres(rooms, keys, steps)
+    const ssh = await openSsh(rooms, steps)
     log.info({ node: config.node, store: rooms.database.store, version }, 'sallyport serves')
     return {
       rooms,
       async close() {
-        await postgres?.close()
+        await Promise.all([postgres?.close(), ssh?.close()])
         await rooms.registry.drain(config.limits.drain * 1000)
         await closeApi()
         await rooms.close()
@@ -73,11 +80,10 @@ async function openApi(rooms: Rooms, keys: ListenerKeys): Promise<() => Promise<
   }
 }
 
-async function openPostgres(rooms: Rooms, keys: ListenerKeys) {
+async function openPostgres(rooms: Rooms, keys: ListenerKeys, steps: Steps) {
   const { config, clock, log } = rooms
   const at = config.listen.postgres
   if (at === undefined) return undefined
-  const steps = createSteps(stepPorts(rooms))
   const { loginGrace, hookConnect, connectionsMax } = config.limits
   const { unauthenticatedPerAddressMax, loginFailuresPerMinuteMax } = config.limits
   const listener = await listenPostgres({
@@ -89,6 +95,30 @@ async function openPostgres(rooms: Rooms, keys: ListenerKeys) {
     onSession: front => serveSession(rooms, steps, front)
   })
   log.info({ address: `${at.host}:${listener.address.port}` }, 'postgres listens')
+  return listener
+}
+
+async function openSsh(rooms: Rooms, steps: Steps) {
+  const { config, clock, log, audit } = rooms
+  const at = config.listen.ssh
+  if (at === undefined) return undefined
+  const { loginGrace, hookConnect, connectionsMax } = config.limits
+  const { unauthenticatedPerAddressMax, loginFailuresPerMinuteMax } = config.limits
+  const listener = await listenSsh({
+    ...at, clock, log, hostKeys: [listenerHostKey(config.data)],
+    limits: {
+      connectionsMax, unauthenticatedPerAddressMax, loginFailuresPerMinuteMax,
+      loginGraceMs: loginGrace * 1000, connectMs: hookConnect * 1000
+    },
+    tapeOf: recording => new SshTape(recording),
+    onRefused: (session, what, right) => {
+      void audit.append('channel.refused', 'system', session, { what, right }).catch(() => undefined)
+    },
+    onSession: front => serveSession(rooms, steps, front)
+  })
+  const crypto = ssh2().nativeCrypto ? 'native' : 'javascript'
+  log.info({ address: `${at.host}:${listener.address.port}`, 'ssh crypto': crypto }, 'ssh listens')
+  if (crypto !== 'native') log.warn({}, 'ssh crypto: javascript, at three times the CPU; see tool/native.ts')
   return listener
 }
 
@@ -104,13 +134,16 @@ function stepPorts(rooms: Rooms): Parameters<typeof createSteps>[0] {
     clock, config, registry, sessions, audit, recordings, ledger, declared, openSecret, templates
   } = rooms
   return {
-    clock, node: config.node, registry, declared, authorise, sessions, openSecret,
+    clock, node: config.node, registry, declared, authorise, choicesFor, sessions, openSecret,
+    namesCredential: (login, database) => readLoginName(login, database)?.credential !== undefined,
+    authorities: config.ssh.userAuthorities,
+    located: target => locate(addressOf(target), rooms.hostKeysOf),
     userOf: (login, database) => readLoginName(login, database)?.user,
     verifierOf: rooms.verifierOf,
     audit: (kind, actor, subject, detail) => audit.append(kind, actor, subject, detail),
     createRecording: head => recordings.create(head),
     issue: async (session, tell) => ledger.issue(
-      await requestOf({ shelf: rooms.shelf, template: id => templates.get(id), openSecret }, session, tell))
+      await requestOf({ ...rooms, template: id => templates.get(id) }, session, tell))
   }
 }
 

@@ -32,7 +32,7 @@ function houseOf(failing: string | undefined): { notes: string[], front: Front<s
     notes,
     front: {
       claim: () => step('claim', claim),
-      prove: () => step('prove', true),
+      prove: () => step('prove', { method: 'password' }),
       tell: () => undefined,
       refuse: async error => { notes.push(`refuse ${error.code}`) },
       connect: () => step('connect', 'upstream'),
@@ -40,9 +40,10 @@ function houseOf(failing: string | undefined): { notes: string[], front: Front<s
     },
     steps: {
       authenticate: async (_claim, prove) => {
-        await prove({ kind: 'scram', verifier: '' })
+        await prove({ verifier: '', publicKeys: [], authorities: [], name: 'alice' })
         return { name: 'alice' } as User
       },
+      doors: () => undefined,
       authorise: () => step('authorise', grant),
       open: async () => {
         await step('open', undefined)
@@ -55,7 +56,8 @@ function houseOf(failing: string | undefined): { notes: string[], front: Front<s
       lease: async () => {
         await step('lease', undefined)
         const secret = { kind: 'password' } as never
-        const upstreaming = { target, database: 'd', username: 'u', secret, allowReplication: false }
+        const rights = { allowReplication: false, channels: [] }
+        const upstreaming = { target, database: 'd', username: 'u', secret, ...rights }
         return { upstreaming, ...given('release') }
       }
     }

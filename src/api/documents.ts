@@ -5,7 +5,7 @@
 // store (resources.ts).
 import { z } from 'zod'
 import { duration, printAddress, printDuration, quote, readAddress } from '../input.ts'
-import { resourceNamePattern } from '../policy/types.ts'
+import { channelKinds, resourceNamePattern } from '../policy/types.ts'
 import type { Credential, GrantRule, JitSetting, JitType, Target, User } from '../policy/types.ts'
 import type { Action } from '../jit/plugin.ts'
 
@@ -252,15 +252,16 @@ const grant = z.strictObject({
   notAfter: instant.optional(),
   maxSession: duration.optional(),
   replication: z.boolean().default(false),
-  databases: z.array(z.string().min(1).max(63)).max(listItemsMax).optional()
+  databases: z.array(z.string().min(1).max(63)).max(listItemsMax).optional(),
+  channels: z.array(z.enum(channelKinds)).max(channelKinds.length).optional()
 }).transform((read, context): Wanted<'grant'> => {
-  const { name, users, credentials, notBefore, notAfter, maxSession, replication, databases } = read
+  const { name, users, credentials, notBefore, notAfter, maxSession, replication, databases, channels } = read
   if (notBefore !== undefined && notAfter !== undefined && notAfter <= notBefore) {
     context.addIssue({ code: 'custom', path: ['notAfter'], message: 'is not after notBefore' })
   }
   const spec = {
     name, users, credentials, replication,
-    ...defined({ notBefore, notAfter, maxSessionSeconds: maxSession, databases })
+    ...defined({ notBefore, notAfter, maxSessionSeconds: maxSession, databases, channels })
   }
   return { kind: 'grant', name, spec, secrets: {}, notes: [] }
 })

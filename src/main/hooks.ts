@@ -12,10 +12,13 @@ import type { Template } from '../jit/template.ts'
 import type { Hooks as LedgerHooks, HookWork, PinnedTemplate } from '../lease/ports.ts'
 import type { Credential, Declared, SecretReference, Target } from '../policy/types.ts'
 import type { Secret } from '../secret.ts'
+import { locate } from './host-keys.ts'
+import type { HostKeysOf } from './host-keys.ts'
 
 export interface AccessPorts {
   declared(): Promise<Declared>
   openSecret(reference: SecretReference): Promise<Secret<string>>
+  hostKeysOf: HostKeysOf
 }
 
 // Parsed templates by their digest: some dozens exist, each used for every session.
@@ -89,7 +92,7 @@ export async function accessOf(
 ): Promise<Access> {
   const declared = await ports.declared()
   const credential = declared.credentials.get(credentialName)
-  const target = addressOf(declared.targets.get(known.name)) ?? known
+  const target = await locate(addressOf(declared.targets.get(known.name)) ?? known, ports.hostKeysOf)
   if (credential?.username === undefined) {
     const detail = `credential ${credentialName}, which authenticates the hook`
     throw new SallyportError('not-found', { detail })

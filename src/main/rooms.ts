@@ -26,6 +26,7 @@ import { openDatabase } from '../store/database.ts'
 import type { Database } from '../store/database.ts'
 import { openSigner } from '../store/keys.ts'
 import type { Signer } from '../store/keys.ts'
+import { createHostKeys } from '../store/host-keys.ts'
 import { createLedgerStore } from '../store/ledger.ts'
 import { createReceipts } from '../store/receipts.ts'
 import type { Receipts } from '../store/receipts.ts'
@@ -43,6 +44,8 @@ import type { Tokens } from '../store/tokens.ts'
 import { mockVerifier } from '../wire/postgres/verifier.ts'
 import { shippedPlugins } from '../../plugins/shipped.ts'
 import { createLedgerHooks } from './hooks.ts'
+import { createHostKeysOf } from './host-keys.ts'
+import type { HostKeysOf } from './host-keys.ts'
 import { shippedTemplates } from './templates.ts'
 import { createVerifiers } from './verifiers.ts'
 import type { VerifierOf } from './verifiers.ts'
@@ -67,6 +70,7 @@ export interface Rooms {
   registry: Registry
   declared(): Promise<Declared>
   openSecret(reference: SecretReference): Promise<Secret<string>>
+  hostKeysOf: HostKeysOf
   verifierOf: VerifierOf
   /** Closes in reverse. Never throws. */
   close(): Promise<void>
@@ -133,17 +137,20 @@ async function openAll(
   const shelf = createShelf(shippedPlugins)
   const declared = (): Promise<Declared> => resources.declared()
   const openSecret = (reference: SecretReference): Promise<Secret<string>> => secrets.open(reference.secret)
+  const connectMs = config.limits.hookConnect * 1000
+  const hostKeysOf = createHostKeysOf(createHostKeys(database), audit, clock, connectMs)
   const registry = createRegistry(clock)
   const hooks = createHooks({
     shelf, clock, log: line => log.info({}, line), onRecovered: target => void ledger.recovered(target),
     limits: {
-      connectMs: config.limits.hookConnect * 1000, statementMs: config.limits.hookStatement * 1000,
+      connectMs, statementMs: config.limits.hookStatement * 1000,
       actionMs: config.limits.hookAction * 1000
     }
   })
   closers.push(() => hooks.close())
   const ledger: Ledger = createLedger({
-    store: createLedgerStore(database), hooks: createLedgerHooks(hooks, shelf, { declared, openSecret }),
+    store: createLedgerStore(database),
+    hooks: createLedgerHooks(hooks, shelf, { declared, openSecret, hostKeysOf }),
     clock, node, log,
     signer: { sign: bytes => ({ keyId: signer.keyId, signature: signer.sign(bytes).toString('base64') }) },
     audit, sessions: { cut: (session, error) => registry.cut(session, error) },
@@ -164,7 +171,7 @@ async function openAll(
   return {
     config, clock, log, signer, database, audit, checkpointFile, resources, templates,
     tokens: createTokens(database), sessions, receipts: createReceipts(database),
-    recordings, shelf, hooks, ledger, registry, declared, openSecret,
+    recordings, shelf, hooks, ledger, registry, declared, openSecret, hostKeysOf,
     verifierOf: createVerifiers(openSecret, name => mockVerifier(seed, name))
   }
 }

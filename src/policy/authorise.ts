@@ -4,7 +4,8 @@
 import { SallyportError } from '../errors.ts'
 import { readLoginName } from './login-name.ts'
 import type { LoginName } from './login-name.ts'
-import type { Credential, Declared, GrantRule, Target, User } from './types.ts'
+import { defaultChannels } from './types.ts'
+import type { ChannelKind, Credential, Declared, GrantRule, Target, User } from './types.ts'
 
 const made = Symbol('made by authorise')
 
@@ -19,6 +20,7 @@ export interface Grant {
   readonly rule: GrantRule
   readonly database: string | undefined
   readonly replication: boolean
+  readonly channels: readonly ChannelKind[]
   /** Seconds; the smaller of the rule's and the credential's. */
   readonly maxSessionSeconds: number
 }
@@ -68,6 +70,17 @@ export interface Choice {
   /** The grants that count now; each is a permission of its own. */
   rules: readonly GrantRule[]
   refusal: string | undefined
+}
+
+/** What a user who names nothing may open now, in the order of its names. */
+export function choicesFor(
+  declared: Declared, user: User, protocol: string, now: Date
+): readonly Choice[] {
+  // Of a connection that stays: the user may have been disabled meanwhile.
+  if (declared.users.get(user.name)?.disabled !== false) return []
+  return choicesOf(declared, user, { user: user.name, grammar: 'bare' }, protocol, now)
+    .filter(({ refusal }) => refusal === undefined)
+    .sort((one, other) => one.credential.name < other.credential.name ? -1 : 1)
 }
 
 /** Every credential that the login name can mean for this user, with the reason where it is refused. */
@@ -126,6 +139,7 @@ function grantOf(
   const limits = [rule.maxSessionSeconds, ofCredential, ofWindow].filter(limit => limit !== undefined)
   return {
     [made]: true, user, credential, target, rule, database, replication: wish.replication,
+    channels: rule.channels ?? defaultChannels,
     maxSessionSeconds: Math.min(...limits, limits.length === 0 ? defaultMaxSessionSeconds : Infinity)
   }
 }

@@ -68,6 +68,17 @@ export interface User {
   disabled: boolean
 }
 
+/** What a person may do over SSH (D5). */
+export const channelKinds = [
+  'shell', 'exec', 'sftp', 'upload', 'download', 'local-forward', 'remote-forward', 'agent', 'x11'
+] as const
+export type ChannelKind = typeof channelKinds[number]
+
+/**
+ * What a grant allows that says nothing: no way past the recording, nothing that reaches back to the client.
+ */
+export const defaultChannels: readonly ChannelKind[] = ['shell', 'exec', 'sftp', 'upload', 'download']
+
 export interface GrantRule {
   name: string
   users: readonly string[]
@@ -77,6 +88,8 @@ export interface GrantRule {
   notAfter?: string | undefined
   maxSessionSeconds?: number | undefined
   replication: boolean
+  /** SSH: what may be done; what people need every day when absent. */
+  channels?: readonly ChannelKind[] | undefined
   /** PostgreSQL databases that may be opened; all when absent. */
   databases?: readonly string[] | undefined
 }

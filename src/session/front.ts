@@ -2,7 +2,10 @@
 // permission and the ending come from the pipeline (session.ts).
 import type { SallyportError } from '../errors.ts'
 import type { Injectable, TargetAddress } from '../jit/plugin.ts'
+import type { ChannelKind } from '../policy/types.ts'
 import type { Ending, Recording } from '../recording/recording.ts'
+
+export type { ChannelKind }
 
 /** What a client says it is and wants, before any of it is believed. */
 export interface Claim {
@@ -17,13 +20,26 @@ export interface Claim {
   tls: boolean
 }
 
-/** How a person proves who they are; a front end answers with what its protocol has for it. */
-export type Challenge =
-  /**
-   * SCRAM-SHA-256 with this verifier (`SCRAM-SHA-256$i:salt$StoredKey:ServerKey`); a made-up one for unknown
-   * users.
-   */
-  { kind: 'scram', verifier: string }
+/**
+ * What a proof is held against; a front end asks for what its protocol has. Of the same shape and cost for
+ * names that nobody has.
+ */
+export interface Challenge {
+  /** `SCRAM-SHA-256$i:salt$StoredKey:ServerKey`; a made-up one where there is no password. */
+  verifier: string
+  /** SSH: lines of OpenSSH (`ssh-ed25519 AAAA…`); whoever signs with one of these keys is the person. */
+  publicKeys: readonly string[]
+  /** SSH: authorities whose certificates for `name` prove the same. */
+  authorities: readonly string[]
+  /** The user's name, as a certificate must say it. */
+  name: string
+}
+
+/** That somebody is who they say, and how they proved it: for the audit. */
+export interface Proof {
+  /** E.g. `password`, `publickey SHA256:…`. */
+  method: string
+}
 
 /** Where the upstream connection goes and as whom: the one way in which a secret leaves the lease. */
 export interface Upstreaming {
@@ -32,13 +48,40 @@ export interface Upstreaming {
   username: string
   secret: Injectable
   allowReplication: boolean
+  /** SSH: what the grant allows; everything else is refused. */
+  channels: readonly ChannelKind[]
+}
+
+/** One credential that a person may open, for those who have to choose. */
+export interface Door {
+  credential: string
+  target: string
+  /** The account's name, where it is a standing one. */
+  username: string | undefined
+}
+
+/** What stands open to a person who named no credential. */
+export interface Doors {
+  readonly user: string
+  /** As it is now; grants may change while somebody looks at the list. */
+  list(): Promise<readonly Door[]>
+  /**
+   * The name of the target that is meant by a host (its name or its address); undefined: none that is open.
+   */
+  targetOf(host: string, port: number): Promise<string | undefined>
 }
 
 export interface Front<Upstream> {
   /** Reads what the client claims; answers what the protocol allows before that (TLS, cancel). */
   claim(): Promise<Claim>
-  /** Runs the exchange; true only when the client has proved knowledge of the secret. */
-  prove(challenge: Challenge): Promise<boolean>
+  /** Runs the exchange; undefined when the client has not proved who it is. */
+  prove(challenge: Challenge): Promise<Proof | undefined>
+  /**
+   * Present where a protocol has a place to ask (SSH): lets a person who named no credential choose, or come
+   * through to a target (`ssh -J`); `enter` runs each as a session of its own. Resolves when the connection
+   * is over. Never throws.
+   */
+  receive?(doors: Doors, enter: (inner: Front<Upstream>) => Promise<Ending>): Promise<Ending>
   /** One line for the person, where the protocol has a place for it; silently dropped where not. */
   tell(line: string): void
   /** Says the refusal in the protocol's words and closes. Never throws. */

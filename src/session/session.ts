@@ -7,7 +7,7 @@ import type { SallyportError } from '../errors.ts'
 import type { Grant } from '../policy/authorise.ts'
 import type { User } from '../policy/types.ts'
 import type { Ending, Recording } from '../recording/recording.ts'
-import type { Challenge, Claim, Front, Upstreaming } from './front.ts'
+import type { Challenge, Claim, Doors, Front, Proof, Upstreaming } from './front.ts'
 
 /** A session that is on the books: visible to admins, ended by its signal, closed when disposed. */
 export interface OpenSession extends AsyncDisposable {
@@ -29,7 +29,9 @@ export interface SessionLease extends AsyncDisposable {
 /** What the steps are made of arrives from outside: this room knows the order, not the doing. */
 export interface Steps {
   /** Throws `auth-failed`, `auth-throttled`. */
-  authenticate(claim: Claim, prove: (challenge: Challenge) => Promise<boolean>): Promise<User>
+  authenticate(claim: Claim, prove: (challenge: Challenge) => Promise<Proof | undefined>): Promise<User>
+  /** What stands open to somebody who named no credential; undefined when the claim names one. */
+  doors(user: User, claim: Claim): Doors | undefined
   /** Throws `not-allowed`, `login-unclear`, `replication-refused`. */
   authorise(user: User, claim: Claim): Promise<Grant>
   /** Throws `store-unavailable`, `shutting-down`. */
@@ -45,6 +47,18 @@ export async function run<Upstream>(front: Front<Upstream>, steps: Steps): Promi
   try {
     const claim = await front.claim()
     const user = await steps.authenticate(claim, challenge => front.prove(challenge))
+    const doors = steps.doors(user, claim)
+    if (doors === undefined || front.receive === undefined) return await enter(front, steps, user)
+    return await front.receive(doors, inner => enter(inner, steps, user))
+  } catch (thrown) {
+    return refuse(front, asSallyportError(thrown))
+  }
+}
+
+/** The session of somebody who has proved who they are. Never throws. */
+async function enter<Upstream>(front: Front<Upstream>, steps: Steps, user: User): Promise<Ending> {
+  try {
+    const claim = await front.claim()
     const grant = await steps.authorise(user, claim)
 
     await using session = await steps.open(grant, claim, line => front.tell(line))

@@ -3,9 +3,9 @@
 // happens.
 import type { Clock } from '../clock.ts'
 import { SallyportError, asSallyportError } from '../errors.ts'
-import type { Injectable } from '../jit/plugin.ts'
-import type { Grant, Wish } from '../policy/authorise.ts'
-import type { Credential, Declared, SecretReference, User } from '../policy/types.ts'
+import type { Injectable, TargetAddress } from '../jit/plugin.ts'
+import type { Choice, Grant, Wish } from '../policy/authorise.ts'
+import type { Credential, Declared, SecretReference, Target, User } from '../policy/types.ts'
 import type { Ending, Recording, RecordingHead } from '../recording/recording.ts'
 import type { Secret } from '../secret.ts'
 import type { Claim } from './front.ts'
@@ -32,6 +32,14 @@ export interface StepPorts {
   authorise(declared: Declared, user: User, wish: Wish, now: Date): Grant
   /** The user part of a login name; undefined when no grammar matches. */
   userOf(login: string, database: string | undefined): string | undefined
+  /** True when a login name says which credential is meant. */
+  namesCredential(login: string, database: string | undefined): boolean
+  /** The credentials that a user may open now. */
+  choicesFor(declared: Declared, user: User, protocol: string, now: Date): readonly Choice[]
+  /** SSH: keys of authorities whose certificates prove who a person is. */
+  authorities: readonly string[]
+  /** Where a session of this target goes. Throws `target-unreachable`. */
+  located(target: Target): Promise<TargetAddress>
   /** Opens a sealed value. */
   openSecret(reference: SecretReference): Promise<Secret<string>>
   /**
@@ -60,14 +68,28 @@ export function createSteps(ports: StepPorts): Steps {
       const declared = await ports.declared()
       const user = declared.users.get(name ?? '')
       const verifier = await ports.verifierOf(declared, name ?? '')
-      const proved = await prove({ kind: 'scram', verifier })
-      if (!proved || user?.verifier === undefined) {
-        const known = proved ? 'the user has no password' : 'wrong password'
-        const why = user === undefined ? 'unknown user' : known
+      const { authorities } = ports
+      const publicKeys = user?.publicKeys ?? []
+      const proof = await prove({ verifier, publicKeys, authorities, name: name ?? '' })
+      if (proof === undefined || user === undefined) {
+        const why = user === undefined ? 'unknown user' : 'no proof'
         await ports.audit('login.refused', name ?? '?', claim.address, { protocol: claim.protocol, why })
         throw new SallyportError('auth-failed', { detail: `${name ?? 'unreadable login name'}: ${why}` })
       }
       return user
+    },
+
+    doors(user, claim) {
+      if (ports.namesCredential(claim.login, claim.database)) return undefined
+      const list = async (): Promise<readonly Choice[]> =>
+        ports.choicesFor(await ports.declared(), user, claim.protocol, ports.clock.now())
+      return {
+        user: user.name,
+        list: async () => (await list()).map(({ credential, target }) =>
+          ({ credential: credential.name, target: target.name, username: credential.username })),
+        targetOf: async (host, port) => (await list()).map(({ target }) => target).find(target =>
+          target.name === host || (target.host === host && target.port === port))?.name
+      }
     },
 
     async authorise(user, claim) {
@@ -150,10 +172,12 @@ async function lease(
   ports: StepPorts, session: OpenSession, tell: (line: string) => void
 ): Promise<SessionLease> {
   const { grant } = session
-  const { credential, target, database, replication } = grant
+  const { credential, database, replication } = grant
+  const target = await ports.located(grant.target)
   if (credential.jit?.enabled !== true) {
     const account = await standing(ports, credential)
-    const upstreaming = { target, database, allowReplication: replication, ...account }
+    const { channels } = grant
+    const upstreaming = { target, database, allowReplication: replication, channels, ...account }
     await ports.sessions.live(session.id, undefined)
     return { upstreaming, [Symbol.asyncDispose]: async () => undefined }
   }
@@ -170,7 +194,8 @@ async function lease(
   }
   return {
     upstreaming: {
-      target, database, username: account.accountName, secret: account.inject, allowReplication: replication
+      target, database, username: account.accountName, secret: account.inject,
+      allowReplication: replication, channels: grant.channels
     },
     [Symbol.asyncDispose]: async () => {
       account.signal.removeEventListener('abort', withdrawn)

@@ -75,9 +75,9 @@ export interface HouseOptions {
   folder?: string | undefined
 }
 
-export interface House {
+/** The product, whatever its targets are. */
+export interface Product {
   folder: string
-  port: number
   /** The process of the product; `pid` is that of the wrapper when `under` is given. */
   process: ChildProcess
   /** What it logged. */
@@ -85,9 +85,6 @@ export interface House {
   /** The command line; throws unless it exits 0. */
   sallyport(...words: string[]): Promise<string>
   json<T>(...words: string[]): Promise<T>
-  /** Stock psql as alice; `login` is the user name. */
-  psql(sql: string, options?: { login?: string, password?: string, words?: readonly string[] }): Promise<Ran>
-  connection(login?: string): string
   environment: NodeJS.ProcessEnv
   /** SIGTERM and wait; resolves with the exit status. */
   stop(): Promise<number | null>
@@ -95,6 +92,14 @@ export interface House {
   kill(): Promise<void>
   /** Deletes the folder. */
   clear(): void
+}
+
+/** … with a PostgreSQL target. */
+export interface House extends Product {
+  port: number
+  /** Stock psql as alice; `login` is the user name. */
+  psql(sql: string, options?: { login?: string, password?: string, words?: readonly string[] }): Promise<Ran>
+  connection(login?: string): string
 }
 
 export const alicePassword = 'correct horse battery'
@@ -151,30 +156,61 @@ credentials: [orders-rw, orders-standing]
 ${access}`
 }
 
+export interface ProductOptions {
+  /** The listeners beside http: `ssh: …, postgres: …`. */
+  listen: string
+  /** More of `sallyport.yaml`. */
+  config?: string | undefined
+  limits?: string | undefined
+  /** Documents for `apply`. */
+  access: string
+  under?: readonly string[] | undefined
+  environment?: NodeJS.ProcessEnv | undefined
+  /** A folder of an earlier one, to start again on its data. */
+  folder?: string | undefined
+}
+
 /** Starts the product and applies the access documents (unless it starts again on old data). */
-export async function startHouse(options: HouseOptions): Promise<House> {
+export async function startProduct(options: ProductOptions): Promise<Product> {
   const again = options.folder !== undefined
   const folder = options.folder ?? mkdtempSync(join(tmpdir(), 'sallyport-house-'))
-  const configFile = join(folder, 'sallyport.yaml')
   if (!again) {
-    const [postgres, http] = [await freePort(), await freePort()]
-    writeFileSync(configFile, `
-listen: { ssh: null, postgres: "127.0.0.1:${postgres}", http: "127.0.0.1:${http}" }
+    writeFileSync(join(folder, 'sallyport.yaml'), `
+listen: { ${options.listen}, http: "127.0.0.1:${await freePort()}" }
 limits: { ${options.limits ?? 'recordingsReserve: 1MiB'}, drain: 1s }
 ${options.config ?? ''}`)
-    writeFileSync(join(folder, 'access.yaml'), accessDocuments(options))
+    writeFileSync(join(folder, 'access.yaml'), options.access)
   }
-  const port = Number(/postgres: "127\.0\.0\.1:(\d+)"/.exec(readFileSync(configFile, 'utf8'))?.[1])
-  const environment = {
-    ...process.env, PGPASSWORD: alicePassword,
-    PGSSLMODE: 'verify-full', PGSSLROOTCERT: join(folder, 'data/tls/ca.pem'),
-    ORDERS_ADMIN_PASSWORD: options.adminPassword, ALICE_PASSWORD: alicePassword, HOME: folder,
-    ...options.store === undefined ? {} : { SALLYPORT_STORE: options.store }, ...options.environment
+  const environment = { ...process.env, ALICE_PASSWORD: alicePassword, HOME: folder, ...options.environment }
+  const product = productOf(await begin(options.under ?? [], folder, environment), folder, environment)
+  if (!again) await product.sallyport('apply', '-f', join(folder, 'access.yaml'))
+  return product
+}
+
+/** The same with psql and a PostgreSQL target. */
+export async function startHouse(options: HouseOptions): Promise<House> {
+  const product = await startProduct({
+    ...options, listen: `ssh: null, postgres: "127.0.0.1:${await freePort()}"`,
+    access: accessDocuments(options),
+    environment: {
+      ORDERS_ADMIN_PASSWORD: options.adminPassword,
+      ...options.store === undefined ? {} : { SALLYPORT_STORE: options.store }, ...options.environment
+    }
+  })
+  Object.assign(product.environment, {
+    PGPASSWORD: alicePassword, PGSSLMODE: 'verify-full',
+    PGSSLROOTCERT: join(product.folder, 'data/tls/ca.pem')
+  })
+  const configFile = readFileSync(join(product.folder, 'sallyport.yaml'), 'utf8')
+  const port = Number(/postgres: "127\.0\.0\.1:(\d+)"/.exec(configFile)?.[1])
+  const connection = (login = 'alice+orders-rw'): string =>
+    `host=127.0.0.1 port=${port} user=${login} dbname=orders`
+  return {
+    ...product, port, connection,
+    psql: async (sql, { login, password, words = ['-XAtq'] } = {}) => ran(
+      programOf('psql'), [...words, '-c', sql, connection(login)],
+      { ...product.environment, ...password === undefined ? {} : { PGPASSWORD: password } })
   }
-  const child = await begin(options, folder, environment)
-  const house = houseOf(child, folder, port, environment)
-  if (!again) await house.sallyport('apply', '-f', join(folder, 'access.yaml'))
-  return house
 }
 
 interface Begun {
@@ -183,8 +219,10 @@ interface Begun {
   exited: Promise<number | null>
 }
 
-async function begin(options: HouseOptions, folder: string, environment: NodeJS.ProcessEnv): Promise<Begun> {
-  const [program = process.execPath, ...words] = [...options.under ?? [], process.execPath, main]
+async function begin(
+  under: readonly string[], folder: string, environment: NodeJS.ProcessEnv
+): Promise<Begun> {
+  const [program = process.execPath, ...words] = [...under, process.execPath, main]
   rmSync(join(folder, 'data/local-admin.token'), { force: true })
   const child = spawn(program, words, { cwd: folder, env: environment, stdio: ['ignore', 'pipe', 'pipe'] })
   let text = ''
@@ -199,7 +237,7 @@ async function begin(options: HouseOptions, folder: string, environment: NodeJS.
   return { process: child, log: () => text, exited }
 }
 
-function houseOf(begun: Begun, folder: string, port: number, environment: NodeJS.ProcessEnv): House {
+function productOf(begun: Begun, folder: string, environment: NodeJS.ProcessEnv): Product {
   const sallyport = async (...words: string[]): Promise<string> => {
     const all = [command, ...words, '--config', join(folder, 'sallyport.yaml')]
     const { status, stdout, stderr } = await ran(process.execPath, all, environment)
@@ -208,14 +246,9 @@ function houseOf(begun: Begun, folder: string, port: number, environment: NodeJS
     }
     return stdout
   }
-  const connection = (login = 'alice+orders-rw'): string =>
-    `host=127.0.0.1 port=${port} user=${login} dbname=orders`
   return {
-    folder, port, process: begun.process, log: begun.log, sallyport, connection, environment,
+    folder, process: begun.process, log: begun.log, sallyport, environment,
     json: async <T>(...words: string[]): Promise<T> => JSON.parse(await sallyport(...words, '--json')) as T,
-    psql: async (sql, { login, password, words = ['-XAtq'] } = {}) => ran(
-      programOf('psql'), [...words, '-c', sql, connection(login)],
-      { ...environment, ...password === undefined ? {} : { PGPASSWORD: password } }),
     async stop() {
       begun.process.kill('SIGTERM')
       return begun.exited

@@ -16,7 +16,8 @@ import type { Injectable, TargetAddress } from '../../src/jit/plugin.ts'
 import type { Grant } from '../../src/policy/authorise.ts'
 import type { User } from '../../src/policy/types.ts'
 import { listenPostgres } from '../../src/proxy/postgres/listen.ts'
-import type { FrontLog, PostgresListenOptions, PostgresListener } from '../../src/proxy/postgres/listen.ts'
+import type { PostgresListenOptions, PostgresListener } from '../../src/proxy/postgres/listen.ts'
+import type { FrontLog } from '../../src/proxy/turn-away.ts'
 import { openRecordings } from '../../src/recording/recordings.ts'
 import type { Recordings } from '../../src/recording/recordings.ts'
 import type { Ending, Recording } from '../../src/recording/recording.ts'
@@ -158,10 +159,11 @@ function stepsOf(options: PassThroughOptions, shared: Shared): Steps {
       claimed = claim
       const known = !claim.login.startsWith('nobody')
       const asked = known ? verifier : mockVerifier(seed, claim.login)
-      const proved = await prove({ kind: 'scram', verifier: asked })
-      if (!proved || !known) throw new SallyportError('auth-failed', { detail: claim.login })
+      const proved = await prove({ verifier: asked, publicKeys: [], authorities: [], name: claim.login })
+      if (proved === undefined || !known) throw new SallyportError('auth-failed', { detail: claim.login })
       return { name: claim.login } as User
     },
+    doors: () => undefined,
     async authorise() {
       return { maxSessionSeconds: 3600 } as Grant
     },
@@ -206,7 +208,7 @@ function stepsOf(options: PassThroughOptions, shared: Shared): Steps {
         upstreaming: {
           target: { name: 'target', protocol: 'postgres', ...options.target },
           database: options.database ?? claimed.database, username, secret,
-          allowReplication: options.allowReplication ?? false
+          allowReplication: options.allowReplication ?? false, channels: []
         },
         [Symbol.asyncDispose]: async () => undefined
       }

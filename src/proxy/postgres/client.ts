@@ -7,8 +7,8 @@ import { TLSSocket } from 'node:tls'
 import type { SecureContext } from 'node:tls'
 import type { Clock } from '../../clock.ts'
 import { SallyportError } from '../../errors.ts'
-import type { ReadBuffer } from './buffers.ts'
-import { readShared } from './takeover.ts'
+import type { ReadBuffer } from '../buffers.ts'
+import { readShared } from '../takeover.ts'
 
 /** A refusal or a last message is waited for so long; then the client is not reading. */
 const farewellMs = 1000

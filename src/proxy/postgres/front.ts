@@ -4,7 +4,7 @@
 import type { Clock } from '../../clock.ts'
 import { SallyportError, asSallyportError } from '../../errors.ts'
 import type { Ending, Recording } from '../../recording/recording.ts'
-import type { Challenge, Claim, Front, Upstreaming } from '../../session/front.ts'
+import type { Challenge, Claim, Front, Proof, Upstreaming } from '../../session/front.ts'
 import { WireError } from '../../wire/error.ts'
 import { authenticationOk } from '../../wire/postgres/messages.ts'
 import type { Report } from '../../wire/postgres/messages.ts'
@@ -82,7 +82,7 @@ export class PostgresFront implements Front<Target | undefined> {
     }
   }
 
-  async prove({ verifier }: Challenge): Promise<boolean> {
+  async prove({ verifier }: Challenge): Promise<Proof | undefined> {
     const { cleartextInTls, tls, penalties } = this.#setting
     const client = this.#client
     const inClear = cleartextInTls && client.encrypted
@@ -95,13 +95,13 @@ export class PostgresFront implements Front<Target | undefined> {
       : proveScram(client, verifier, tls?.channelBinding, admit))
     if (!proved) {
       penalties.failed(client.address)
-      return false
+      return undefined
     }
     this.#authenticated = true
     this.#events.authenticated()
     client.write(authenticationOk())
     client.watch()
-    return true
+    return { method: inClear ? 'password' : 'scram-sha-256' }
   }
 
   tell(line: string): void {

@@ -1,12 +1,14 @@
 // The PostgreSQL listener: one front for each connection, one clock for its login, and the answer to cancel
 // requests. A connection becomes a session (`onSession`) only when its startup packet has been read; until
 // then it costs a socket and a timer, and what it does wrong is answered and counted here.
-import type { AddressInfo, Socket } from 'node:net'
+import type { AddressInfo } from 'node:net'
 import type { Clock } from '../../clock.ts'
 import { SallyportError, asSallyportError } from '../../errors.ts'
 import { listenTcp } from '../listen.ts'
 import type { Arrival } from '../listen.ts'
 import { createPenalties } from '../penalties.ts'
+import { createTurnAway } from '../turn-away.ts'
+import type { FrontLog } from '../turn-away.ts'
 import { createCancelKeys } from './cancels.ts'
 import { Client } from './client.ts'
 import { PostgresFront } from './front.ts'
@@ -47,18 +49,6 @@ export const defaultLimits: ListenLimits = {
   connectMs: 5000,
   tlsMs: 5000,
   loginMs: 10_000
-}
-
-/** Refusals that are waited for at once; beyond it a connection is closed without a word. */
-const turnedAwayMax = 64
-/** A peer that was turned away may take so long to read why. */
-const turnedAwayMs = 500
-/** One line for all that were turned away in this time. */
-const turnedAwayLogMs = 1000
-
-export interface FrontLog {
-  info(fields: Record<string, unknown>, message: string): void
-  warn(fields: Record<string, unknown>, message: string): void
 }
 
 export interface PostgresListenOptions {
@@ -105,7 +95,7 @@ export async function listenPostgres(options: PostgresListenOptions): Promise<Po
   const listener = await listenTcp({
     host: options.host, port: options.port, limits, penalties: setting.penalties,
     arrive: arrival => door.arrive(arrival),
-    turnAway: (socket, code, address) => door.turnAway(socket, new SallyportError(code), address),
+    turnAway: createTurnAway(clock, options.log, fatal),
     onError: ({ message }) => options.log.warn({ detail: message }, 'accepting a connection failed')
   })
   return {
@@ -129,10 +119,6 @@ class Door {
   readonly #cancelPenalties: ReturnType<typeof createPenalties>
   /** Connections that have not logged in. */
   readonly #strangers = new Set<Client>()
-  #turnedAway = 0
-  /** Of those that were turned away, no line is written before this instant; how many had none so far. */
-  #quietUntil = 0
-  #unlogged = 0
 
   constructor(options: PostgresListenOptions, limits: ListenLimits, setting: FrontSetting) {
     this.#options = options
@@ -179,24 +165,6 @@ class Door {
     for (const stranger of this.#strangers) stranger.fail(new SallyportError('shutting-down'))
   }
 
-  turnAway(socket: Socket, error: SallyportError, address: string): void {
-    this.#logTurnedAway(error, address)
-    socket.on('error', () => undefined)
-    if (this.#turnedAway >= turnedAwayMax) {
-      socket.destroy()
-      return
-    }
-    this.#turnedAway++
-    const stop = this.#options.clock.after(turnedAwayMs, () => socket.destroy())
-    socket.once('close', () => {
-      stop()
-      this.#turnedAway--
-    })
-    // Unread bytes would turn the close into a reset, and the reason would be lost.
-    socket.resume().once('end', () => socket.destroy())
-    socket.end(fatal(error))
-  }
-
   /** The answer to a cancel request is the same whatever becomes of it: the connection is closed. */
   #cancel(client: Client, { pid, key }: { pid: number, key: Buffer }): void {
     const { address } = client
@@ -205,20 +173,6 @@ class Door {
       this.#options.log.info({ address, pid }, 'cancel request with a wrong key')
     }
     void client.close()
-  }
-
-  /** A flood comes with thousands a second, and its log must not fill the disk. */
-  #logTurnedAway(error: SallyportError, address: string): void {
-    const now = this.#options.clock.monotonicMs()
-    if (now < this.#quietUntil) {
-      this.#unlogged++
-      return
-    }
-    const { code, reference } = error
-    const others = this.#unlogged
-    this.#options.log.info({ address, code, reference, others }, 'connection turned away')
-    this.#unlogged = 0
-    this.#quietUntil = now + turnedAwayLogMs
   }
 
   #logRefusal(error: SallyportError, address: string): void {

@@ -12,7 +12,7 @@ import type { Report } from '../../wire/postgres/messages.ts'
 import type { StartupWishes } from '../../wire/postgres/startup.ts'
 import { openUpstream, sendCancel } from '../../wire/postgres/upstream.ts'
 import type { Upstream } from '../../wire/postgres/upstream.ts'
-import { ReadBuffer } from './buffers.ts'
+import { ReadBuffer } from '../buffers.ts'
 import { passable } from './words.ts'
 
 /** Connecting, TLS and login each have their own limit: a mute target costs no more than their sum (F10). */

@@ -1,0 +1,161 @@
+// The SSH front end: puts the steps of a session into the words of the protocol and decides nothing (see
+// session/session.ts for the order). A connection is a stranger's until `prove`. The client hears that it is
+// logged in only when the target is ready (`relay`), so that progress and refusals have a place in every
+// client: banners, and the text of the disconnect.
+import type { Clock } from '../../clock.ts'
+import { SallyportError, asSallyportError } from '../../errors.ts'
+import type { Ending, Recording } from '../../recording/recording.ts'
+import type { ChannelKind, Challenge, Claim, Front, Proof, Upstreaming } from '../../session/front.ts'
+import { WireError } from '../../wire/error.ts'
+import { sshFields } from '../../wire/ssh/data.ts'
+import type { Penalties } from '../penalties.ts'
+import { Login, loginMessage } from './login.ts'
+import { Mailbox } from './mailbox.ts'
+import { Relay } from './relay.ts'
+import type { Tape } from './tape-port.ts'
+import { connectTarget } from './target.ts'
+import type { Target, TargetTimeouts } from './target.ts'
+import { disconnectReason } from './transport.ts'
+import type { Transport, TransportEvents } from './transport.ts'
+
+/** What all sessions of a listener share. */
+export interface FrontSetting {
+  clock: Clock
+  penalties: Penalties
+  timeouts: TargetTimeouts
+  tapeOf(recording: Recording): Tape
+  /** Something that a grant does not allow was asked for: for the log. */
+  refused(session: string, what: string, right: ChannelKind | undefined): void
+}
+
+/** What the connection means to the listener. */
+export interface FrontEvents {
+  /** Keys were exchanged: it is a client, not a silent socket. */
+  spoke(): void
+  /** The client proved who it is: the grace time is over. */
+  authenticated(): void
+  gone(): void
+}
+
+export class SshFront implements Front<Target | undefined> {
+  readonly address: string
+  readonly #transport: Transport
+  readonly #setting: FrontSetting
+  readonly #events: FrontEvents
+  readonly #mailbox = new Mailbox()
+  readonly #login: Login
+  #claim: Claim | undefined
+  #isProved = false
+  #relay: Relay | undefined
+
+  constructor(
+    address: string, open: (events: TransportEvents) => Transport, setting: FrontSetting, events: FrontEvents
+  ) {
+    this.address = address
+    this.#setting = setting
+    this.#events = events
+    const transport = this.#transport = open(this.#transportEvents())
+    const { penalties, clock } = setting
+    this.#login = new Login({
+      mailbox: this.#mailbox, address,
+      send: payload => transport.send(payload),
+      sessionId: () => transport.sessionId,
+      now: () => clock.now(),
+      admit: () => {
+        if (penalties.throttled(address)) throw new SallyportError('auth-throttled', { detail: address })
+      },
+      failed: () => penalties.failed(address)
+    })
+    transport.start()
+  }
+
+  /** Ends a login that is under way. */
+  fail(error: SallyportError): void {
+    this.#mailbox.fail(error)
+  }
+
+  async claim(): Promise<Claim> {
+    if (this.#claim === undefined) {
+      const login = await this.#strictly(() => this.#login.claim())
+      this.#claim = { protocol: 'ssh', login, replication: false, address: this.address, tls: true }
+    }
+    return this.#claim
+  }
+
+  async prove(challenge: Challenge): Promise<Proof | undefined> {
+    const proof = await this.#strictly(() => this.#login.prove(challenge))
+    if (proof === undefined) return undefined
+    this.#isProved = true
+    this.#events.authenticated()
+    return proof
+  }
+
+  tell(line: string): void {
+    if (this.#relay !== undefined) this.#relay.tell(line)
+    else if (this.#isProved) {
+      const banner = sshFields(`sallyport: ${line}\r\n`, '')
+      this.#transport.send(Buffer.concat([Buffer.of(loginMessage.banner), banner]))
+    }
+  }
+
+  async refuse(error: SallyportError): Promise<void> {
+    // Nobody is there to hear it; or the relay has said it.
+    if (error.code === 'client-closed' || this.#relay !== undefined) return this.#transport.end()
+    const { byApplication, noMoreAuthMethods, protocolError } = disconnectReason
+    const reason = error.code === 'auth-failed'
+      ? noMoreAuthMethods
+      : error.code === 'protocol-violation' ? protocolError : byApplication
+    this.#transport.disconnect(reason, error.clientMessage)
+  }
+
+  /** Undefined when the client went away meanwhile: then no connection is opened. */
+  async connect(upstreaming: Upstreaming, signal: AbortSignal): Promise<Target | undefined> {
+    if (this.#transport.closed) return undefined
+    const { timeouts, clock } = this.#setting
+    return connectTarget(upstreaming, timeouts, clock, signal)
+  }
+
+  async relay(target: Target | undefined, recording: Recording, signal: AbortSignal): Promise<Ending> {
+    if (target === undefined) return { how: 'ended', reason: 'client-closed' }
+    const { clock, tapeOf, refused } = this.#setting
+    this.#relay = new Relay({
+      client: this.#transport, target, recording, signal, clock, channels: target.channels,
+      tape: tapeOf(recording),
+      refused: (what, right) => refused(recording.session, what, right)
+    })
+    const ending = this.#relay.run()
+    this.#transport.send(Buffer.of(loginMessage.success))
+    return ending
+  }
+
+  #transportEvents(): TransportEvents {
+    return {
+      ready: () => this.#events.spoke(),
+      message: payload => {
+        if (!this.#isProved) return this.#mailbox.push(payload)
+        // Nothing is answered before the login is through: whoever goes on talking is no client.
+        const error = new SallyportError('protocol-violation', { detail: `message ${payload[0]}` })
+        this.#transport.disconnect(disconnectReason.protocolError, error.clientMessage)
+      },
+      room: () => true,
+      refused: () => undefined,
+      drain: () => undefined,
+      closed: error => {
+        const code = error === undefined ? 'client-closed' : 'protocol-violation'
+        this.#mailbox.fail(new SallyportError(code, { detail: error?.message }))
+        this.#events.gone()
+      }
+    }
+  }
+
+  /** What breaks the protocol before the login is a stranger's doing, and is counted. */
+  async #strictly<Value>(read: () => Promise<Value>): Promise<Value> {
+    try {
+      return await read()
+    } catch (thrown) {
+      const error = asSallyportError(thrown, thrown instanceof WireError ? 'protocol-violation' : 'internal')
+      if (error.code === 'protocol-violation') this.#setting.penalties.failed(this.address)
+      throw error
+    }
+  }
+}

@@ -1,0 +1,146 @@
+// The SSH listener: one front for each connection, one clock for its login. What a stranger does wrong is
+// answered and counted here; a connection becomes a session (`onSession`) as soon as it is there, since its
+// first words are part of the login.
+import type { AddressInfo } from 'node:net'
+import type { Clock } from '../../clock.ts'
+import { SallyportError } from '../../errors.ts'
+import type { Recording } from '../../recording/recording.ts'
+import type { ChannelKind } from '../../session/front.ts'
+import { listenTcp } from '../listen.ts'
+import type { Arrival } from '../listen.ts'
+import { createPenalties } from '../penalties.ts'
+import { createTurnAway } from '../turn-away.ts'
+import type { FrontLog } from '../turn-away.ts'
+import { offerOf, userSignatures } from './algorithms.ts'
+import { SshFront } from './front.ts'
+import type { FrontSetting } from './front.ts'
+import { readPrivateKey } from './ssh2.ts'
+import type { PrivateKey } from './ssh2.ts'
+import type { Tape } from './tape-port.ts'
+import { Transport } from './transport.ts'
+
+export interface SshListenLimits {
+  connectionsMax: number
+  unauthenticatedPerAddressMax: number
+  unauthenticatedMax: number
+  /** From accept to the end of authentication. */
+  loginGraceMs: number
+  loginFailuresPerMinuteMax: number
+  connectMs: number
+  handshakeMs: number
+  loginMs: number
+}
+
+export const defaultSshLimits: SshListenLimits = {
+  connectionsMax: 10_000,
+  unauthenticatedPerAddressMax: 100,
+  unauthenticatedMax: 1000,
+  loginGraceMs: 30_000,
+  loginFailuresPerMinuteMax: 30,
+  connectMs: 5000,
+  handshakeMs: 5000,
+  loginMs: 10_000
+}
+
+export interface SshListenOptions {
+  host: string
+  /** 0: any free one. */
+  port: number
+  /** Private keys as files of OpenSSH, one for each kind. */
+  hostKeys: readonly string[]
+  limits?: Partial<SshListenLimits> | undefined
+  clock: Clock
+  log: FrontLog
+  /** Runs the session; must not reject. */
+  onSession(front: SshFront): Promise<unknown>
+  tapeOf(recording: Recording): Tape
+  /** Something that a grant does not allow was asked for in a session. */
+  onRefused(session: string, what: string, right: ChannelKind | undefined): void
+  /** `stream`: leaves the sockets as Node made them; for comparison, and should Node's inside change. */
+  readMode?: 'shared' | 'stream' | undefined
+}
+
+export interface SshListener {
+  readonly address: AddressInfo
+  stats(): { connections: number, unauthenticated: number }
+  /** Takes no new connections and sends strangers away; running sessions go on. Idempotent. */
+  close(): Promise<void>
+}
+
+/** Rejects when the address cannot be had or a host key cannot be read. */
+export async function listenSsh(options: SshListenOptions): Promise<SshListener> {
+  const limits = { ...defaultSshLimits, ...options.limits }
+  const { clock, log } = options
+  const penalties = createPenalties(clock, limits.loginFailuresPerMinuteMax)
+  const door = new Door(options, limits, {
+    clock, penalties, tapeOf: recording => options.tapeOf(recording),
+    timeouts: { connectMs: limits.connectMs, handshakeMs: limits.handshakeMs, loginMs: limits.loginMs },
+    refused: (session, what, right) => options.onRefused(session, what, right)
+  })
+  const listener = await listenTcp({
+    host: options.host, port: options.port, limits, penalties,
+    arrive: arrival => door.arrive(arrival),
+    // Before its identification a server may say lines of text (RFC 4253 section 4.2); clients show them.
+    turnAway: createTurnAway(clock, log, error => Buffer.from(`${error.clientMessage}\r\n`)),
+    onError: ({ message }) => log.warn({ detail: message }, 'accepting a connection failed')
+  })
+  return {
+    address: listener.address,
+    stats: () => ({
+      connections: listener.admission.connections, unauthenticated: listener.admission.unauthenticated
+    }),
+    close: async () => {
+      await listener.close()
+      door.close()
+    }
+  }
+}
+
+class Door {
+  readonly #options: SshListenOptions
+  readonly #limits: SshListenLimits
+  readonly #setting: FrontSetting
+  readonly #hostKeys: Record<string, PrivateKey> = {}
+  /** Connections that have not logged in. */
+  readonly #strangers = new Set<SshFront>()
+
+  constructor(options: SshListenOptions, limits: SshListenLimits, setting: FrontSetting) {
+    this.#options = options
+    this.#limits = limits
+    this.#setting = setting
+    for (const file of options.hostKeys) {
+      const key = readPrivateKey(file)
+      const names = key.type === 'ssh-rsa' ? ['rsa-sha2-512', 'rsa-sha2-256'] : [key.type]
+      for (const name of names) this.#hostKeys[name] = key
+    }
+  }
+
+  arrive({ socket, address, ticket }: Arrival): void {
+    const { clock, readMode = 'shared' } = this.#options
+    const late = clock.after(this.#limits.loginGraceMs, () => front.fail(new SallyportError('auth-timeout')))
+    const settle = (): void => {
+      late()
+      this.#strangers.delete(front)
+    }
+    const front = new SshFront(address, events => new Transport({
+      socket, clock, readMode, offer: offerOf(Object.keys(this.#hostKeys)),
+      side: { kind: 'server', hostKeys: this.#hostKeys, signatures: userSignatures }
+    }, events), this.#setting, {
+      spoke: () => ticket.spoke(),
+      authenticated: () => {
+        settle()
+        ticket.authenticated()
+      },
+      gone: () => {
+        settle()
+        ticket.leave()
+      }
+    })
+    this.#strangers.add(front)
+    void this.#options.onSession(front)
+  }
+
+  close(): void {
+    for (const stranger of this.#strangers) stranger.fail(new SallyportError('shutting-down'))
+  }
+}

@@ -1,0 +1,229 @@
+// How a person proves who they are (RFC 4252, 4256): a signature by one of their keys, a certificate of an
+// authority, or the password, in a request or as an answer to a question. A key that is only offered proves
+// nothing; the key that counts is the one that signed this very connection (its session id). Whatever belongs
+// to another phase ends the connection. For a name that nobody has everything looks and takes the same.
+import { BlockList, isIPv6 } from 'node:net'
+import { SallyportError } from '../../errors.ts'
+import type { Challenge, Proof } from '../../session/front.ts'
+import { isCertificateType, readCertificate } from '../../wire/ssh/certificate.ts'
+import type { Certificate } from '../../wire/ssh/certificate.ts'
+import { SshReader, sshFields, sshUint32 } from '../../wire/ssh/data.ts'
+import { blobOf, fingerprintOf, typeOf } from '../../wire/ssh/key.ts'
+import { algorithmsOf, verifySignature } from '../../wire/ssh/signature.ts'
+import { verifyPassword } from '../../wire/postgres/verifier.ts'
+import type { Mailbox } from './mailbox.ts'
+import { transportMessage } from './transport.ts'
+
+export const loginMessage = {
+  request: 50, failure: 51, success: 52, banner: 53, keyIsGood: 60, question: 60, answer: 61
+} as const
+
+/** OpenSSH's MaxAuthTries: passwords and signatures that were wrong. */
+const failuresMax = 6
+/** Keys that were offered and are not known: an agent holds many. */
+const offersMax = 32
+/** People type no more; also what a verifier is asked to digest. */
+const passwordBytesMax = 1024
+/** A login name reaches us before anything is proved. */
+const loginBytesMax = 256
+const service = 'ssh-connection'
+const methods = 'publickey,password,keyboard-interactive'
+
+/** What a login needs of its connection. */
+export interface LoginPorts {
+  mailbox: Mailbox
+  address: string
+  send(message: Uint8Array): void
+  sessionId(): Uint8Array
+  now(): Date
+  /** Throws `auth-throttled` when the source has failed too often. */
+  admit(): void
+  /** A proof that was wrong: counted for the source. */
+  failed(): void
+}
+
+interface Request {
+  login: string
+  method: string
+  reader: SshReader
+  whole: Buffer
+}
+
+export class Login {
+  readonly #ports: LoginPorts
+  #first: Request | undefined
+  #failures = 0
+  #offers = 0
+
+  constructor(ports: LoginPorts) {
+    this.#ports = ports
+  }
+
+  /** The login name of the first request. @throws SallyportError `protocol-violation`, or the mailbox's */
+  async claim(): Promise<string> {
+    const asked = new SshReader(await this.#ports.mailbox.next())
+    if (asked.byte() !== transportMessage.serviceRequest || asked.text() !== 'ssh-userauth') {
+      throw violation('expected the request for ssh-userauth')
+    }
+    this.#ports.send(Buffer.concat([Buffer.of(transportMessage.serviceAccept), sshFields('ssh-userauth')]))
+    this.#first = await this.#request()
+    return this.#first.login
+  }
+
+  /** Undefined when the person ran out of attempts. @throws SallyportError */
+  async prove(challenge: Challenge): Promise<Proof | undefined> {
+    let request = this.#first ?? await this.#request()
+    const { login } = request
+    for (;;) {
+      // RFC 4252 allows another name; then what was looked up would be another person's.
+      if (request.login !== login) throw violation('the login name changed')
+      const proof = await this.#attempt(request, challenge)
+      if (proof !== undefined) return proof
+      if (this.#failures >= failuresMax || this.#offers >= offersMax) return undefined
+      request = await this.#request()
+    }
+  }
+
+  async #request(): Promise<Request> {
+    const whole = await this.#ports.mailbox.next()
+    const reader = new SshReader(whole)
+    if (reader.byte() !== loginMessage.request) throw violation('expected a request to log in')
+    const name = reader.bytes()
+    if (name.length > loginBytesMax) throw violation(`a login name of ${name.length} bytes`)
+    if (reader.text() !== service) throw violation('a service that does not exist')
+    return { login: name.toString('utf8'), method: reader.text(), reader, whole }
+  }
+
+  #attempt(request: Request, challenge: Challenge): Promise<Proof | undefined> {
+    switch (request.method) {
+      case 'publickey': return this.#publicKey(request, challenge)
+      case 'password': return this.#password(request, challenge)
+      case 'keyboard-interactive': return this.#question(challenge)
+      // What clients ask to learn the methods; it is no attempt.
+      case 'none': return this.#refuse('')
+      default: return this.#refuse('wrong')
+    }
+  }
+
+  /** `wrong`: counts as a failed attempt; `offer`: a key that is not known. */
+  async #refuse(what: '' | 'offer' | 'wrong'): Promise<undefined> {
+    if (what === 'offer') this.#offers++
+    if (what === 'wrong') {
+      this.#failures++
+      this.#ports.failed()
+      this.#ports.admit()
+    }
+    this.#ports.send(Buffer.concat([Buffer.of(loginMessage.failure), sshFields(methods, false)]))
+    return undefined
+  }
+
+  // ---- passwords
+
+  async #password({ reader }: Request, challenge: Challenge): Promise<Proof | undefined> {
+    const changes = reader.boolean()
+    const password = reader.text()
+    if (changes || !await this.#knows(password, challenge)) return this.#refuse('wrong')
+    return { method: 'password' }
+  }
+
+  async #question(challenge: Challenge): Promise<Proof | undefined> {
+    this.#ports.send(Buffer.concat([
+      Buffer.of(loginMessage.question), sshFields('', '', ''), sshUint32(1), sshFields('Password: ', false)
+    ]))
+    const answer = new SshReader(await this.#ports.mailbox.next())
+    if (answer.byte() !== loginMessage.answer) throw violation('expected the answer to a question')
+    const password = answer.uint32() === 1 ? answer.text() : ''
+    if (!await this.#knows(password, challenge)) return this.#refuse('wrong')
+    return { method: 'keyboard-interactive' }
+  }
+
+  async #knows(password: string, { verifier }: Challenge): Promise<boolean> {
+    this.#ports.admit()
+    if (Buffer.byteLength(password) > passwordBytesMax) return false
+    return verifyPassword(password, verifier)
+  }
+
+  // ---- keys
+
+  async #publicKey({ reader, whole }: Request, challenge: Challenge): Promise<Proof | undefined> {
+    const signs = reader.boolean()
+    const algorithm = reader.text()
+    const blob = reader.bytes()
+    const known = this.#keyOf(blob, algorithm, challenge)
+    if (known === undefined) return this.#refuse('offer')
+    if (!signs) {
+      this.#ports.send(Buffer.concat([Buffer.of(loginMessage.keyIsGood), sshFields(algorithm, blob)]))
+      return undefined
+    }
+    this.#ports.admit()
+    const signedBytes = whole.length - reader.left
+    const signature = reader.bytes()
+    const data = Buffer.concat([sshFields(this.#ports.sessionId()), whole.subarray(0, signedBytes)])
+    const verdict = verifySignature(known.key, known.algorithm, signature, data)
+    // A FIDO key that nobody touched may have been used by malware while its owner was away.
+    if (reader.left > 0 || verdict === undefined || verdict.presence?.touched === false) {
+      return this.#refuse('wrong')
+    }
+    const { key, certificate } = known
+    const by = certificate === undefined ? '' : `, certificate ${certificate.keyId} ${certificate.serial}`
+    return { method: `publickey ${fingerprintOf(key)}${by}` }
+  }
+
+  /** The plain key that must sign, when this blob may prove the person. */
+  #keyOf(
+    blob: Buffer, algorithm: string, challenge: Challenge
+  ): { key: Buffer, algorithm: string, certificate?: Certificate } | undefined {
+    try {
+      const type = typeOf(blob)
+      if (isCertificateType(type)) return this.#certified(blob, algorithm, challenge)
+      if (!algorithmsOf(type).includes(algorithm)) return undefined
+      const isKnown = challenge.publicKeys.some(line => blobOf(line).equals(blob))
+      return isKnown ? { key: blob, algorithm } : undefined
+    } catch {
+      return undefined
+    }
+  }
+
+  /**
+   * OpenSSH's rules: an authority that is trusted, this name, this moment, no condition that is not known.
+   */
+  #certified(
+    blob: Buffer, algorithm: string, { authorities, name }: Challenge
+  ): { key: Buffer, algorithm: string, certificate: Certificate } | undefined {
+    const certificate = readCertificate(blob)
+    const plain = algorithm.replace(/-cert-v01@openssh\.com$/, '').replace(/^(sk-.*)$/, '$1@openssh.com')
+    const now = BigInt(Math.floor(this.#ports.now().getTime() / 1000))
+    const holds = certificate.kind === 'user'
+      && authorities.some(line => blobOf(line).equals(certificate.authority))
+      && certificate.principals.includes(name)
+      && certificate.validAfter <= now && now < certificate.validBefore
+      && this.#conditionsHold(certificate)
+      && algorithmsOf(typeOf(certificate.key)).includes(plain)
+    return holds ? { key: certificate.key, algorithm: plain, certificate } : undefined
+  }
+
+  #conditionsHold({ criticalOptions }: Certificate): boolean {
+    for (const [option, value] of criticalOptions) {
+      // A forced command is one for the target, which the person does not log in to.
+      if (option !== 'source-address') return false
+      if (!comesFrom(this.#ports.address, value)) return false
+    }
+    return true
+  }
+}
+
+/** `addresses`: CIDR, as `ssh-keygen -O source-address` takes it. */
+function comesFrom(address: string, addresses: string): boolean {
+  const family = (text: string): 'ipv4' | 'ipv6' => isIPv6(text) ? 'ipv6' : 'ipv4'
+  const list = new BlockList()
+  for (const pattern of addresses.split(',')) {
+    const [network = '', bits] = pattern.split('/')
+    if (bits === undefined) list.addAddress(network, family(network))
+    else list.addSubnet(network, Number(bits), family(network))
+  }
+  return list.check(address, family(address))
+}
+
+function violation(detail: string): SallyportError {
+  return new SallyportError('protocol-violation', { detail })
+}

@@ -1,0 +1,146 @@
+// The one place that knows what ssh2 looks like inside. We take from it what it is good at: the binary
+// packet protocol, key exchange and ciphers (its `Protocol`), and the reading of private keys. Its Client,
+// Server and streams are left out: they bridge channels through two sets of windows, answer some requests by
+// themselves and forget others (research: 45 of 49 client features, against 49 for a relay of messages).
+// Nothing of this is its public interface, so the version is pinned and looked at when the first connection
+// is made: another one fails loudly here, and not strangely there.
+import { createRequire } from 'node:module'
+
+const load = createRequire(import.meta.url)
+
+/** The version whose inside this file describes. */
+export const ssh2Version = '1.17.0'
+
+/** A private key that ssh2 has read. */
+export interface PrivateKey {
+  readonly type: string
+  /** The public key's blob. */
+  getPublicSSH(): Buffer
+  /** In OpenSSL's form: ECDSA as ASN.1. */
+  sign(data: Uint8Array, hash?: string): Buffer | Error
+  getPrivatePEM(): string | null
+}
+
+/** What a key exchange needs of a host key. */
+export interface HostKey {
+  readonly type: string
+  getPublicSSH(): Buffer
+  sign(data: Uint8Array, hash?: string): Buffer | Error
+}
+
+export interface Cipher {
+  outSeqno: number
+  readonly _dead: boolean
+  /** AEAD ciphers of the native binding encrypt a whole packet where it lies. */
+  readonly _instance?: { encrypt(packet: Uint8Array, seqno?: number): void }
+}
+
+export interface Decipher {
+  /** A packet that is not whole yet; may be a view of what was read. */
+  _packet?: Uint8Array | null
+  _onPayload: (payload: Buffer) => unknown
+}
+
+export interface Negotiated {
+  kex: string
+  serverHostKey: string
+  cs: { cipher: string, mac: string, compress: string }
+  sc: { cipher: string, mac: string, compress: string }
+}
+
+/** ssh2's connection: bytes in through `parse`, payloads out through `_onPayload`. */
+export interface Protocol {
+  start(): void
+  parse(chunk: Uint8Array, from: number, to: number): void
+  rekey(): void
+  /** Frees the ciphers; nothing may be sent or parsed afterwards. */
+  cleanup(): void
+  /** Absent once that was done, or after a fatal error. */
+  _destruct?: unknown
+  _onPayload: (payload: Buffer) => unknown
+  _onHandshakeComplete: (negotiated: Negotiated) => void
+  /** Present while a key exchange is under way: payloads are queued then. */
+  _kexinit?: Buffer
+  _kex?: { sessionID: Buffer, remoteExtInfoEnabled: boolean, negotiated: Negotiated }
+  _cipher: Cipher
+  _decipher?: Decipher
+  readonly _packetRW: {
+    write: { allocStart: number, alloc(bytes: number): Buffer, finalize(packet: Buffer): Buffer }
+  }
+}
+
+export interface ProtocolSetting {
+  server: boolean
+  /** Behind `SSH-2.0-`. */
+  ident: string
+  hostKeys?: Readonly<Record<string, HostKey>>
+  hostVerifier?: (blob: Buffer) => boolean
+  offer: Offer
+  onWrite(bytes: Buffer): void
+  onError(error: Error): void
+  onHandshakeComplete(negotiated: Negotiated): void
+  messageHandlers: Record<string, never>
+}
+
+export interface Offer {
+  kex: readonly string[]
+  serverHostKey: readonly string[]
+  cs: OfferWay
+  sc: OfferWay
+}
+
+interface OfferWay {
+  cipher: readonly string[]
+  mac: readonly string[]
+  compress: readonly string[]
+  lang: readonly string[]
+}
+
+interface Insides {
+  makeProtocol(setting: ProtocolSetting): Protocol
+  /** Sends, or queues while keys are exchanged. */
+  sendPacket(protocol: Protocol, packet: Buffer): boolean
+  handleKexInit(protocol: Protocol, payload: Buffer): void
+  parseKey(text: string): PrivateKey | PrivateKey[] | Error
+  nativeCrypto: boolean
+}
+
+let insides: Insides | undefined
+
+/** @throws Error when the installed ssh2 is another one than this file describes */
+export function ssh2(): Insides {
+  insides ??= open()
+  return insides
+}
+
+function open(): Insides {
+  const { version } = load('ssh2/package.json') as { version: string }
+  if (version !== ssh2Version) throw new Error(`ssh2 is ${version}; this build leans on ${ssh2Version}`)
+  const ProtocolOf = load('ssh2/lib/protocol/Protocol.js') as new (setting: ProtocolSetting) => Protocol
+  const { HANDLERS } = load('ssh2/lib/protocol/kex.js') as { HANDLERS: Record<number, unknown> }
+  const { sendPacket } = load('ssh2/lib/protocol/utils.js') as Pick<Insides, 'sendPacket'>
+  const { bindingAvailable } = load('ssh2/lib/protocol/crypto.js') as { bindingAvailable: boolean }
+  const { parseKey } = load('ssh2/lib/protocol/keyParser.js') as Pick<Insides, 'parseKey'>
+  const handleKexInit = HANDLERS[20]
+  if (![sendPacket, handleKexInit, parseKey].every(each => typeof each === 'function')) {
+    throw new Error(`ssh2 ${version} does not look inside as expected`)
+  }
+  return {
+    makeProtocol: setting => new ProtocolOf(setting),
+    sendPacket, parseKey,
+    handleKexInit: handleKexInit as Insides['handleKexInit'],
+    nativeCrypto: bindingAvailable
+  }
+}
+
+/**
+ * Reads a private key in any format that OpenSSH writes or wrote. @throws Error, which quotes nothing of it
+ */
+export function readPrivateKey(text: string): PrivateKey {
+  const parsed = ssh2().parseKey(text)
+  const key = Array.isArray(parsed) ? parsed[0] : parsed
+  if (key === undefined || key instanceof Error || key.getPrivatePEM() === null) {
+    throw new Error('the private key cannot be read: it is damaged, encrypted or of an unknown kind')
+  }
+  return key
+}

@@ -1,0 +1,325 @@
+// One SSH connection as messages (RFC 4253): bytes of a socket in, whole payloads out, and back. Key
+// exchange, ciphers and integrity are ssh2's (ssh2.ts); what a message means is not known here, and nothing
+// of ssh2 answers one. Messages are gathered and written once for each turn of the event loop, in one piece,
+// encrypted where they lie; keys are changed after a gibibyte or an hour. A payload that is handed out is a
+// view of the read buffer: it is valid until the handler returns.
+import type { Socket } from 'node:net'
+import type { Cancel, Clock } from '../../clock.ts'
+import { sshFields, sshUint32 } from '../../wire/ssh/data.ts'
+import { ReadBuffer } from '../buffers.ts'
+import { readShared } from '../takeover.ts'
+import { Outbox } from './outbox.ts'
+import type { Gate } from './outbox.ts'
+import { ssh2 } from './ssh2.ts'
+import type { HostKey, Negotiated, Offer, Protocol } from './ssh2.ts'
+
+export const transportMessage = {
+  disconnect: 1, ignore: 2, unimplemented: 3, debug: 4, serviceRequest: 5, serviceAccept: 6, extInfo: 7,
+  kexInit: 20, ping: 192, pong: 193
+} as const
+
+/** Reasons of SSH_MSG_DISCONNECT (RFC 4253 section 11.1). */
+export const disconnectReason = {
+  protocolError: 2, byApplication: 11, noMoreAuthMethods: 14
+} as const
+
+/** Clients send `eow` and `no-more-sessions` only to peers whose name begins so. */
+const ident = 'OpenSSH_Sallyport_0.1'
+
+/** RFC 4253 section 9: keys are good for a gigabyte or an hour. */
+const rekeyBytes = 1024 * 1024 * 1024
+const rekeyMs = 3_600_000
+
+/** A peer's last words are believed no further. */
+const reasonCharactersMax = 200
+
+/** Whoever was told goodbye has so long to close. */
+const lingerMs = 1000
+
+export type Side =
+  | { kind: 'server', hostKeys: Readonly<Record<string, HostKey>>, signatures: readonly string[] }
+  /** `verify` sees the target's host key before anything is sent that matters. */
+  | { kind: 'client', verify(blob: Buffer): boolean }
+
+export interface TransportSetting {
+  socket: Socket
+  side: Side
+  offer: Offer
+  clock: Clock
+  /** `shared`: reads without an allocation each (takeover.ts); for sockets that we accepted. */
+  readMode: 'shared' | 'stream'
+}
+
+export interface TransportEvents {
+  /** The first key exchange is done: messages may be sent. */
+  ready(negotiated: Negotiated): void
+  /** A message of a service: 5–7 and from 50 on. */
+  message(payload: Buffer): void
+  /** A read was handed out; false stops reading until `resume`. */
+  room(): boolean
+  /** The gate threw (`guard`): nothing was delivered, and nothing will be. */
+  refused(thrown: unknown): void
+  /** What was waiting has been written, or keys were exchanged: whoever was stopped may go on. */
+  drain(): void
+  /** The last event. `error`: not in order; its text is the peer's in part, so it is for operators. */
+  closed(error: Error | undefined): void
+}
+
+export class Transport {
+  readonly #setting: TransportSetting
+  readonly #protocol: Protocol
+  readonly #outbox: Outbox
+  readonly #buffer = new ReadBuffer()
+  #socket: Socket
+  #events: TransportEvents
+  #isReady = false
+  #closed = false
+  #error: Error | undefined
+  #bytes = 0
+  #stopRekey: Cancel | undefined
+  #lingering: Cancel | undefined
+
+  constructor(setting: TransportSetting, events: TransportEvents) {
+    this.#setting = setting
+    this.#events = events
+    this.#socket = setting.socket
+    const { side, offer } = setting
+    this.#protocol = ssh2().makeProtocol({
+      server: side.kind === 'server', ident, offer, messageHandlers: {},
+      ...side.kind === 'server' ? { hostKeys: side.hostKeys } : { hostVerifier: blob => side.verify(blob) },
+      onWrite: bytes => this.#outbox.pass(bytes),
+      onError: error => this.#fail(error),
+      onHandshakeComplete: () => undefined
+    })
+    this.#outbox = new Outbox(
+      this.#protocol, (bytes, done) => { this.#socket.write(bytes, done) },
+      thrown => this.#events.refused(thrown)
+    )
+    this.#protocol._onPayload = payload => this.#payload(payload)
+    this.#watchHandshakes()
+  }
+
+  get socket(): Socket {
+    return this.#socket
+  }
+
+  /** RFC 4253 section 7.2: the hash of the first key exchange; what people's signatures are bound to. */
+  get sessionId(): Buffer {
+    return this.#protocol._kex?.sessionID ?? Buffer.alloc(0)
+  }
+
+  get negotiated(): Negotiated | undefined {
+    return this.#protocol._kex?.negotiated
+  }
+
+  get closed(): boolean {
+    return this.#closed
+  }
+
+  /** Bytes that wait for the peer to read; Infinity while keys are exchanged, when everything waits. */
+  get waitingBytes(): number {
+    if (this.#protocol._kexinit !== undefined) return Infinity
+    return this.#socket.writableLength + this.#outbox.waitingBytes
+  }
+
+  /** Speaks first and begins to read. */
+  start(): void {
+    const { readMode, clock } = this.#setting
+    if (this.#socket.destroyed) return this.#close()
+    if (readMode === 'shared') this.#socket = readShared(this.#socket, this.#receive, this.#buffer)
+    else this.#socket.on('data', (chunk: Buffer) => this.#receive(chunk, chunk.length))
+    this.#socket.on('error', error => { this.#error ??= error })
+    this.#socket.on('drain', () => this.#events.drain())
+    this.#socket.on('end', () => this.#socket.end())
+    this.#socket.on('close', () => this.#close())
+    this.#stopRekey = clock.after(rekeyMs, () => this.#rekey())
+    this.#protocol.start()
+    this.#socket.resume()
+  }
+
+  /** Whoever comes later listens from now on. */
+  listen(events: TransportEvents): void {
+    this.#events = events
+  }
+
+  /** From now on nothing leaves before `gate` says so. */
+  guard(gate: Gate): void {
+    this.#outbox.guard(gate)
+  }
+
+  /** Sends one message; it is copied. Dropped when the connection is over. */
+  send(payload: Uint8Array): void {
+    if (this.#usable) this.#outbox.send(payload)
+  }
+
+  /** Drops what has not left; from now on only a last word is sent. Closes when that would be garbled. */
+  release(): void {
+    if (!this.#outbox.release()) this.destroy()
+  }
+
+  pause(): void {
+    this.#socket.pause()
+  }
+
+  resume(): void {
+    if (!this.#closed) this.#socket.resume()
+  }
+
+  /** Tells the peer why, in words that its user sees, and closes. Idempotent. */
+  disconnect(reason: number, text: string): void {
+    if (this.#usable && this.#isReady) {
+      this.send(Buffer.concat([
+        Buffer.of(transportMessage.disconnect), sshUint32(reason), sshFields(text, '')
+      ]))
+      this.#outbox.flush()
+    }
+    this.end()
+  }
+
+  /** Closes once what was sent is written; a peer that does not close its side is cut. */
+  end(): void {
+    if (this.#closed || this.#lingering !== undefined) return
+    this.#outbox.flush()
+    this.#socket.end()
+    this.#socket.resume()
+    this.#lingering = this.#setting.clock.after(lingerMs, () => this.#socket.destroy())
+  }
+
+  destroy(error?: Error): void {
+    this.#error ??= error
+    this.#socket.destroy()
+  }
+
+  // ---- reading
+
+  /** False once freed: a cipher of the native binding must not be touched then. */
+  get #usable(): boolean {
+    return !this.#closed && this.#protocol._destruct !== undefined
+  }
+
+  readonly #receive = (chunk: Buffer, bytes: number): boolean => {
+    if (!this.#usable || this.#lingering !== undefined) return true
+    try {
+      // While keys are exchanged ssh2 keeps views of what it was given.
+      const kept = this.#protocol._kexinit !== undefined || !this.#isReady
+      const readable = kept ? Buffer.from(chunk.subarray(0, bytes)) : chunk
+      this.#protocol.parse(readable, 0, bytes)
+      this.#keepPart(readable)
+    } catch (thrown) {
+      this.#fail(thrown instanceof Error ? thrown : new Error(String(thrown)))
+      return true
+    }
+    this.#buffer.settle(chunk, bytes, false, false, false)
+    this.#count(bytes)
+    return this.#events.room()
+  }
+
+  /** A packet that is not whole yet may lie in the buffer that the next read overwrites. */
+  #keepPart(chunk: Buffer): void {
+    const decipher = this.#protocol._decipher
+    const part = decipher?._packet
+    if (decipher !== undefined && part?.buffer === chunk.buffer) decipher._packet = Buffer.from(part)
+  }
+
+  #payload(payload: Buffer): unknown {
+    const type = payload[0]
+    if (type === undefined) return
+    if (type >= 50 && type < transportMessage.ping) return this.#events.message(payload)
+    switch (type) {
+      case transportMessage.serviceRequest:
+      case transportMessage.serviceAccept:
+      case transportMessage.extInfo: return this.#events.message(payload)
+      case transportMessage.ignore:
+      case transportMessage.unimplemented:
+      case transportMessage.debug: return
+      case transportMessage.disconnect: return this.#left(payload)
+      case transportMessage.kexInit: return this.#kexInit(payload)
+      case transportMessage.ping: return this.#pong(payload)
+      default: throw new Error(`message ${type} where none is expected`)
+    }
+  }
+
+  #kexInit(payload: Buffer): void {
+    this.#outbox.seal()
+    ssh2().handleKexInit(this.#protocol, Buffer.from(payload))
+    const decipher = this.#protocol._decipher
+    if (decipher === undefined) return
+    // What follows may come in the same read, and is kept until the keys are changed.
+    const inner = decipher._onPayload
+    decipher._onPayload = next => inner(Buffer.from(next))
+  }
+
+  /** OpenSSH's answer to typing in rhythm: clients hide keystrokes among these. */
+  #pong(payload: Buffer): void {
+    const answer = Buffer.from(payload)
+    answer[0] = transportMessage.pong
+    this.send(answer)
+  }
+
+  #left(payload: Buffer): void {
+    const length = payload.length >= 9 ? payload.readUInt32BE(5) : 0
+    const said = payload.toString('utf8', 9, 9 + Math.min(length, reasonCharactersMax))
+    const code = payload.length >= 5 ? payload.readUInt32BE(1) : 0
+    if (code !== disconnectReason.byApplication) this.#error ??= new Error(`the peer left: ${code} ${said}`)
+    this.#socket.destroy()
+  }
+
+  // ---- key exchange
+
+  #watchHandshakes(): void {
+    const complete = this.#protocol._onHandshakeComplete
+    this.#protocol._onHandshakeComplete = negotiated => {
+      const kex = this.#protocol._kex
+      const wantsExtensions = kex?.remoteExtInfoEnabled === true
+      // ssh2's own list of signatures lacks a comma and has what we do not take.
+      if (kex !== undefined) kex.remoteExtInfoEnabled = false
+      complete(negotiated)
+      const first = !this.#isReady
+      this.#isReady = true
+      if (first && wantsExtensions) this.#sendExtensions()
+      if (first) this.#events.ready(negotiated)
+      else this.#events.drain()
+    }
+  }
+
+  #sendExtensions(): void {
+    const { side } = this.#setting
+    if (side.kind !== 'server') return
+    const head = Buffer.concat([Buffer.of(transportMessage.extInfo), sshUint32(2)])
+    this.send(Buffer.concat([
+      head, sshFields('server-sig-algs', side.signatures.join(','), 'ping@openssh.com', '0')
+    ]))
+  }
+
+  #count(bytes: number): void {
+    this.#bytes += bytes
+    if (this.#bytes + this.#outbox.bytes >= rekeyBytes) this.#rekey()
+  }
+
+  #rekey(): void {
+    if (!this.#usable || !this.#isReady || this.#protocol._kexinit !== undefined) return
+    this.#bytes = this.#outbox.bytes = 0
+    this.#stopRekey?.()
+    this.#stopRekey = this.#setting.clock.after(rekeyMs, () => this.#rekey())
+    this.#outbox.seal()
+    this.#protocol.rekey()
+  }
+
+  // ---- the end
+
+  #fail(error: Error): void {
+    this.#error ??= error
+    if (this.#usable && this.#isReady) this.disconnect(disconnectReason.protocolError, 'protocol error')
+    else this.end()
+  }
+
+  #close(): void {
+    if (this.#closed) return
+    this.#closed = true
+    this.#stopRekey?.()
+    this.#lingering?.()
+    this.#outbox.close()
+    this.#protocol.cleanup()
+    this.#events.closed(this.#error)
+  }
+}
