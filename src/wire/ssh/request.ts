@@ -20,7 +20,8 @@ export interface PtySize {
 export type RequestPurpose =
   | { kind: 'pty-req', term: string, size: PtySize, modes: ReadonlyMap<number, number> }
   | { kind: 'window-change', size: PtySize }
-  | { kind: 'shell' | 'break' | 'eow' | 'auth-agent-req' | 'unknown' }
+  | { kind: 'shell' }
+  | { kind: 'break' | 'eow' | 'auth-agent-req' | 'unknown' }
   | { kind: 'exec', command: Buffer }
   | { kind: 'subsystem', name: string }
   | { kind: 'env', name: string, value: string }
