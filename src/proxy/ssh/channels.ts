@@ -1,58 +1,158 @@
-// Which right a message of the connection protocol needs (RFC 4254, and what OpenSSH adds): the words
-// between a grant's channels and SSH's requests. Nothing is decided here beyond "is it on the list".
-import type { ChannelKind } from '../../session/front.ts'
-import { SshReader } from '../../wire/ssh/data.ts'
+// The channels of one SSH connection as somebody in the middle sees them. A channel has two numbers, one
+// given by each side, and a message names the number of the side that it goes to. Each channel gets a lane of
+// the recording. What breaks if this is changed carelessly: bytes are put on record under the wrong channel.
+import { WireError } from '../../wire/error.ts'
+import type { ChannelOpen } from '../../wire/ssh/connection.ts'
+import type { Content } from './content.ts'
 
-export const message = {
-  globalRequest: 80, requestSuccess: 81, requestFailure: 82, open: 90, openConfirmation: 91, openFailure: 92,
-  windowAdjust: 93, data: 94, extendedData: 95, eof: 96, close: 97, request: 98, success: 99, failure: 100
-} as const
+export type Side = 'client' | 'target'
 
-/**
- * Channels that a client opens; others do not exist. `session` itself is free, what is asked in it is not.
- */
-export const clientChannels: Readonly<Record<string, ChannelKind | undefined>> = {
-  'session': undefined,
-  'direct-tcpip': 'local-forward',
-  'direct-streamlocal@openssh.com': 'local-forward',
-  'tun@openssh.com': 'local-forward'
+/** A channel's stderr has the lane of the channel with this bit set. */
+export const stderrLane = 0x8000
+/** Lane 0 is for the whole session. */
+const lanesMax = 0x7fff
+/** Requests of one side that wait for their reply, for one channel. OpenSSH has one for each variable. */
+const repliesMax = 1024
+
+export interface Channel {
+  readonly lane: number
+  readonly open: ChannelOpen
+  readonly openedBy: Side
+  /** The number that each side gave; of the side that has not confirmed yet there is none. */
+  readonly numbers: Record<Side, number | undefined>
+  readonly closed: Record<Side, boolean>
+  /** Names of requests by that side which want a reply and have none yet. */
+  readonly waiting: Record<Side, Asked[]>
+  /** A terminal was asked for, and not refused. */
+  pty: boolean
+  content: Content
+  /** Whether a shell, command or subsystem was asked for, and whether the target said yes. */
+  started: 'no' | 'asked' | 'yes'
 }
 
-/** Channels that a target opens, each only when the client asked for it before. */
-export const targetChannels: Readonly<Record<string, ChannelKind>> = {
-  'forwarded-tcpip': 'remote-forward',
-  'forwarded-streamlocal@openssh.com': 'remote-forward',
-  'auth-agent@openssh.com': 'agent',
-  'x11': 'x11'
+export interface Asked {
+  type: string
+  /** Why it will be refused: it was made useless before it was passed on. */
+  refused: string | undefined
+  /** It is the one that decided what the channel carries. */
+  starts: boolean
 }
 
-/** Requests outside channels that are passed on; those that are not listed are passed on as well. */
-export const globalRights: Readonly<Record<string, ChannelKind>> = {
-  'tcpip-forward': 'remote-forward',
-  'streamlocal-forward@openssh.com': 'remote-forward'
+export function otherSide(side: Side): Side {
+  return side === 'client' ? 'target' : 'client'
 }
 
-/**
- * Variables that a client may set; LD_PRELOAD and its like are nobody's business. The target has a list,
- * too.
- */
-export const passedVariables = /^(LANG|LANGUAGE|LC_[A-Z]+|TERM|COLORTERM|NO_COLOR|TZ|GIT_PROTOCOL)$/
+export class ChannelTable {
+  readonly #channelsMax: number
+  readonly #byNumber: Record<Side, Map<number, Channel>> = { client: new Map(), target: new Map() }
+  readonly #lanes = new Set<number>()
+  #lastLane = 0
+  #wrapped = false
 
-/** The rights that a request within a session needs; empty when it is free. */
-export function rightsOf(type: string, body: SshReader): readonly ChannelKind[] {
-  switch (type) {
-    case 'shell': return ['shell']
-    case 'exec': return execRights(body.text())
-    case 'subsystem': return body.text() === 'sftp' ? ['sftp'] : ['exec']
-    case 'auth-agent-req@openssh.com': return ['agent']
-    case 'x11-req': return ['x11']
-    default: return []
+  constructor(channelsMax: number) {
+    this.#channelsMax = Math.min(channelsMax, lanesMax)
   }
-}
 
-/** `scp` on the other side says which way it goes: `-t` takes files (upload), `-f` gives them. */
-function execRights(command: string): readonly ChannelKind[] {
-  const scp = /^(?:\S*\/)?scp\s(?:.*\s)?-[a-zA-Z]*([tf])\b/.exec(command)
-  if (scp === null) return ['exec']
-  return ['sftp', scp[1] === 't' ? 'upload' : 'download']
+  /** No more channels may be opened now. */
+  get full(): boolean {
+    return this.#lanes.size >= this.#channelsMax
+  }
+
+  /** Lanes are used for the second time. */
+  get wrapped(): boolean {
+    return this.#wrapped
+  }
+
+  /** Every channel that is open or being opened. */
+  all(): Channel[] {
+    const { client, target } = this.#byNumber
+    return [...new Set([...client.values(), ...target.values()])]
+  }
+
+  /** A side asks for a channel. @throws WireError */
+  open(side: Side, open: ChannelOpen, contentOf: (lane: number) => Content): Channel {
+    const own = this.#byNumber[side]
+    if (own.has(open.sender)) throw new WireError(`SSH channel ${open.sender} is open already`)
+    if (this.full) throw new WireError('too many SSH channels')
+    const lane = this.#freeLane()
+    const channel: Channel = {
+      lane, open, openedBy: side, numbers: { client: undefined, target: undefined },
+      closed: { client: false, target: false }, waiting: { client: [], target: [] }, pty: false,
+      content: contentOf(lane), started: 'no'
+    }
+    channel.numbers[side] = open.sender
+    own.set(open.sender, channel)
+    return channel
+  }
+
+  /** `side` says yes to a channel that the other one asked for. @throws WireError */
+  confirm(side: Side, recipient: number, sender: number): Channel {
+    const channel = this.#opening(side, recipient)
+    const own = this.#byNumber[side]
+    if (own.has(sender)) throw new WireError(`SSH channel ${sender} is open already`)
+    channel.numbers[side] = sender
+    own.set(sender, channel)
+    return channel
+  }
+
+  /** `side` says no. @throws WireError */
+  fail(side: Side, recipient: number): Channel {
+    const channel = this.#opening(side, recipient)
+    this.#forget(channel)
+    return channel
+  }
+
+  /** The channel that a message from `side` is for. Undefined: there is none. */
+  find(side: Side, recipient: number): Channel | undefined {
+    const channel = this.#byNumber[otherSide(side)].get(recipient)
+    return channel?.numbers[side] === undefined || channel.closed[side] ? undefined : channel
+  }
+
+  /** The same. @throws WireError when there is none */
+  get(side: Side, recipient: number): Channel {
+    const channel = this.find(side, recipient)
+    if (channel === undefined) throw new WireError(`SSH channel ${recipient} is not open`)
+    return channel
+  }
+
+  /** `side` has sent its CLOSE. True when both have, and the channel is gone. */
+  close(side: Side, channel: Channel): boolean {
+    channel.closed[side] = true
+    if (!channel.closed[otherSide(side)]) return false
+    this.#forget(channel)
+    return true
+  }
+
+  /** A request of `side` wants a reply. @throws WireError */
+  ask(side: Side, channel: Channel, asked: Asked): void {
+    const waiting = channel.waiting[side]
+    if (waiting.length >= repliesMax) throw new WireError('too many SSH requests without a reply')
+    waiting.push(asked)
+  }
+
+  #opening(side: Side, recipient: number): Channel {
+    const channel = this.#byNumber[otherSide(side)].get(recipient)
+    if (channel === undefined || channel.openedBy === side || channel.numbers[side] !== undefined) {
+      throw new WireError(`SSH channel ${recipient} is not being opened`)
+    }
+    return channel
+  }
+
+  #forget(channel: Channel): void {
+    for (const side of ['client', 'target'] as const) {
+      const number = channel.numbers[side]
+      if (number !== undefined) this.#byNumber[side].delete(number)
+    }
+    this.#lanes.delete(channel.lane)
+  }
+
+  /** Lanes are given in turn, so that one is used again as late as possible. */
+  #freeLane(): number {
+    do {
+      this.#wrapped ||= this.#lastLane === lanesMax
+      this.#lastLane = this.#lastLane % lanesMax + 1
+    } while (this.#lanes.has(this.#lastLane))
+    this.#lanes.add(this.#lastLane)
+    return this.#lastLane
+  }
 }

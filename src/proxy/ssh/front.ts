@@ -12,7 +12,7 @@ import type { Penalties } from '../penalties.ts'
 import { Login, loginMessage } from './login.ts'
 import { Mailbox } from './mailbox.ts'
 import { Relay } from './relay.ts'
-import type { Tape } from './tape-port.ts'
+import type { SshTape } from './tape.ts'
 import { connectTarget } from './target.ts'
 import type { Target, TargetTimeouts } from './target.ts'
 import { disconnectReason } from './transport.ts'
@@ -23,7 +23,7 @@ export interface FrontSetting {
   clock: Clock
   penalties: Penalties
   timeouts: TargetTimeouts
-  tapeOf(recording: Recording): Tape
+  tapeOf(recording: Recording): SshTape
   /** Something that a grant does not allow was asked for: for the log. */
   refused(session: string, what: string, right: ChannelKind | undefined): void
 }
@@ -117,9 +117,9 @@ export class SshFront implements Front<Target | undefined> {
 
   async relay(target: Target | undefined, recording: Recording, signal: AbortSignal): Promise<Ending> {
     if (target === undefined) return { how: 'ended', reason: 'client-closed' }
-    const { clock, tapeOf, refused } = this.#setting
+    const { tapeOf, refused } = this.#setting
     this.#relay = new Relay({
-      client: this.#transport, target, recording, signal, clock, channels: target.channels,
+      client: this.#transport, target, recording, signal, channels: target.channels,
       tape: tapeOf(recording),
       refused: (what, right) => refused(recording.session, what, right)
     })

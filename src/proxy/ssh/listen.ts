@@ -16,7 +16,7 @@ import { SshFront } from './front.ts'
 import type { FrontSetting } from './front.ts'
 import { readPrivateKey } from './ssh2.ts'
 import type { PrivateKey } from './ssh2.ts'
-import type { Tape } from './tape-port.ts'
+import type { SshTape } from './tape.ts'
 import { Transport } from './transport.ts'
 
 export interface SshListenLimits {
@@ -53,7 +53,7 @@ export interface SshListenOptions {
   log: FrontLog
   /** Runs the session; must not reject. */
   onSession(front: SshFront): Promise<unknown>
-  tapeOf(recording: Recording): Tape
+  tapeOf(recording: Recording): SshTape
   /** Something that a grant does not allow was asked for in a session. */
   onRefused(session: string, what: string, right: ChannelKind | undefined): void
   /** `stream`: leaves the sockets as Node made them; for comparison, and should Node's inside change. */

@@ -1,29 +1,317 @@
-// The evidence of an SSH session.
+// The evidence of one SSH session: every message of the connection protocol passes through here, in the order
+// of its direction, before it is forwarded. Channels, commands, sizes, signals and refusals become events;
+// data goes to the content of its channel (content.ts). What is not marked here is not on record.
+// recordings/README.md tells readers what they find.
 import { frameKind } from '../../recording/recording.ts'
 import type { Recording } from '../../recording/recording.ts'
-import { message } from './channels.ts'
-import type { Tape } from './tape-port.ts'
+import { WireError } from '../../wire/error.ts'
+import {
+  channelData, dataBytes, dataHeadBytes, extendedDataBytes, extendedDataHeadBytes, extendedDataType,
+  parseChannelOpen, parseGlobalRequest, parseOpenConfirmation, parseOpenFailure, recipientOf, sshMessage,
+  stderrType, windowAdjustBytes
+} from '../../wire/ssh/connection.ts'
+import { parseChannelRequest, terminalMode } from '../../wire/ssh/request.ts'
+import type { ChannelRequest, RequestPurpose } from '../../wire/ssh/request.ts'
+import { ChannelTable, otherSide, stderrLane } from './channels.ts'
+import type { Asked, Channel, Side } from './channels.ts'
+import { commandOf } from './command.ts'
+import { BulkContent, CommandContent, TerminalContent, UnknownContent } from './content.ts'
+import type { Content, ContentSetting, InputPolicy } from './content.ts'
 
-export class SshTape implements Tape {
+const channelsMaxDefault = 4096
+/** The beginning of a transfer that has no decoder: enough to see whether it is what it says. */
+const bulkKeptBytes = 4096
+/** Of a text that a peer chose so much goes into an event. */
+const eventTextMax = 32 * 1024
+/** Global requests of one side that wait for their reply. */
+const globalRepliesMax = 1024
+/** Noise of every session: not recorded. */
+const quietRequests = new Set([
+  'keepalive@openssh.com', 'hostkeys-00@openssh.com', 'hostkeys-prove-00@openssh.com',
+  'no-more-sessions@openssh.com'
+])
+
+export interface SshTapeOptions {
+  /**
+   * `echoed` (default): lines typed at a terminal are kept when they came back on the screen, and what a
+   * shell without a terminal is fed with. `all`: passwords too. `none`: counted only.
+   */
+  input?: InputPolicy | undefined
+  channelsMax?: number | undefined
+  /** Forwarded connections are hashed too, not only counted. */
+  hashForwards?: boolean | undefined
+}
+
+type Starting = Extract<RequestPurpose, { kind: 'shell' | 'exec' | 'subsystem' }>
+
+/** Everything of the output is kept. */
+function plainContent(
+  setting: ContentSetting, pty: boolean, kind: 'shell' | 'exec' | 'subsystem', input: InputPolicy
+): Content {
+  return pty ? new TerminalContent(setting, input) : new CommandContent(setting, kind, input)
+}
+
+function clipped(text: string): string {
+  return text.length > eventTextMax ? `${text.slice(0, eventTextMax)}…` : text
+}
+
+export class SshTape {
   readonly #recording: Recording
+  readonly #input: InputPolicy
+  readonly #hashForwards: boolean
+  /** Every channel, for whoever decides about them. */
+  readonly channels: ChannelTable
+  readonly #globals: Record<Side, Asked[]> = { client: [], target: [] }
 
-  constructor(recording: Recording) {
+  constructor(recording: Recording, options: SshTapeOptions = {}) {
     this.#recording = recording
+    this.#input = options.input ?? 'echoed'
+    this.#hashForwards = options.hashForwards ?? false
+    this.channels = new ChannelTable(options.channelsMax ?? channelsMaxDefault)
   }
 
-  fromClient(payload: Buffer): void {
-    if (payload[0] === message.request) this.event({ type: 'request', text: payload.toString('latin1', 9) })
+  /** No more channels may be opened: refuse a CHANNEL_OPEN without showing it here, or the session ends. */
+  get full(): boolean {
+    return this.channels.full
   }
 
-  fromTarget(payload: Buffer): void {
-    if (payload[0] === message.data) this.#recording.append(frameKind.output, 1, payload.subarray(9))
+  /**
+   * A message of the client, before it is forwarded. `refused` says why the target will not get it as it is:
+   * a request that is made useless before it is passed on, a channel that is not opened.
+   * Returns what is to be forwarded in its place; undefined: the message itself.
+   * @throws WireError the message is malformed: end the session
+   */
+  fromClient(payload: Buffer, refused?: string): Buffer[] | undefined {
+    return this.#message('client', payload, refused)
   }
 
-  event(event: Record<string, unknown>): void {
-    this.#recording.append(frameKind.event, 0, Buffer.from(JSON.stringify(event)))
+  /** The same for a message of the target. What it returns is always forwarded as it is afterwards. */
+  fromTarget(payload: Buffer, refused?: string): Buffer[] | undefined {
+    return this.#message('target', payload, refused)
   }
 
+  /** The session is over: what is still open is put on record. Once, before the recording is sealed. */
   end(): void {
-    return undefined
+    for (const channel of this.channels.all()) this.#closed(channel, 'session')
+  }
+
+  #message(side: Side, payload: Buffer, refused: string | undefined): Buffer[] | undefined {
+    switch (payload[0]) {
+      case sshMessage.data: return this.#data(side, payload)
+      case sshMessage.extendedData: return this.#extendedData(side, payload)
+      // A channel may be gone when it comes: it is forwarded, and means nothing.
+      case sshMessage.windowAdjust: return void windowAdjustBytes(payload)
+      case sshMessage.channelRequest: return this.#request(side, parseChannelRequest(payload), refused)
+      case sshMessage.channelSuccess: return this.#reply(side, payload, true)
+      case sshMessage.channelFailure: return this.#reply(side, payload, false)
+      case sshMessage.channelOpen: return this.#open(side, payload, refused)
+      case sshMessage.openConfirmation: return this.#confirm(side, payload)
+      case sshMessage.openFailure: return this.#openFailed(side, payload)
+      case sshMessage.eof: return this.#eof(side, payload)
+      case sshMessage.close: return this.#close(side, payload)
+      case sshMessage.globalRequest: return this.#global(side, payload, refused)
+      case sshMessage.requestSuccess: return void this.#globals[otherSide(side)].shift()
+      case sshMessage.requestFailure: return this.#globalFailed(side)
+      default: throw new WireError(`SSH message ${payload[0]} is not allowed here`)
+    }
+  }
+
+  #event(lane: number, event: Record<string, unknown>): undefined {
+    this.#recording.append(frameKind.event, lane, Buffer.from(JSON.stringify(event)))
+  }
+
+  // ---- data
+
+  #data(side: Side, payload: Buffer): Buffer[] | undefined {
+    dataBytes(payload)
+    const recipient = recipientOf(payload)
+    const channel = this.channels.get(side, recipient)
+    const data = payload.subarray(dataHeadBytes)
+    if (side === 'target') return void channel.content.fromTarget(data)
+    return channel.content.fromClient(data)?.map(piece => channelData(recipient, piece))
+  }
+
+  #extendedData(side: Side, payload: Buffer): undefined {
+    extendedDataBytes(payload)
+    const channel = this.channels.get(side, recipientOf(payload))
+    const type = extendedDataType(payload)
+    if (side === 'client' || type !== stderrType) throw new WireError('SSH data of a type that nobody sends')
+    this.#recording.append(
+      frameKind.output, channel.lane | stderrLane, payload.subarray(extendedDataHeadBytes))
+  }
+
+  #eof(side: Side, payload: Buffer): Buffer[] | undefined {
+    const recipient = this.#exactly(payload)
+    const channel = this.channels.get(side, recipient)
+    if (side === 'target') return undefined
+    return withBefore(recipient, channel.content.clientEnd(), payload)
+  }
+
+  /** A message that is a number and a channel. */
+  #exactly(payload: Buffer): number {
+    if (payload.length !== 5) throw new WireError('an SSH channel message of a wrong length')
+    return recipientOf(payload)
+  }
+
+  // ---- channels
+
+  #open(side: Side, payload: Buffer, refused: string | undefined): undefined {
+    const open = parseChannelOpen(payload)
+    const { kind, ...purpose } = open.purpose
+    const what = { channel: clipped(open.type), by: side, ...purpose }
+    if (refused !== undefined) {
+      return this.#event(0, { type: 'channel-refused', ...what, reason: refused })
+    }
+    const channel = this.channels.open(side, open, lane => kind === 'session'
+      ? new UnknownContent(this.#settingOf(lane))
+      : new BulkContent(this.#settingOf(lane), kind, this.#hashForwards, kind === 'unknown' ? Infinity : 0))
+    const reused = this.channels.wrapped ? { reused: true } : {}
+    this.#event(channel.lane, { type: 'channel-open', ...what, ...reused })
+  }
+
+  #confirm(side: Side, payload: Buffer): undefined {
+    const { recipient, sender } = parseOpenConfirmation(payload)
+    this.channels.confirm(side, recipient, sender)
+  }
+
+  #openFailed(side: Side, payload: Buffer): undefined {
+    const { recipient, reason, description } = parseOpenFailure(payload)
+    const channel = this.channels.fail(side, recipient)
+    const { type: asked } = channel.open
+    this.#event(channel.lane, {
+      type: 'channel-failed', channel: asked, by: side, reason, description: clipped(description)
+    })
+  }
+
+  #close(side: Side, payload: Buffer): Buffer[] | undefined {
+    const recipient = this.#exactly(payload)
+    const channel = this.channels.get(side, recipient)
+    const before = side === 'client' ? channel.content.clientEnd() : undefined
+    if (this.channels.close(side, channel)) this.#closed(channel, otherSide(side))
+    return withBefore(recipient, before, payload)
+  }
+
+  /** `by`: who closed it first. */
+  #closed(channel: Channel, by: Side | 'session'): void {
+    const { kind } = channel.content
+    this.#event(channel.lane, { type: 'channel-close', content: kind, by, ...channel.content.end() })
+  }
+
+  // ---- requests
+
+  #request(side: Side, request: ChannelRequest, refused: string | undefined): undefined {
+    const channel = this.channels.get(side, request.recipient)
+    const type = clipped(request.type)
+    const starts = refused === undefined && side === 'client' && this.#begin(channel, request)
+    if (request.wantReply) this.channels.ask(side, channel, { type, refused, starts })
+    const facts = requestFacts(request)
+    if (refused !== undefined) {
+      const why = { type: 'request-refused', request: type, by: 'policy', reason: refused }
+      return this.#event(channel.lane, { ...facts, ...why })
+    }
+    if (facts !== undefined) this.#event(channel.lane, facts)
+  }
+
+  /**
+   * The first shell, command or subsystem decides what the channel carries. One that comes while nobody knows
+   * whether the first was begun could be the real one: then everything is kept.
+   */
+  #begin(channel: Channel, { purpose }: ChannelRequest): boolean {
+    if (channel.open.purpose.kind !== 'session' || channel.started === 'yes') return false
+    if (purpose.kind === 'pty-req') channel.pty = true
+    if (purpose.kind !== 'shell' && purpose.kind !== 'exec' && purpose.kind !== 'subsystem') return false
+    const setting = this.#settingOf(channel.lane)
+    if (channel.started === 'asked') {
+      this.#event(channel.lane, { type: 'restart', ...channel.content.end() })
+      channel.content = plainContent(setting, channel.pty, purpose.kind, this.#input)
+    } else {
+      channel.content = this.#content(setting, channel.pty, purpose)
+    }
+    channel.started = 'asked'
+    return true
+  }
+
+  #settingOf(lane: number): ContentSetting {
+    return { recording: this.#recording, lane, event: event => this.#event(lane, event) }
+  }
+
+  #content(setting: ContentSetting, pty: boolean, purpose: Starting): Content {
+    if (!pty && purpose.kind === 'exec') {
+      const command = commandOf(purpose.command)
+      if (command.kind === 'bulk') return new BulkContent(setting, command.program, true, bulkKeptBytes)
+    }
+    return plainContent(setting, pty, purpose.kind, this.#input)
+  }
+
+  #reply(side: Side, payload: Buffer, yes: boolean): undefined {
+    const channel = this.channels.get(side, this.#exactly(payload))
+    const asked = channel.waiting[otherSide(side)].shift()
+    if (asked === undefined) return
+    if (asked.starts && channel.started === 'asked') {
+      channel.started = yes ? 'yes' : 'no'
+      if (!yes) channel.content = new UnknownContent(this.#settingOf(channel.lane))
+    }
+    if (yes || asked.refused !== undefined) return
+    if (asked.type === 'pty-req') channel.pty = false
+    this.#event(channel.lane, { type: 'request-refused', request: asked.type, by: side })
+  }
+
+  // ---- the whole connection
+
+  #global(side: Side, payload: Buffer, refused: string | undefined): undefined {
+    const { type: request, wantReply, purpose } = parseGlobalRequest(payload)
+    if (wantReply) {
+      const waiting = this.#globals[side]
+      if (waiting.length >= globalRepliesMax) throw new WireError('too many SSH requests without a reply')
+      waiting.push({ type: request, refused, starts: false })
+    }
+    if (quietRequests.has(request)) return
+    const { kind: _, ...facts } = purpose
+    const type = refused === undefined ? 'request' : 'request-refused'
+    const why = refused === undefined ? {} : { by: 'policy', reason: refused }
+    this.#event(0, { type, request: clipped(request), ...facts, ...why })
+  }
+
+  #globalFailed(side: Side): undefined {
+    const asked = this.#globals[otherSide(side)].shift()
+    if (asked === undefined || asked.refused !== undefined || quietRequests.has(asked.type)) return
+    this.#event(0, { type: 'request-refused', request: asked.type, by: side })
+  }
+}
+
+function withBefore(recipient: number, before: Buffer[] | undefined, payload: Buffer): Buffer[] | undefined {
+  if (before === undefined || before.length === 0) return undefined
+  return [...before.map(piece => channelData(recipient, piece)), payload]
+}
+
+/** The event of a request; undefined for what is noise. */
+function requestFacts({ type: request, purpose }: ChannelRequest): Record<string, unknown> | undefined {
+  switch (purpose.kind) {
+    case 'pty-req': {
+      const { columns, rows } = purpose.size
+      const echo = purpose.modes.get(terminalMode.echo) !== 0
+      return { type: 'pty', term: purpose.term, columns, rows, echo }
+    }
+    case 'window-change': return { type: 'resize', columns: purpose.size.columns, rows: purpose.size.rows }
+    case 'shell': return { type: 'shell' }
+    case 'exec': {
+      const { length: bytes } = purpose.command
+      return { type: 'exec', command: clipped(purpose.command.toString('utf8')), bytes }
+    }
+    case 'subsystem': return { type: 'subsystem', name: purpose.name }
+    case 'env': return { type: 'env', name: clipped(purpose.name), value: clipped(purpose.value) }
+    case 'signal': return { type: 'signal', signal: purpose.signal }
+    case 'exit-status': return { type: 'exit', status: purpose.status }
+    case 'exit-signal': {
+      const { signal, coreDumped, message } = purpose
+      return { type: 'exit', signal, coreDumped, message: clipped(message) }
+    }
+    case 'break': return { type: 'break' }
+    // Flow control and "I have read enough" say nothing about what was done.
+    case 'xon-xoff':
+    case 'eow': return undefined
+    case 'auth-agent-req':
+    case 'x11-req':
+    case 'unknown': return { type: 'request', request: clipped(request) }
   }
 }

@@ -1,0 +1,53 @@
+// Which right a message of the connection protocol needs (RFC 4254, and what OpenSSH adds): the words
+// between a grant's channels and SSH's requests. Nothing is decided here beyond "is it on the list".
+import type { ChannelKind } from '../../session/front.ts'
+import type { RequestPurpose } from '../../wire/ssh/request.ts'
+
+/**
+ * Channels that a client opens; others do not exist. `session` itself is free, what is asked in it is not.
+ */
+export const clientChannels: Readonly<Record<string, ChannelKind | undefined>> = {
+  'session': undefined,
+  'direct-tcpip': 'local-forward',
+  'direct-streamlocal@openssh.com': 'local-forward',
+  'tun@openssh.com': 'local-forward'
+}
+
+/** Channels that a target opens, each only when the client asked for it before. */
+export const targetChannels: Readonly<Record<string, ChannelKind>> = {
+  'forwarded-tcpip': 'remote-forward',
+  'forwarded-streamlocal@openssh.com': 'remote-forward',
+  'auth-agent@openssh.com': 'agent',
+  'x11': 'x11'
+}
+
+/** Requests outside channels that are passed on; those that are not listed are passed on as well. */
+export const globalRights: Readonly<Record<string, ChannelKind>> = {
+  'tcpip-forward': 'remote-forward',
+  'streamlocal-forward@openssh.com': 'remote-forward'
+}
+
+/**
+ * Variables that a client may set; LD_PRELOAD and its like are nobody's business. The target has a list,
+ * too.
+ */
+export const passedVariables = /^(LANG|LANGUAGE|LC_[A-Z]+|TERM|COLORTERM|NO_COLOR|TZ|GIT_PROTOCOL)$/
+
+/** The rights that a request within a session needs; empty when it is free. */
+export function rightsOf(purpose: RequestPurpose): readonly ChannelKind[] {
+  switch (purpose.kind) {
+    case 'shell': return ['shell']
+    case 'exec': return execRights(purpose.command.toString('utf8'))
+    case 'subsystem': return purpose.name === 'sftp' ? ['sftp'] : ['exec']
+    case 'auth-agent-req': return ['agent']
+    case 'x11-req': return ['x11']
+    default: return []
+  }
+}
+
+/** `scp` on the other side says which way it goes: `-t` takes files (upload), `-f` gives them. */
+function execRights(command: string): readonly ChannelKind[] {
+  const scp = /^(?:\S*\/)?scp\s(?:.*\s)?-[a-zA-Z]*([tf])\b/.exec(command)
+  if (scp === null) return ['exec']
+  return ['sftp', scp[1] === 't' ? 'upload' : 'download']
+}
