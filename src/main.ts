@@ -14,7 +14,7 @@ import { createLog } from './log.ts'
 import { requestOf } from './main/accounts.ts'
 import { apiPorts, version } from './main/api.ts'
 import { addressOf } from './main/hooks.ts'
-import { listenerHostKey, locate } from './main/host-keys.ts'
+import { listenerHostKeys, locate } from './main/host-keys.ts'
 import { openRooms } from './main/rooms.ts'
 import type { Rooms } from './main/rooms.ts'
 import { listenerKeys } from './main/tls.ts'
@@ -104,8 +104,9 @@ async function openSsh(rooms: Rooms, steps: Steps) {
   if (at === undefined) return undefined
   const { loginGrace, hookConnect, connectionsMax } = config.limits
   const { unauthenticatedPerAddressMax, loginFailuresPerMinuteMax } = config.limits
+  const keys = listenerHostKeys(config.data, clock)
   const listener = await listenSsh({
-    ...at, clock, log, hostKeys: [listenerHostKey(config.data)],
+    ...at, clock, log, hostKeys: [keys.hostKey], certify: host => keys.certify(host),
     limits: {
       connectionsMax, unauthenticatedPerAddressMax, loginFailuresPerMinuteMax,
       loginGraceMs: loginGrace * 1000, connectMs: hookConnect * 1000

@@ -8,6 +8,9 @@ import { scanHostKey } from '../proxy/ssh/scan.ts'
 import type { Clock } from '../clock.ts'
 import type { AuditLog } from '../store/audit.ts'
 import type { HostKeys } from '../store/host-keys.ts'
+import { readPrivateKey } from '../proxy/ssh/ssh2.ts'
+import type { PrivateKey } from '../proxy/ssh/ssh2.ts'
+import { hostCertificate } from '../wire/ssh/certificate.ts'
 import { blobOf, fingerprintOf, generateSshKey } from '../wire/ssh/key.ts'
 
 export type HostKeysOf = (target: TargetAddress) => Promise<readonly string[]>
@@ -33,14 +36,46 @@ export async function locate(target: TargetAddress, hostKeysOf: HostKeysOf): Pro
   return target.protocol === 'ssh' ? { ...target, hostKeys: await hostKeysOf(target) } : target
 }
 
-/**
- * The private host key of the SSH listener, made 0600 at the first start; `.pub` beside it is for clients.
- */
-export function listenerHostKey(dataFolder: string): string {
+/** Our keys towards clients, made 0600 at the first start; `.pub` beside each is for clients. */
+export interface ListenerHostKeys {
+  /** The private key as a file of OpenSSH. */
+  hostKey: string
+  publicKey: string
+  /** Line of the authority that certifies us as each target for `ssh -J`. */
+  authority: string
+  certify(host: string): Uint8Array
+}
+
+const certificateHours = 24
+const hourMs = 3_600_000
+
+export function listenerHostKeys(dataFolder: string, clock: Clock): ListenerHostKeys {
   const folder = join(dataFolder, 'ssh')
-  const file = join(folder, 'host_ed25519_key')
-  if (existsSync(file)) return readFileSync(file, 'utf8')
   mkdirSync(folder, { recursive: true, mode: 0o700 })
+  const hostKey = keyFile(join(folder, 'host_ed25519_key'))
+  const authorityKey = keyFile(join(folder, 'host_ca_ed25519_key'))
+  const [own, authority] = [readPrivateKey(hostKey), readPrivateKey(authorityKey)]
+  const lineOf = (key: PrivateKey): string => `ssh-ed25519 ${key.getPublicSSH().toString('base64')}`
+  return {
+    hostKey, publicKey: lineOf(own), authority: lineOf(authority),
+    certify(host) {
+      const nowMs = clock.now().getTime()
+      return hostCertificate({
+        key: own.getPublicSSH(), keyId: `sallyport ${host}`, principals: [host], serial: BigInt(nowMs),
+        validAfter: new Date(nowMs - hourMs), validBefore: new Date(nowMs + certificateHours * hourMs),
+        authority: authority.getPublicSSH(),
+        sign: data => {
+          const signature = authority.sign(data)
+          if (signature instanceof Error) throw signature
+          return signature
+        }
+      })
+    }
+  }
+}
+
+function keyFile(file: string): string {
+  if (existsSync(file)) return readFileSync(file, 'utf8')
   const { privateKey, publicKey } = generateSshKey()
   writeFileSync(`${file}.pub`, `${publicKey} sallyport\n`)
   writeFileSync(file, privateKey, { mode: 0o600, flag: 'wx' })

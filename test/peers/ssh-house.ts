@@ -72,7 +72,7 @@ kind: grant
 name: alice-on-web01
 users: [alice]
 credentials: [deploy]
-${channels}${options.access ?? ''}`
+${channels}${(options.access ?? '').replaceAll('PUBLIC', publicKey)}`
 }
 
 export async function startSshHouse(options: SshHouseOptions = {}): Promise<SshHouse> {

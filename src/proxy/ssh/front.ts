@@ -2,13 +2,17 @@
 // session/session.ts for the order). A connection is a stranger's until `prove`. The client hears that it is
 // logged in only when the target is ready (`relay`), so that progress and refusals have a place in every
 // client: banners, and the text of the disconnect.
+import type { Duplex } from 'node:stream'
 import type { Clock } from '../../clock.ts'
 import { SallyportError, asSallyportError } from '../../errors.ts'
 import type { Ending, Recording } from '../../recording/recording.ts'
-import type { ChannelKind, Challenge, Claim, Front, Proof, Upstreaming } from '../../session/front.ts'
+import type {
+  ChannelKind, Challenge, Claim, Doors, Front, Proof, Upstreaming
+} from '../../session/front.ts'
 import { WireError } from '../../wire/error.ts'
 import { sshFields } from '../../wire/ssh/data.ts'
 import type { Penalties } from '../penalties.ts'
+import { Hub, claimOf } from './hub.ts'
 import { Login, loginMessage } from './login.ts'
 import { Mailbox } from './mailbox.ts'
 import { Relay } from './relay.ts'
@@ -24,6 +28,8 @@ export interface FrontSetting {
   penalties: Penalties
   timeouts: TargetTimeouts
   tapeOf(recording: Recording): SshTape
+  /** An SSH server of ours within a channel, which shows itself as the host of that name. */
+  openInner(stream: Duplex, host: string, events: TransportEvents): Transport
   /** Something that a grant does not allow was asked for: for the log. */
   refused(session: string, what: string, right: ChannelKind | undefined): void
 }
@@ -37,6 +43,12 @@ export interface FrontEvents {
   gone(): void
 }
 
+/** Whoever comes through an outer connection (`ssh -J`) has proved who they are there. */
+export interface Through {
+  user: string
+  target: string
+}
+
 export class SshFront implements Front<Target | undefined> {
   readonly address: string
   readonly #transport: Transport
@@ -45,12 +57,16 @@ export class SshFront implements Front<Target | undefined> {
   readonly #mailbox = new Mailbox()
   readonly #login: Login
   #claim: Claim | undefined
-  #isProved = false
+  readonly #through: Through | undefined
+  #isProved: boolean
   #relay: Relay | undefined
 
   constructor(
-    address: string, open: (events: TransportEvents) => Transport, setting: FrontSetting, events: FrontEvents
+    address: string, open: (events: TransportEvents) => Transport, setting: FrontSetting, events: FrontEvents,
+    through?: Through
   ) {
+    this.#through = through
+    this.#isProved = false
     this.address = address
     this.#setting = setting
     this.#events = events
@@ -77,7 +93,8 @@ export class SshFront implements Front<Target | undefined> {
   async claim(): Promise<Claim> {
     if (this.#claim === undefined) {
       const login = await this.#strictly(() => this.#login.claim())
-      this.#claim = { protocol: 'ssh', login, replication: false, address: this.address, tls: true }
+      this.#isProved = this.#through !== undefined
+      this.#claim = claimOf(this.#through === undefined ? login : within(this.#through, login), this.address)
     }
     return this.#claim
   }
@@ -88,6 +105,18 @@ export class SshFront implements Front<Target | undefined> {
     this.#isProved = true
     this.#events.authenticated()
     return proof
+  }
+
+  receive(doors: Doors, enter: (inner: Front<Target | undefined>) => Promise<Ending>): Promise<Ending> {
+    const { address } = this
+    const setting = this.#setting
+    const nothing = (): void => undefined
+    return new Hub({
+      transport: this.#transport, setting, doors, address, enter,
+      serve: (stream, target) => enter(new SshFront(
+        address, events => setting.openInner(stream, target, events), setting,
+        { spoke: nothing, authenticated: nothing, gone: nothing }, { user: doors.user, target }))
+    }).run()
   }
 
   tell(line: string): void {
@@ -158,4 +187,12 @@ export class SshFront implements Front<Target | undefined> {
       throw error
     }
   }
+}
+
+/**
+ * Who is meant by the name in `ssh -J proxy NAME@target`: an account or a credential there. A client that
+ * was told no name sends its own user's, which is taken for none.
+ */
+function within({ user, target }: Through, name: string): string {
+  return name === user ? `${user}+${target}` : `${user}+${name}@${target}`
 }

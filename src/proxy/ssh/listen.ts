@@ -2,6 +2,7 @@
 // answered and counted here; a connection becomes a session (`onSession`) as soon as it is there, since its
 // first words are part of the login.
 import type { AddressInfo } from 'node:net'
+import type { Duplex } from 'node:stream'
 import type { Clock } from '../../clock.ts'
 import { SallyportError } from '../../errors.ts'
 import type { Recording } from '../../recording/recording.ts'
@@ -17,7 +18,8 @@ import type { FrontSetting } from './front.ts'
 import { readPrivateKey } from './ssh2.ts'
 import type { PrivateKey } from './ssh2.ts'
 import type { SshTape } from './tape.ts'
-import { Transport } from './transport.ts'
+import { Transport, certifiedType } from './transport.ts'
+import type { TransportEvents } from './transport.ts'
 
 export interface SshListenLimits {
   connectionsMax: number
@@ -46,8 +48,10 @@ export interface SshListenOptions {
   host: string
   /** 0: any free one. */
   port: number
-  /** Private keys as files of OpenSSH, one for each kind. */
+  /** Private keys as files of OpenSSH, one for each kind; one of them ed25519. */
   hostKeys: readonly string[]
+  /** A certificate of our ed25519 key for the host of that name, as `ssh -J` shows it. */
+  certify(host: string): Uint8Array
   limits?: Partial<SshListenLimits> | undefined
   clock: Clock
   log: FrontLog
@@ -74,6 +78,7 @@ export async function listenSsh(options: SshListenOptions): Promise<SshListener>
   const penalties = createPenalties(clock, limits.loginFailuresPerMinuteMax)
   const door = new Door(options, limits, {
     clock, penalties, tapeOf: recording => options.tapeOf(recording),
+    openInner: (stream, host, events) => door.openInner(stream, host, events),
     timeouts: { connectMs: limits.connectMs, handshakeMs: limits.handshakeMs, loginMs: limits.loginMs },
     refused: (session, what, right) => options.onRefused(session, what, right)
   })
@@ -138,6 +143,16 @@ class Door {
     })
     this.#strangers.add(front)
     void this.#options.onSession(front)
+  }
+
+  openInner(socket: Duplex, host: string, events: TransportEvents): Transport {
+    const { clock, certify } = this.#options
+    return new Transport({
+      socket, clock, readMode: 'stream', offer: offerOf([certifiedType, ...Object.keys(this.#hostKeys)]),
+      side: {
+        kind: 'server', hostKeys: this.#hostKeys, signatures: userSignatures, certificate: certify(host)
+      }
+    }, events)
   }
 
   close(): void {

@@ -10,7 +10,8 @@ import type { Ending, Recording } from '../../recording/recording.ts'
 import type { ChannelKind } from '../../session/front.ts'
 import { WireError } from '../../wire/error.ts'
 import {
-  parseChannelOpen, parseGlobalRequest, recipientOf, sshMessage, stderrType, windowAdjustBytes
+  channelOpen, openFailure, parseChannelOpen, parseGlobalRequest, parseOpenConfirmation, recipientOf,
+  sshMessage, stderrType, windowAdjust, windowAdjustBytes
 } from '../../wire/ssh/connection.ts'
 import { sshFields, sshUint32 } from '../../wire/ssh/data.ts'
 import { parseChannelRequest } from '../../wire/ssh/request.ts'
@@ -33,6 +34,21 @@ const administrativelyProhibited = 1
 /** Where the name of a request stands, and the bytes that a window grows by. */
 const [globalTypeAt, channelTypeAt, windowBytesAt] = [5, 9, 5]
 
+/**
+ * A session channel that was ours while a person chose a target, and becomes one between client and target.
+ */
+export interface Adopted {
+  /** The number that we gave the client for it, and the client's own. */
+  ours: number
+  client: number
+  /** What the client may still send us, and we the client. */
+  grantedBytes: number
+  window: number
+  packetBytesMax: number
+  /** What it asked for there, in order and answered by us: pty, variables, shell. */
+  requests: readonly Buffer[]
+}
+
 export interface RelaySetting {
   client: Transport
   target: Target
@@ -40,6 +56,9 @@ export interface RelaySetting {
   tape: SshTape
   signal: AbortSignal
   channels: readonly ChannelKind[]
+  /** What the client has said already. */
+  ahead?: readonly Buffer[] | undefined
+  adopted?: Adopted | undefined
   /** Something was refused: for the audit. */
   refused(what: string, right: ChannelKind | undefined): void
 }
@@ -55,6 +74,11 @@ export class Relay {
    * next.
    */
   readonly #debts = new Map<number, number>()
+  /** A channel of ours waits for the target's confirmation; the client's messages wait with it. */
+  #adopting = false
+  #waiting: Buffer[] = []
+  #answersOut = 0
+  #alias: { ours: number, target: number } | undefined
   #over = false
   #done: (ending: Ending) => void = () => undefined
 
@@ -79,6 +103,9 @@ export class Relay {
       client.listen(this.#events('client', client, transport))
       transport.listen(this.#events('target', transport, client))
       for (const payload of early) this.#handle('target', payload)
+      const { ahead = [], adopted } = this.#setting
+      if (adopted === undefined) for (const payload of ahead) this.#handle('client', payload)
+      else this.#adopt(adopted)
       if (client.closed) this.#gone('client', undefined)
       else if (transport.closed) this.#gone('target', undefined)
     })
@@ -113,12 +140,61 @@ export class Relay {
     }
   }
 
+  // ---- a channel that was ours
+
+  /** Opens at the target what the client has open with us; the client's messages wait until it is. */
+  #adopt({ client, window, packetBytesMax }: Adopted): void {
+    this.#handle('client', channelOpen('session', client, window, packetBytesMax))
+    this.#adopting = true
+    this.#waiting = [...this.#setting.ahead ?? []]
+  }
+
+  /** The target's answers to what we asked for the client, which has heard ours. True: it was one of them. */
+  #adopted(payload: Buffer): boolean {
+    const { adopted, tape, client } = this.#setting
+    if (adopted === undefined || !this.#adopting && this.#answersOut === 0) return false
+    const type = payload[0]
+    if (type === sshMessage.openConfirmation && this.#adopting) {
+      const { sender, window } = parseOpenConfirmation(payload)
+      tape.fromTarget(payload)
+      this.#adopting = false
+      this.#alias = { ours: adopted.ours, target: sender }
+      // What the target takes at once, the client may send at once.
+      const more = window - adopted.grantedBytes
+      if (more > 0) client.send(windowAdjust(adopted.client, more))
+      const waiting = [...adopted.requests, ...this.#waiting]
+      this.#answersOut = adopted.requests.filter(request => parseChannelRequest(request).wantReply).length
+      this.#waiting = []
+      for (const each of waiting) this.#handle('client', each)
+      return true
+    }
+    const isAnswer = type === sshMessage.channelSuccess || type === sshMessage.channelFailure
+    if (!isAnswer || recipientOf(payload) !== adopted.client || this.#answersOut === 0) return false
+    this.#answersOut--
+    tape.fromTarget(payload)
+    if (type === sshMessage.channelFailure) {
+      this.#end(new SallyportError('target-refused', { detail: 'the target gave no terminal or no shell' }))
+    }
+    return true
+  }
+
+  /** The client knows the channel by the number that we gave it. */
+  #translated(payload: Buffer): Buffer {
+    const alias = this.#alias
+    const isChannel = payload[0]! >= sshMessage.windowAdjust && payload[0]! <= sshMessage.channelFailure
+    if (alias === undefined || !isChannel || recipientOf(payload) !== alias.ours) return payload
+    payload.writeUInt32BE(alias.target, 1)
+    return payload
+  }
+
   // ---- messages
 
   #handle(side: Side, payload: Buffer): void {
     if (this.#over) return
+    if (side === 'client' && this.#adopting) return void this.#waiting.push(Buffer.from(payload))
     try {
-      this.#pass(side, payload)
+      if (side === 'target' && this.#adopted(payload)) return
+      this.#pass(side, side === 'client' ? this.#translated(payload) : payload)
     } catch (thrown) {
       const broken = side === 'client' ? 'protocol-violation' : 'target-violation'
       this.#end(asSallyportError(thrown, thrown instanceof WireError ? broken : 'internal'))
@@ -174,7 +250,7 @@ export class Relay {
     else tape.fromTarget(payload, reason)
     this.#setting.refused(type, right)
     const back = side === 'client' ? client : transport
-    back.send(openFailure(sender, `${type}: ${reason}`))
+    back.send(openFailure(sender, administrativelyProhibited, `${type}: ${reason}`))
   }
 
   #ask(side: Side, payload: Buffer): void {
@@ -271,13 +347,6 @@ export class Relay {
     tape.end()
     return true
   }
-}
-
-function openFailure(recipient: number, text: string): Buffer {
-  return Buffer.concat([
-    Buffer.of(sshMessage.openFailure), sshUint32(recipient), sshUint32(administrativelyProhibited),
-    sshFields(text, '')
-  ])
 }
 
 function endingOf({ code, reference, detail }: SallyportError): Ending {

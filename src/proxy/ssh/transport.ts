@@ -3,7 +3,8 @@
 // of ssh2 answers one. Messages are gathered and written once for each turn of the event loop, in one piece,
 // encrypted where they lie; keys are changed after a gibibyte or an hour. A payload that is handed out is a
 // view of the read buffer: it is valid until the handler returns.
-import type { Socket } from 'node:net'
+import { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
 import type { Cancel, Clock } from '../../clock.ts'
 import { sshFields, sshUint32 } from '../../wire/ssh/data.ts'
 import { ReadBuffer } from '../buffers.ts'
@@ -30,6 +31,9 @@ const ident = 'OpenSSH_Sallyport_0.1'
 const rekeyBytes = 1024 * 1024 * 1024
 const rekeyMs = 3_600_000
 
+/** Of a certificate for an ed25519 key (PROTOCOL.certkeys). */
+export const certifiedType = 'ssh-ed25519-cert-v01@openssh.com'
+
 /** A peer's last words are believed no further. */
 const reasonCharactersMax = 200
 
@@ -37,12 +41,16 @@ const reasonCharactersMax = 200
 const lingerMs = 1000
 
 export type Side =
-  | { kind: 'server', hostKeys: Readonly<Record<string, HostKey>>, signatures: readonly string[] }
+  | {
+      kind: 'server', hostKeys: Readonly<Record<string, HostKey>>, signatures: readonly string[]
+      /** Shown instead of the plain ed25519 key to clients that know certificates. */
+      certificate?: Uint8Array | undefined
+    }
   /** `verify` sees the target's host key before anything is sent that matters. */
   | { kind: 'client', verify(blob: Buffer): boolean }
 
 export interface TransportSetting {
-  socket: Socket
+  socket: Duplex
   side: Side
   offer: Offer
   clock: Clock
@@ -70,7 +78,7 @@ export class Transport {
   readonly #protocol: Protocol
   readonly #outbox: Outbox
   readonly #buffer = new ReadBuffer()
-  #socket: Socket
+  #socket: Duplex
   #events: TransportEvents
   #isReady = false
   #closed = false
@@ -86,7 +94,9 @@ export class Transport {
     const { side, offer } = setting
     this.#protocol = ssh2().makeProtocol({
       server: side.kind === 'server', ident, offer, messageHandlers: {},
-      ...side.kind === 'server' ? { hostKeys: side.hostKeys } : { hostVerifier: blob => side.verify(blob) },
+      ...side.kind === 'server'
+        ? { hostKeys: this.#hostKeysOf(side) }
+        : { hostVerifier: blob => side.verify(blob) },
       onWrite: bytes => this.#outbox.pass(bytes),
       onError: error => this.#fail(error),
       onHandshakeComplete: () => undefined
@@ -97,10 +107,6 @@ export class Transport {
     )
     this.#protocol._onPayload = payload => this.#payload(payload)
     this.#watchHandshakes()
-  }
-
-  get socket(): Socket {
-    return this.#socket
   }
 
   /** RFC 4253 section 7.2: the hash of the first key exchange; what people's signatures are bound to. */
@@ -126,8 +132,10 @@ export class Transport {
   start(): void {
     const { readMode, clock } = this.#setting
     if (this.#socket.destroyed) return this.#close()
-    if (readMode === 'shared') this.#socket = readShared(this.#socket, this.#receive, this.#buffer)
-    else this.#socket.on('data', (chunk: Buffer) => this.#receive(chunk, chunk.length))
+    const socket = this.#socket
+    if (readMode === 'shared' && socket instanceof Socket) {
+      this.#socket = readShared(socket, this.#receive, this.#buffer)
+    } else this.#socket.on('data', (chunk: Buffer) => this.#receive(chunk, chunk.length))
     this.#socket.on('error', error => { this.#error ??= error })
     this.#socket.on('drain', () => this.#events.drain())
     this.#socket.on('end', () => this.#socket.end())
@@ -265,6 +273,25 @@ export class Transport {
   }
 
   // ---- key exchange
+
+  #hostKeysOf(side: Extract<Side, { kind: 'server' }>): Readonly<Record<string, HostKey>> {
+    const { hostKeys, certificate } = side
+    const plain = hostKeys['ssh-ed25519']
+    if (certificate === undefined || plain === undefined) return hostKeys
+    const blob = Buffer.from(certificate)
+    const certified: HostKey = {
+      type: plain.type,
+      getPublicSSH: () => blob,
+      sign: data => {
+        // The signature is named after the key, not after the certificate; ssh2 names it after what was
+        // agreed.
+        const negotiated = this.#protocol._kex?.negotiated
+        if (negotiated !== undefined) negotiated.serverHostKey = plain.type
+        return plain.sign(data)
+      }
+    }
+    return { ...hostKeys, [certifiedType]: certified }
+  }
 
   #watchHandshakes(): void {
     const complete = this.#protocol._onHandshakeComplete

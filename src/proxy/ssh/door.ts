@@ -1,0 +1,92 @@
+// The front of one session on a connection whose person has proved who they are: chosen from the menu, the
+// only one that is open, or reached through `ssh -J`. Its claim is known; what the client says while the
+// account is made waits here for the relay.
+import type { Recording, Ending } from '../../recording/recording.ts'
+import { SallyportError } from '../../errors.ts'
+import type { Challenge, Claim, Front, Proof, Upstreaming } from '../../session/front.ts'
+import type { FrontSetting } from './front.ts'
+import { Relay } from './relay.ts'
+import type { Adopted } from './relay.ts'
+import { connectTarget } from './target.ts'
+import type { Target } from './target.ts'
+import { disconnectReason } from './transport.ts'
+import type { Transport } from './transport.ts'
+
+/** A client that waits for its shell types ahead; its windows bound that, and this bounds the windows. */
+const aheadBytesMax = 4 * 1024 * 1024
+
+export interface DoorOptions {
+  transport: Transport
+  setting: FrontSetting
+  claim: Claim
+  /** Messages that the client has sent and that the target shall get. */
+  ahead: readonly Buffer[]
+  /** A session channel that we answered while the person chose. */
+  adopted?: Adopted | undefined
+  /** One line for the person while there is no target. */
+  tell(line: string): void
+  /** The relay begins: the client hears that it is logged in, if it has not yet. */
+  begin?(): void
+}
+
+export class DoorFront implements Front<Target | undefined> {
+  readonly #options: DoorOptions
+  readonly #ahead: Buffer[]
+  #aheadBytes = 0
+  #relay: Relay | undefined
+
+  constructor(options: DoorOptions) {
+    this.#options = options
+    this.#ahead = [...options.ahead]
+  }
+
+  async claim(): Promise<Claim> {
+    return this.#options.claim
+  }
+
+  /** Proved already, on this very connection. */
+  async prove(_challenge: Challenge): Promise<Proof | undefined> {
+    return { method: 'proved before' }
+  }
+
+  /** A message of the client that comes before the target is there. */
+  wait(payload: Buffer): void {
+    this.#ahead.push(Buffer.from(payload))
+    this.#aheadBytes += payload.length
+    if (this.#aheadBytes > aheadBytesMax) {
+      const detail = 'too much before the target is there'
+      const error = new SallyportError('protocol-violation', { detail })
+      this.#options.transport.disconnect(disconnectReason.protocolError, error.clientMessage)
+    }
+  }
+
+  tell(line: string): void {
+    if (this.#relay === undefined) this.#options.tell(line)
+    else this.#relay.tell(line)
+  }
+
+  async refuse(error: SallyportError): Promise<void> {
+    const { transport } = this.#options
+    if (error.code === 'client-closed' || this.#relay !== undefined) return transport.end()
+    transport.disconnect(disconnectReason.byApplication, error.clientMessage)
+  }
+
+  /** Undefined when the client went away meanwhile: then no connection is opened. */
+  async connect(upstreaming: Upstreaming, signal: AbortSignal): Promise<Target | undefined> {
+    const { transport, setting } = this.#options
+    if (transport.closed) return undefined
+    return connectTarget(upstreaming, setting.timeouts, setting.clock, signal)
+  }
+
+  async relay(target: Target | undefined, recording: Recording, signal: AbortSignal): Promise<Ending> {
+    if (target === undefined) return { how: 'ended', reason: 'client-closed' }
+    const { transport, setting, adopted, begin } = this.#options
+    this.#relay = new Relay({
+      client: transport, target, recording, signal, channels: target.channels, adopted,
+      ahead: this.#ahead, tape: setting.tapeOf(recording),
+      refused: (what, right) => setting.refused(recording.session, what, right)
+    })
+    begin?.()
+    return this.#relay.run()
+  }
+}
