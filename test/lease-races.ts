@@ -6,7 +6,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { createGate, LeaseTarget } from './peers/lease-target.ts'
 import {
-  codeOf, openStore, openWorld, request, shortLimits, stateOf, strangers, stillLimits, until
+  codeOf, expireAll, openStore, openWorld, request, shortLimits, stateOf, strangers, stillLimits, until
 } from './peers/lease-world.ts'
 import type { World } from './peers/lease-world.ts'
 
@@ -160,7 +160,7 @@ promise('two nodes on 500 leases that expire together: each is removed exactly o
         await (worker % 2 === 0 ? one : two).ledger.issue(request('create', { owner }))
       }
     }))
-    await world.rows(`update hold set expires_at = now() where state = 'active'`)
+    await expireAll(world)
     for (let pass = 0; pass < 400 && world.target.accounts.names().length > 0; pass++) {
       await Promise.all([one.ledger.pass(), two.ledger.pass()])
       await new Promise(resolve => setImmediate(resolve))

@@ -6,7 +6,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { sleep, systemClock } from '../src/clock.ts'
 import {
-  codeOf, openStore, openWorld, request, shortLimits, stateOf, strangers, until
+  codeOf, expireAll, openStore, openWorld, request, shortLimits, stateOf, strangers, until
 } from './peers/lease-world.ts'
 import type { StoreKind, World } from './peers/lease-world.ts'
 
@@ -128,7 +128,7 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
     await Promise.all(Array.from({ length: 20 }, async () => {
       for (let count = 0; count < many / 20; count++) await ledger.issue(request('create', { owner }))
     }))
-    await world.rows('update hold set expires_at = now()')
+    await expireAll(world)
     const startedMs = performance.now()
     await until('all gone', () => world.target.accounts.names().length === 0, 30_000)
     const seconds = (performance.now() - startedMs) / 1000

@@ -211,7 +211,7 @@ for (const kind of storeKinds) {
   // ---- sessions
 
   const sessionsOf = (name: string, boot: string): Sessions =>
-    createSessions({ database, clock: systemClock, node: name, boot })
+    createSessions({ database, clock: systemClock, node: name, boot: () => boot })
 
   test('a session goes from opening to its end', async () => {
     const sessions = sessionsOf('n1', 'b1')
@@ -302,7 +302,7 @@ for (const kind of storeKinds) {
       ...database,
       run: act => away ? Promise.reject(new SallyportError('store-unavailable')) : database.run(act)
     }
-    const sessions = createSessions({ database: unsteady, clock: systemClock, node: 'n4', boot: 'b' })
+    const sessions = createSessions({ database: unsteady, clock: systemClock, node: 'n4', boot: () => 'b' })
     await sessions.open(liveSession('f1'))
     await sessions.live('f1', undefined)
     away = true

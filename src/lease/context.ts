@@ -20,6 +20,10 @@ export interface LedgerOptions {
   secrets: SecretBox
   /** Name of this node, unique among the nodes of the store. */
   node: string
+  /** What this process calls itself; no other process, before or after, has the same. */
+  boot: string
+  /** This process was declared dead, and goes on under another boot. */
+  onBoot(boot: string): void
   /** A name for a new account; `attempt` counts those that were already used on the target, from 0. */
   mintName(request: IssueRequest, attempt: number): string
   log: LedgerLog

@@ -90,7 +90,7 @@ export function createJanitor(context: Context, remover: Remover): Janitor {
 
   return {
     async start() {
-      await register(context)
+      await register(context, context.options.boot)
       // What the previous boot held: released and removed now, not when its claims lapse.
       await sweepAll(context)
       repeat(limits.tickMs, () => {
@@ -109,9 +109,9 @@ export function createJanitor(context: Context, remover: Remover): Janitor {
   }
 }
 
-async function register(context: Context): Promise<void> {
+async function register(context: Context, boot: string): Promise<void> {
   const { store, node, clock } = context.options
-  const claimant = { node, boot: randomUUID() }
+  const claimant = { node, boot }
   const asOfMs = clock.monotonicMs()
   await store.boot(claimant)
   context.claimant = claimant
@@ -157,7 +157,11 @@ async function beginAnew(context: Context): Promise<void> {
     { node: context.options.node }, 'ledger: this node was declared dead; its sessions are cut'
   )
   cutAll(context, 'this node was declared dead')
-  await register(context)
+  const boot = randomUUID()
+  await register(context, boot)
+  context.options.onBoot(boot)
+  // Those that began meanwhile are on the books under the old boot.
+  cutAll(context, 'this node was declared dead')
   await sweepAll(context)
 }
 
@@ -166,7 +170,13 @@ async function sweepAll(context: Context): Promise<void> {
   for (;;) {
     const { accounts, more } = await store.sweep(context.limits.sweepBatch)
     if (accounts > 0) log.info({ accounts }, 'ledger: took over from a process that is gone')
-    if (!more) return
+    if (!more) break
+  }
+  try {
+    await context.options.sessions.closeFenced()
+  } catch (thrown) {
+    // The next beat does it; the accounts are what matters.
+    complain(context, 'ledger: the sessions of a process that is gone could not be closed', thrown)
   }
 }
 
@@ -231,11 +241,10 @@ function guard(context: Context, remover: Remover): void {
   const { options: { clock, log }, limits: { nodeTtlMs, nodeMarginMs } } = context
   const nowMs = clock.monotonicMs()
   // Alone, there is nobody who could have taken over: the sessions go on while the store is away (F13).
-  if (context.peers > 0 && context.local.size > 0 && nowMs - context.beatenMs > nodeTtlMs - nodeMarginMs) {
-    log.error(
-      { sessions: context.local.size }, 'ledger: this node is cut off from the store; its sessions are cut'
-    )
-    cutAll(context, 'this node could not reach the store and others may take over')
+  if (context.peers > 0 && nowMs - context.beatenMs > nodeTtlMs - nodeMarginMs) {
+    const sessions = cutAll(context, 'this node could not reach the store and others may take over')
+    const line = 'ledger: this node is cut off from the store; its sessions are cut'
+    if (sessions > 0) log.error({ sessions }, line)
   }
   for (const lease of context.local.values()) {
     if (lease.deadlineMs <= nowMs && !lease.asking) void timeIsUp(context, remover, lease)
@@ -271,10 +280,10 @@ async function timeIsUp(context: Context, remover: Remover, lease: LocalLease): 
   cutLease(context, lease.holdId, endedError('expired'))
 }
 
-function cutAll(context: Context, detail: string): void {
-  for (const id of [...context.local.keys()]) {
-    cutLease(context, id, new SallyportError('lease-lost', { detail }))
-  }
+function cutAll(context: Context, detail: string): number {
+  const ids = [...context.local.keys()]
+  for (const id of ids) cutLease(context, id, new SallyportError('lease-lost', { detail }))
+  return ids.length + context.options.sessions.cutAll(new SallyportError('lease-lost', { detail }))
 }
 
 function complain({ options: { log }, stopped }: Context, message: string, thrown: unknown): void {

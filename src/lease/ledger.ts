@@ -87,7 +87,8 @@ const stopWaitMsDefault = 10_000
 /** Puts the ledger together; nothing happens before `start`. */
 export function createLedger(options: LedgerOptions): Ledger {
   const context: Context = {
-    options, limits: { ...ledgerLimits, ...options.limits }, claimant: { node: options.node, boot: '' },
+    options, limits: { ...ledgerLimits, ...options.limits },
+    claimant: { node: options.node, boot: options.boot },
     beatenMs: -Infinity, beatingSinceMs: -Infinity, peers: 0, stopped: false, local: new Map(),
     debts: new Set()
   }

@@ -81,9 +81,13 @@ export interface AuditSink {
   append(kind: string, actor: string, subject: string, detail: Record<string, unknown>): Promise<void>
 }
 
-/** The live sessions of this node. */
+/** The live sessions of this node, and the books of all. */
 export interface Sessions {
   cut(session: string, error: SallyportError): void
+  /** Ends all, also those without a lease. Returns how many were not ending already. */
+  cutAll(error: SallyportError): number
+  /** Closes the books of sessions whose process died or was declared dead. */
+  closeFenced(): Promise<void>
 }
 
 /** Keeps the secret of a shared account, so that a second session can join without a hook. */

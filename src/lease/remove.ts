@@ -156,7 +156,7 @@ async function conclude(
     looked: boolean, verifyLeft: number
   }
 ): Promise<void> {
-  const { limits, options: { store, audit, signer, clock, node, secrets } } = context
+  const { limits, options: { store, signer, clock, node, secrets } } = context
   const { claim, claimant } = held
   const left = looked && verdict.state === 'gone' ? verifyLeft - 1 : verifyLeft
   const attempts = verdict.state === 'gone' ? claim.attempts : claim.attempts + 1
@@ -179,6 +179,13 @@ async function conclude(
         ...verdict.error === undefined ? {} : { error: verdict.error, attempt: attempts },
         ...receipt === undefined ? {} : { receipt: receipt.drafts[0]?.id }
       }
+    },
+    audited: receipt === undefined ? undefined : {
+      kind: 'account.receipt',
+      detail: {
+        receipt: receipt.drafts[0]?.id, sha256: receipt.sha256, state: receiptState, target: claim.target,
+        account: claim.name
+      }
     }
   })
   if (outcome === 'fenced') {
@@ -190,12 +197,6 @@ async function conclude(
   if (state === 'proved-gone' && claim.secret !== undefined) await quietly(secrets.forget(claim.secret))
   if (claim.state === 'unreachable' && verdict.state !== 'unreachable') {
     await quietly(store.wake(claim.target, limits.wakeSpreadMs))
-  }
-  if (receipt !== undefined) {
-    await audit.append('account.receipt', 'system', claim.accountId, {
-      receipt: receipt.drafts[0]?.id, sha256: receipt.sha256, state: receiptState, target: claim.target,
-      account: claim.name
-    })
   }
   if (verdict.state !== 'gone' && news) await alarm(context, claim, receiptState, verdict.error ?? '')
 }

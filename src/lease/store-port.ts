@@ -179,6 +179,8 @@ export interface RemovalResult {
   /** One row for each session that used the account, or one without a session; all with the same body. */
   receipts: readonly ReceiptDraft[]
   event: { kind: string, detail: Record<string, unknown> }
+  /** The audit event of the receipts: durable exactly when they are. */
+  audited: { kind: string, detail: Record<string, unknown> } | undefined
 }
 
 export interface Assertion {

@@ -1,7 +1,7 @@
 // The rooms of a running program and the order in which they open: keys, store, evidence, hooks, ledger. Each
 // gets the ports that it declares and nothing else. `open` gives back what it took when a later room does not
 // open.
-import { createHmac } from 'node:crypto'
+import { createHmac, randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import type { Cancel, Clock } from '../clock.ts'
 import type { Config } from '../config.ts'
@@ -35,7 +35,7 @@ import type { Resources } from '../store/resources.ts'
 import { openSecrets } from '../store/sealing.ts'
 import type { SecretStore } from '../store/sealing.ts'
 import { createSessions } from '../store/sessions.ts'
-import type { Sessions } from '../store/sessions.ts'
+import type { SessionRow, Sessions } from '../store/sessions.ts'
 import { instanceId } from '../store/settings.ts'
 import { createTemplates } from '../store/templates.ts'
 import type { Templates } from '../store/templates.ts'
@@ -101,7 +101,8 @@ async function openAll(
   config: Config, clock: Clock, log: Log, closers: (() => Promise<unknown> | void)[]
 ): Promise<Omit<Rooms, 'close'>> {
   const onNotice = (line: string): void => log.warn({}, line)
-  const boot = `${clock.now().getTime().toString(36)}-${process.pid}`
+  // The audit chain is named by the first; sessions and ledger go on under another if we are declared dead.
+  let boot = `${clock.now().getTime().toString(36)}-${randomBytes(4).toString('hex')}`
   const { node } = config
   const signer = openSigner(config.data)
   const database = await openDatabase({
@@ -120,7 +121,7 @@ async function openAll(
   const resources = createResources(database, secrets, audit)
   const templates = createTemplates(database)
   await templates.ship(shippedTemplates())
-  const sessions = createSessions({ database, clock, node, boot })
+  const sessions = createSessions({ database, clock, node, boot: () => boot })
   closers.push(() => sessions.close())
 
   const recordings = openRecordings({
@@ -132,7 +133,7 @@ async function openAll(
     }
   })
   closers.push(() => recordings.close())
-  await recover(sessions, recordings, audit, log)
+  await recover(database, sessions, recordings, audit, log)
 
   const shelf = createShelf(shippedPlugins)
   const declared = (): Promise<Declared> => resources.declared()
@@ -149,11 +150,15 @@ async function openAll(
   })
   closers.push(() => hooks.close())
   const ledger: Ledger = createLedger({
-    store: createLedgerStore(database),
+    store: createLedgerStore(database, audit),
     hooks: createLedgerHooks(hooks, shelf, { declared, openSecret, hostKeysOf }),
-    clock, node, log,
+    clock, node, log, boot, onBoot: next => { boot = next },
     signer: { sign: bytes => ({ keyId: signer.keyId, signature: signer.sign(bytes).toString('base64') }) },
-    audit, sessions: { cut: (session, error) => registry.cut(session, error) },
+    audit,
+    sessions: {
+      cut: (session, error) => registry.cut(session, error), cutAll: error => registry.cutAll(error),
+      closeFenced: () => interrupt(database, audit, () => sessions.interruptFenced())
+    },
     secrets: {
       put: plain => secrets.put('account', plain),
       open: id => secrets.open(id),
@@ -217,13 +222,25 @@ function fateIn(sessions: Sessions): (session: string) => Promise<Fate> {
  * After a crash: rows of sessions that nobody runs any more are closed, their recordings sealed as
  * interrupted.
  */
-async function recover(sessions: Sessions, recordings: Recordings, audit: AuditLog, log: Log): Promise<void> {
-  const interrupted = await sessions.interruptOlderBoots()
+async function recover(
+  database: Database, sessions: Sessions, recordings: Recordings, audit: AuditLog, log: Log
+): Promise<void> {
+  await interrupt(database, audit, () => sessions.interruptOlderBoots())
   for (const { session, outcome, summary, detail } of await recordings.recover(fateIn(sessions))) {
     log.warn({ session, outcome, detail }, 'the recording of an interrupted session')
     const kept = { outcome, detail, headHash: summary?.headHash }
     await audit.append('recording.recovered', 'system', session, kept)
     if (summary !== undefined) await sessions.recorded(session, summary)
   }
-  for (const { id } of interrupted) await audit.append('session.interrupted', 'system', id, {})
+}
+
+/** Closes rows of sessions, each with its event. */
+async function interrupt(
+  database: Database, audit: AuditLog, close: () => Promise<readonly SessionRow[]>
+): Promise<void> {
+  await database.transaction(async tx => {
+    for (const { id, node, boot } of await close()) {
+      audit.appendIn(tx, 'session.interrupted', 'system', id, { node, boot })
+    }
+  })
 }

@@ -31,6 +31,8 @@ export interface Registry {
   get(id: string): LiveSession | undefined
   /** Ends one session; false when it is not alive here. */
   cut(id: string, error: SallyportError): boolean
+  /** Ends all that are not ending already; returns their number. */
+  cutAll(error: SallyportError): number
   /**
    * Takes no new session; waits up to `graceMs` for the live ones, cuts the rest, waits for their release.
    */
@@ -90,6 +92,11 @@ export function createRegistry(clock: Clock): Registry {
     list: () => [...entries.values()],
     get: id => entries.get(id),
     cut,
+    cutAll(error) {
+      const going = [...entries.values()].filter(({ controller }) => !controller.signal.aborted)
+      for (const { controller } of going) controller.abort(error)
+      return going.length
+    },
     async drain(graceMs) {
       draining = true
       if (entries.size === 0) return

@@ -4,6 +4,7 @@
 // autocommit. The embedded store and PostgreSQL 15+ both speak the wire protocol to the same driver
 // (server.ts, embedded.ts), so types, SQL and results are the same on both.
 import { AsyncLocalStorage } from 'node:async_hooks'
+import { randomInt } from 'node:crypto'
 import { sleep, systemClock } from '../clock.ts'
 import type { Clock } from '../clock.ts'
 import { SallyportError } from '../errors.ts'
@@ -26,8 +27,8 @@ export type LastStep = (tx: Handle) => Promise<(outcome: Outcome) => void>
 export interface Database {
   readonly store: 'pglite' | 'postgres'
   /**
-   * One statement, or several that need not be atomic; inside of a transaction, part of that. Throws
-   * SallyportError (`store-unavailable` …).
+   * One statement, or several that need not be atomic; inside of a transaction, part of that. `act` may run
+   * again when its first statement met a deadlock. Throws SallyportError (`store-unavailable` …).
    */
   run<T>(act: (handle: Handle) => Promise<T>): Promise<T>
   /**
@@ -69,8 +70,10 @@ export interface StoreOptions {
 
 // A session start waits for the store; a person should hear "unavailable" while still looking at the prompt.
 export const callMsMax = 5_000
-// Deadlocks resolve at the first repetition; a fourth failure is a defect that should be seen.
-const attemptsMax = 4
+// A deadlock resolves at the first repetition, unless somebody keeps taking locks in another order; an eighth
+// failure is a defect that should be seen. The limit of the call ends it earlier where the server takes its
+// usual second to notice.
+const attemptsMax = 8
 const retryDelayMs = 10
 // F19: smaller differences are drift and scheduling.
 const clockJumpMsMin = 60_000
@@ -119,12 +122,18 @@ function overBackend(backend: Backend, clock: Clock, onNotice: (line: string) =>
     run(act) {
       const open = openScope()
       if (open !== undefined) return joined(() => act(open.handle))
-      return calls.inTime(callMsMax, async begin => calls.onConnection(begin(), act))
+      return calls.inTime(callMsMax, begin => {
+        let operation: Operation | undefined
+        // A lone statement is all or nothing; what went before a second one may be done already.
+        const mayRepeat = (): boolean => operation?.statements === 1
+        return repeated(clock, () => calls.onConnection(operation = begin(), act), mayRepeat)
+      })
     },
     transaction(act, limitMs = callMsMax) {
       const open = openScope()
       if (open !== undefined) return joined(() => act(open.handle))
-      return calls.inTime(limitMs, begin => repeated(clock, () => attempt(calls, begin(), act, enter)))
+      return calls.inTime(limitMs, begin =>
+        repeated(clock, () => attempt(calls, begin(), act, enter), () => true))
     },
     beforeCommit(tx, step) {
       const scope = scopes.get(tx)
@@ -162,13 +171,14 @@ async function attempt<T>(
   }
 }
 
-async function repeated<T>(clock: Clock, act: () => Promise<T>): Promise<T> {
+async function repeated<T>(clock: Clock, act: () => Promise<T>, mayRepeat: () => boolean): Promise<T> {
   for (let attempts = 1; ; attempts++) {
     try {
       return await act()
     } catch (thrown) {
-      if (!mayRetry(thrown) || attempts === attemptsMax) throw thrown
-      await sleep(clock, attempts * retryDelayMs)
+      if (!mayRetry(thrown) || !mayRepeat() || attempts === attemptsMax) throw thrown
+      // Not all at once again.
+      await sleep(clock, attempts * randomInt(retryDelayMs / 2, retryDelayMs * 2))
     }
   }
 }

@@ -4,6 +4,7 @@
 import type { SQL } from 'drizzle-orm'
 import type { Renewable, Renewal } from '../lease/renew.ts'
 import type { HoldState } from '../lease/states.ts'
+import type { AuditLog } from './audit.ts'
 import type { Database, Handle } from './database.ts'
 import { sql } from './drizzle.ts'
 import {
@@ -29,7 +30,10 @@ const scanMax = 500
 const owedLook = sql`case when account.claimed_by is null then account.verify_left
   else greatest(account.verify_left, 1) end`
 
-export function closeMoves(database: Database): CloseMoves {
+/** The part of the audit log that can share a transaction. */
+export type AuditInTransaction = Pick<AuditLog, 'appendIn'>
+
+export function closeMoves(database: Database, audit: AuditInTransaction): CloseMoves {
   return {
     end: request => request.shared
       ? database.transaction(tx => endShared(tx, request))
@@ -38,14 +42,27 @@ export function closeMoves(database: Database): CloseMoves {
     pending: () => database.run(handle => pending(handle)),
     expire: limit => database.transaction(tx => expire(tx, limit)),
     due: request => database.transaction(tx => due(tx, request)),
-    finish: (claimant, claim, result) => database.run(handle => finish(handle, claimant, claim, result)),
+    finish: (claimant, claim, result) => {
+      const { audited } = result
+      if (audited === undefined) return database.run(handle => finish(handle, claimant, claim, result))
+      // A receipt without its event would not be chained: a crash between the two must not be possible.
+      return database.transaction(async tx => {
+        const outcome = await finish(tx, claimant, claim, result)
+        if (outcome === 'done') audit.appendIn(tx, audited.kind, 'system', claim.accountId, audited.detail)
+        return outcome
+      })
+    },
     asserted: (claimant, claim, result) => database.run(handle => asserted(handle, claimant, claim, result)),
     probe: () => database.run(handle => probe(handle)),
     wake: (target, spreadMs) => database.run(async handle => {
       await query(handle, sql`
+        with a as (
+          select id from account where target = ${target} and state = 'unreachable' and claimed_by is null
+            and next_at > now() + ${spreadMs}::float8 * interval '1 millisecond'
+          order by id for update skip locked
+        )
         update account set next_at = now() + random() * ${spreadMs}::float8 * interval '1 millisecond'
-        where target = ${target} and state = 'unreachable' and claimed_by is null
-          and next_at > now() + ${spreadMs}::float8 * interval '1 millisecond'`)
+        from a where account.id = a.id`)
     })
   }
 }
@@ -303,11 +320,15 @@ async function asserted(
   return rows.length > 0 ? 'done' : 'fenced'
 }
 
+// Whoever has one of them locked is at it: nothing that touches several accounts at once waits for a lock.
 async function probe(handle: Handle): Promise<number> {
   const rows = await query(handle, sql`
-    update account set next_at = now() where next_at > now() and id in (
-      select distinct on (target) id from account
-      where state = 'unreachable' and claimed_by is null and next_at is not null order by target, next_at
-    ) and state = 'unreachable' and claimed_by is null returning id`)
+    with a as (
+      select id from account where next_at > now() and id in (
+        select distinct on (target) id from account
+        where state = 'unreachable' and claimed_by is null and next_at is not null order by target, next_at
+      ) and state = 'unreachable' and claimed_by is null order by id for update skip locked
+    )
+    update account set next_at = now() from a where account.id = a.id returning account.id`)
   return rows.length
 }

@@ -30,18 +30,24 @@ export function nodeMoves(database: Database): NodeMoves {
   }
 }
 
+// A node whose row is locked is saying that it lives, or is being declared dead by another: it is passed
+// over. So two nodes that each hold their own row never wait for each other's.
 async function beat(
   handle: Handle, { claimant, ttlMs, declare }: Beat
 ): Promise<{ alive: boolean, peers: number, declared: readonly string[] }> {
-  const silent = sql`beat_at < now() - ${ttlMs}::float8 * interval '1 millisecond'`
+  const silent = sql`node.beat_at < now() - ${ttlMs}::float8 * interval '1 millisecond'`
   const row = await queryOne(handle, sql`
     with mine as (
       update node set beat_at = now() where id = ${claimant.node} and boot = ${claimant.boot} returning id
     ),
-    dead as (
-      update node set boot = ${deadBoot} || gen_random_uuid() from mine
+    silent as (
+      select node.id from node, mine
       where ${declare}::boolean and node.id <> ${claimant.node} and ${silent}
         and node.boot not like ${`${deadBoot}%`}
+      for update of node skip locked
+    ),
+    dead as (
+      update node set boot = ${deadBoot} || gen_random_uuid() from silent where node.id = silent.id
       returning node.id
     )
     select exists (select from mine) as alive,

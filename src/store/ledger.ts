@@ -4,6 +4,7 @@
 // store.
 import type { Database } from './database.ts'
 import { closeMoves } from './ledger-close.ts'
+import type { AuditInTransaction } from './ledger-close.ts'
 import { nodeMoves } from './ledger-node.ts'
 import { openMoves } from './ledger-open.ts'
 import { ledgerViews } from './ledger-view.ts'
@@ -11,8 +12,10 @@ import type { LedgerStore } from '../lease/store-port.ts'
 
 /**
  * The store's side of the ledger over an open database. Every method throws `store-unavailable` when it is
- * away.
+ * away. `audit` takes the event of a receipt into the receipt's own transaction.
  */
-export function createLedgerStore(database: Database): LedgerStore {
-  return { ...openMoves(database), ...closeMoves(database), ...nodeMoves(database), ...ledgerViews(database) }
+export function createLedgerStore(database: Database, audit: AuditInTransaction): LedgerStore {
+  return {
+    ...openMoves(database), ...closeMoves(database, audit), ...nodeMoves(database), ...ledgerViews(database)
+  }
 }

@@ -20,11 +20,13 @@ export interface Operation {
   connection: Connection | undefined
   /** Over, for its caller: nothing more may be sent. */
   over: boolean
+  /** Statements that were sent, those that begin and end a transaction among them. */
+  statements: number
   outcome: Outcome
 }
 
 export function createOperation(): Operation {
-  return { connection: undefined, over: false, outcome: 'rolled-back' }
+  return { connection: undefined, over: false, statements: 0, outcome: 'rolled-back' }
 }
 
 /** A handle that works as long as the operation does. */
@@ -53,6 +55,7 @@ function guard(operation: Operation, connection: Connection): Guard {
   // A plain statement of our own, without parameters.
   const say = async (statement: string): Promise<string> => {
     check()
+    operation.statements++
     try {
       return (await client.unsafe(statement)).command
     } catch (thrown) {
@@ -65,6 +68,7 @@ function guard(operation: Operation, connection: Connection): Guard {
     // Drizzle asks for unprepared statements, which cost a second round trip each; ours are few and fixed.
     unsafe(query, parameters) {
       check()
+      operation.statements++
       return client.unsafe(query, parameters as never[], { prepare: true })
     },
     async begin(act) {

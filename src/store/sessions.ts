@@ -2,11 +2,12 @@
 // the connection is let through; its end is insisted on while the store is away (replay.ts); rows of a boot
 // that died are closed as interrupted at the next start. Ids sort by start, but lists go by the store's
 // clock.
+import type { SQL } from 'drizzle-orm'
 import type { Clock } from '../clock.ts'
 import type { Ending } from '../recording/recording.ts'
 import type { LiveSession } from '../session/registry.ts'
-import type { Database } from './database.ts'
-import { and, desc, eq, gte, inArray, lte, ne, sql } from './drizzle.ts'
+import type { Database, Handle } from './database.ts'
+import { and, desc, eq, gte, inArray, lte, sql } from './drizzle.ts'
 import { createReplay } from './replay.ts'
 import { account, node as nodeTable, session } from './schema.ts'
 
@@ -49,7 +50,8 @@ export interface SessionOptions {
   database: Database
   clock: Clock
   node: string
-  boot: string
+  /** The boot that this process is registered under now: another one after it was declared dead. */
+  boot(): string
 }
 
 const openStates = ['opening', 'live'] as const
@@ -57,20 +59,25 @@ const openStates = ['opening', 'live'] as const
 /** Sessions over their table, as this boot of this node. */
 export function createSessions({ database, clock, node, boot }: SessionOptions): Sessions {
   const replay = createReplay(clock)
+  // A session belongs to the boot that opened it: once that was fenced, its row is no longer ours to write.
+  const boots = new Map<string, string>()
+  const own = (id: string): SQL | undefined =>
+    and(eq(session.id, id), eq(session.boot, boots.get(id) ?? boot()))
   const write = (id: string, values: Partial<typeof session.$inferInsert>): Promise<void> =>
     replay.insist(() => database.run(async handle => {
-      await handle.update(session).set(values).where(and(eq(session.id, id), eq(session.boot, boot)))
+      await handle.update(session).set(values).where(own(id))
     }))
 
   return {
     async open(live) {
-      const row = { ...openingRow(live), node, boot }
+      const row = { ...openingRow(live), node, boot: boot() }
+      boots.set(live.id, row.boot)
       await database.run(handle => handle.insert(session).values(row))
     },
     live: (id, used) => database.run(async handle => {
       await handle.update(session)
         .set({ status: 'live', account: used?.accountId ?? null, accountName: used?.accountName ?? null })
-        .where(and(eq(session.id, id), eq(session.boot, boot), eq(session.status, 'opening')))
+        .where(and(own(id), eq(session.status, 'opening')))
     }),
     recorded: (id, { headHash, bytes, path }) =>
       write(id, { recording: path, recordingHead: headHash, recordingBytes: bytes }),
@@ -80,11 +87,13 @@ export function createSessions({ database, clock, node, boot }: SessionOptions):
         : sql`case when ${session.status} = 'opening' and ${how}::text = 'cut'
           then 'refused' else 'ended' end`
       return replay.insist(() => database.run(async handle => {
+        // A row that was closed by whoever declared this node dead stays as it is.
         await handle.update(session).set({
           status,
           reason: reference === undefined ? reason : `${reason} ${reference}`,
           endedAt: sql`coalesce(${session.endedAt}, now())`
-        }).where(and(eq(session.id, id), eq(session.boot, boot)))
+        }).where(and(own(id), inArray(session.status, [...openStates])))
+        boots.delete(id)
       }))
     },
     list: filter => database.run(handle => handle.select().from(session).where(matching(filter))
@@ -99,13 +108,11 @@ export function createSessions({ database, clock, node, boot }: SessionOptions):
         .from(account).where(inArray(account.id, [...accounts])))
       return new Map(rows.map(({ id, state }) => [id, state]))
     },
-    interruptOlderBoots: () => database.run(handle => handle.update(session).set(interrupted)
-      .where(and(eq(session.node, node), ne(session.boot, boot), inArray(session.status, [...openStates])))
-      .returning()),
-    interruptFenced: () => database.run(handle => handle.update(session).set(interrupted)
-      .where(and(inArray(session.status, [...openStates]), sql`not exists (select 1 from ${nodeTable}
-        where ${nodeTable.id} = ${session.node} and ${nodeTable.boot} = ${session.boot})`))
-      .returning()),
+    interruptOlderBoots: () => database.run(handle => interrupt(handle,
+      sql`${session.node} = ${node} and ${session.boot} <> ${boot()}`)),
+    interruptFenced: () => database.run(handle => interrupt(handle,
+      sql`not exists (select 1 from ${nodeTable}
+        where ${nodeTable.id} = ${session.node} and ${nodeTable.boot} = ${session.boot})`)),
     waiting: () => replay.waiting(),
     close: () => replay.close()
   }
@@ -124,6 +131,13 @@ function openingRow({ id, grant, claim, startedAt, expiresAt }: LiveSession) {
 }
 
 const interrupted = { status: 'interrupted', reason: 'interrupted', endedAt: sql`now()` } as const
+
+// Locked in one order: several nodes may close the same rows at once.
+function interrupt(handle: Handle, whose: SQL): Promise<SessionRow[]> {
+  return handle.update(session).set(interrupted).where(sql`${session.id} in (
+    select ${session.id} from ${session} where ${session.status} in ('opening', 'live') and ${whose}
+    order by ${session.id} for update)`).returning()
+}
 
 function matching({ user, credential, target, status, since, until, before }: SessionFilter) {
   return and(

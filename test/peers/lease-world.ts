@@ -123,7 +123,14 @@ export async function openWorld(
   const nodes: Ledger[] = []
   const sealed = new Map<string, Secret<string>>()
   const { publicKey, privateKey } = generateKeyPairSync('ed25519')
-  const store = createLedgerStore(database)
+  const store = createLedgerStore(database, {
+    // As the real one: part of what the transaction did, or not at all.
+    appendIn(tx, kind, actor, subject, detail) {
+      database.beforeCommit(tx, () => Promise.resolve(outcome => {
+        if (outcome === 'committed') world.audit.push({ kind, actor, subject, detail })
+      }))
+    }
+  })
   const world: World = {
     database, store, target, audit: [], auditAway: false, rows,
     async node(name, options = {}) {
@@ -136,6 +143,7 @@ export async function openWorld(
       }
       const ledger = createLedger({
         store: through?.(store) ?? store, hooks: own, clock, node: name, limits, mintName,
+        boot: randomUUID(), onBoot: () => {},
         signer: {
           sign: bytes => ({ keyId: 'test', signature: sign(null, bytes, privateKey).toString('base64') })
         },
@@ -146,7 +154,10 @@ export async function openWorld(
             return Promise.resolve()
           }
         },
-        sessions: { cut: (session, error) => void cut.push({ session, error }) },
+        sessions: {
+          cut: (session, error) => void cut.push({ session, error }), cutAll: () => 0,
+          closeFenced: () => Promise.resolve()
+        },
         secrets: {
           put: plain => {
             const id = randomUUID()
@@ -221,6 +232,17 @@ export async function until(
     }
     await sleep(systemClock, 10)
   }
+}
+
+/**
+ * All live leases are past their time from now on. Takes its locks in the ledger's order (accounts, each in
+ * its turn, then holds), so that it may run beside a janitor.
+ */
+export async function expireAll(world: World): Promise<void> {
+  await world.rows(`
+    with a as materialized (select id from account order by id for update)
+    update hold set expires_at = now() from a
+    where hold.account = a.id and hold.state in ('pending', 'active')`)
 }
 
 /** The state of an account in the store. */

@@ -147,7 +147,7 @@ export class Hub {
     try {
       const list = await doors.list()
       const [only, ...others] = list
-      if (only === undefined) throw new SallyportError('not-allowed', { detail: 'nothing is open to this user' })
+      if (only === undefined) throw new SallyportError('not-allowed', { detail: 'nothing is open to them' })
       // Nothing to choose: the channel is the target's from the start.
       if (others.length === 0) return this.#choose(only, [payload], undefined)
       terminal.menu = new Menu(doors.user, list)
