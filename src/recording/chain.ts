@@ -53,6 +53,15 @@ export class ChainBuffer {
     return this.#filled - this.#written
   }
 
+  /** What is held; `[written, length)` of it waits to be written. Valid as long as `pending`. */
+  get bytes(): Buffer {
+    return this.#buffer
+  }
+
+  get written(): number {
+    return this.#written
+  }
+
   /** What waits to be written: a view, valid until the next call that changes the buffer. */
   pending(): Buffer {
     return this.#buffer.subarray(this.#written, this.#filled)
