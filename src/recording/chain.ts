@@ -30,7 +30,8 @@ export class ChainBuffer {
   headHash = ''
 
   constructor(fileHead: Buffer) {
-    this.#buffer = Buffer.from(fileHead)
+    this.#buffer = Buffer.allocUnsafeSlow(bufferBytesMin)
+    fileHead.copy(this.#buffer)
     this.#filled = fileHead.length
   }
 
