@@ -119,8 +119,8 @@ function stepPorts(rooms: Rooms): Parameters<typeof createSteps>[0] {
  * Serves until SIGINT or SIGTERM; a defect that nobody caught ends the process, and the next start recovers.
  */
 export async function serve(config: Config): Promise<void> {
-  // Sessions are many, long and mostly idle: the heap for new objects stays small. Grown by a rush of logins it
-  // is not given back, and 2,000 idle sessions seem to take three times as much.
+  // Sessions are many, long and mostly idle: the heap for new objects stays small. Grown by a rush of logins
+  // it is not given back, and 2,000 idle sessions seem to take three times as much.
   setFlagsFromString('--semi-space-growth-factor=1')
   // Rejections that nobody handled come here too. What state the rooms are in is not known: nothing is
   // closed.
