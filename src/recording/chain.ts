@@ -30,7 +30,8 @@ export class ChainBuffer {
   headHash = ''
 
   constructor(fileHead: Buffer) {
-    this.#buffer = Buffer.from(fileHead)
+    this.#buffer = Buffer.allocUnsafeSlow(bufferBytesMin)
+    fileHead.copy(this.#buffer)
     this.#filled = fileHead.length
   }
 
@@ -51,6 +52,15 @@ export class ChainBuffer {
 
   get pendingBytes(): number {
     return this.#filled - this.#written
+  }
+
+  /** What is held; `[written, length)` of it waits to be written. Valid as long as `pending`. */
+  get bytes(): Buffer {
+    return this.#buffer
+  }
+
+  get written(): number {
+    return this.#written
   }
 
   /** What waits to be written: a view, valid until the next call that changes the buffer. */

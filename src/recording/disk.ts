@@ -31,23 +31,29 @@ function nothingWritten(): Error {
   return Object.assign(new Error('write(2) wrote nothing'), { code: 'EIO' })
 }
 
-/** Writes all of it at this offset, at once. Throws what the system says; a part may be in the file then. */
+/**
+ * Writes `bytes[from, to)` at this offset, at once. Throws what the system says; a part may be in the file
+ * then.
+ */
+export function writeRange(
+  descriptor: number, bytes: Uint8Array, from: number, to: number, position: number
+): void {
+  let at = from
+  // Again after a short write: a quota, a signal, or a disk that is getting full; the next one says which.
+  while (at < to) {
+    const written = writeSync(descriptor, bytes, at, to - at, position + at - from)
+    if (written === 0) throw nothingWritten()
+    at += written
+  }
+}
+
+/** The same with several pieces, one after the other. */
 export function writeAll(descriptor: number, pieces: readonly Uint8Array[], position: number): void {
   let length = 0
   for (const piece of pieces) length += piece.length
   if (length === 0) return
-  const [first] = pieces
-  let done = pieces.length === 1 && first !== undefined
-    ? writeSync(descriptor, first, 0, length, position)
-    : writevSync(descriptor, pieces, position)
-  if (done === length) return
-  // A short write: a quota, a signal, or a disk that is just getting full; the next one says which.
-  const rest = pieces.length === 1 && first !== undefined ? first : Buffer.concat(pieces)
-  while (done < length) {
-    const more = writeSync(descriptor, rest, done, length - done, position + done)
-    if (more === 0) throw nothingWritten()
-    done += more
-  }
+  const done = writevSync(descriptor, pieces, position)
+  if (done < length) writeRange(descriptor, Buffer.concat(pieces), done, length, position + done)
 }
 
 /** The same through the thread pool. */

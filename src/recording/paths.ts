@@ -58,13 +58,14 @@ function checkFolder(root: string, folder: string): string {
   return wanted
 }
 
-function makeFolder(root: string, folder: string): string {
+function makeFolder(root: string, folder: string, onMade: () => void): string {
   try {
     return checkFolder(root, folder)
   } catch (thrown) {
     if ((thrown as NodeJS.ErrnoException).code !== 'ENOENT') throw thrown
   }
   mkdirSync(join(root, folder), { recursive: true, mode: 0o700 })
+  onMade()
   return checkFolder(root, folder)
 }
 
@@ -85,11 +86,14 @@ export function openForReading(path: string): number {
   return openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
 }
 
-/** Makes the file, which must not exist, and the note that it is open (first: intent before effect). */
-export function createFile(root: string, relative: string): number {
-  const folder = makeFolder(root, folderOf(relative))
+/**
+ * Makes the file, which must not exist, and the note that it is open (first: intent before effect). `onMade`:
+ * a folder had to be made for them.
+ */
+export function createFile(root: string, relative: string, onMade: () => void): number {
+  const folder = makeFolder(root, folderOf(relative), onMade)
   const session = checkSession(sessionOf(relative) ?? '')
-  const note = join(makeFolder(root, openFolder), session)
+  const note = join(makeFolder(root, openFolder, onMade), session)
   writeFileSync(note, relative, { flag: 'wx', mode: 0o600 })
   try {
     const flags = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW
@@ -121,10 +125,11 @@ export function openSessions(root: string): string[] {
 
 /**
  * The folders whose entries a new recording added to: they are synced, so that its name survives a power cut.
+ * `above`: they change only when the folder of the day is new.
  */
-export function foldersOf(relative: string): string[] {
+export function foldersOf(relative: string): { day: string, open: string, above: string[] } {
   const [year = '', month = '', day = ''] = relative.split('/')
-  return [`${year}/${month}/${day}`, `${year}/${month}`, year, openFolder, '']
+  return { day: `${year}/${month}/${day}`, open: openFolder, above: [`${year}/${month}`, year, ''] }
 }
 
 /** What the note of an open recording says: its relative path; undefined when there is no sensible note. */

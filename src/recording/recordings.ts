@@ -2,9 +2,9 @@
 // A recording is begun before anything else of a session is done, and it is refused rather than begun on a
 // disk that is about to be full (F15). One disk for all of them: see disk.ts.
 import { randomBytes } from 'node:crypto'
-import { mkdirSync, statfsSync } from 'node:fs'
-import { open } from 'node:fs/promises'
+import { closeSync, fsync, mkdirSync, openSync, statfsSync } from 'node:fs'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 import type { Clock } from '../clock.ts'
 import { SallyportError, asSallyportError } from '../errors.ts'
 import { Disk } from './disk.ts'
@@ -15,6 +15,8 @@ import type { Recording, RecordingHead, Signer } from './recording.ts'
 import { recoverRecordings } from './recover.ts'
 import type { Fate, Recovered } from './recover.ts'
 import { FileRecording } from './writer.ts'
+
+const fsyncPooled = promisify(fsync)
 
 /** Below both of these no session starts: what runs must be able to end properly. */
 export const reserveBytesMin = 500 * 1024 * 1024
@@ -86,19 +88,26 @@ function checkReserve(dir: string, limits: RecordingLimits): void {
   throw new SallyportError('disk-reserve', { detail })
 }
 
-/** Syncs folders for many recordings at once: who comes while a round runs shares the next one. */
+/**
+ * Syncs folders for many recordings at once: who comes while a round runs shares the next one. What is above
+ * the folder of a day is synced with the first recording of it, and not for each one again.
+ */
 class FolderSync {
   readonly #root: string
   #waiting = new Set<string>()
   #next: Promise<void> | undefined
   #running: Promise<void> = Promise.resolve()
+  // Days whose own names are on the disk.
+  #settled = new Set<string>()
 
   constructor(root: string) {
     this.#root = root
   }
 
-  sync(folders: readonly string[]): Promise<void> {
-    for (const folder of folders) this.#waiting.add(folder)
+  sync(path: string): Promise<void> {
+    const { day, open, above } = foldersOf(path)
+    this.#waiting.add(day).add(open)
+    if (!this.#settled.has(day)) for (const folder of above) this.#waiting.add(folder)
     if (this.#next === undefined) {
       this.#next = this.#running.then(() => this.#round(), () => this.#round())
       this.#running = this.#next
@@ -106,18 +115,26 @@ class FolderSync {
     return this.#next
   }
 
+  /** A folder was made: its name is not on the disk. */
+  forget(): void {
+    this.#settled = new Set()
+  }
+
   async #round(): Promise<void> {
-    const folders = this.#waiting
+    const [folders, settled] = [this.#waiting, this.#settled]
     this.#waiting = new Set()
     this.#next = undefined
     for (const folder of folders) {
-      const handle = await open(join(this.#root, folder), 'r')
+      // To open what was just written to takes no disk; to sync it does.
+      const descriptor = openSync(join(this.#root, folder), 'r')
       try {
-        await handle.sync()
+        await fsyncPooled(descriptor)
       } finally {
-        await handle.close()
+        closeSync(descriptor)
       }
     }
+    // All of them, so that what is above a day in this round is on the disk too.
+    for (const folder of folders) settled.add(folder)
   }
 }
 
@@ -140,7 +157,7 @@ class OpenRecordings implements Recordings {
     try {
       checkReserve(dir, limits)
       const path = relativePath(head.session, head.startedAt)
-      recording = this.#begin(head.session, path, createFile(dir, path))
+      recording = this.#begin(head.session, path, createFile(dir, path, () => this.#folders.forget()))
       recording.append(frameKind.open, 0, Buffer.from(JSON.stringify(head)))
       const written = recording.commit()
       if (written !== true) await written
@@ -180,7 +197,7 @@ class OpenRecordings implements Recordings {
       descriptor,
       id,
       head: encodeFileHead(id),
-      syncFolders: () => this.#folders.sync(foldersOf(path)),
+      syncFolders: () => this.#folders.sync(path),
       forget: () => forgetOpen(dir, session),
       closed: () => this.#open.delete(session)
     }, {

@@ -8,7 +8,7 @@ import { promisify } from 'node:util'
 import { ChainBuffer } from './chain.ts'
 import type { Clock } from '../clock.ts'
 import { SallyportError } from '../errors.ts'
-import { writeAll, writeAllPooled } from './disk.ts'
+import { writeAll, writeAllPooled, writeRange } from './disk.ts'
 import type { Disk, Shared } from './disk.ts'
 import { bodyBytesMax } from './format.ts'
 import { frameKind } from './recording.ts'
@@ -185,7 +185,7 @@ export class FileRecording implements Recording, Shared {
 
   #writeThrough(kind: FrameKind, lane: number, parts: readonly Uint8Array[], length: number): void {
     const head = this.#tape.headOf(kind, lane, length, this.#nowMicroseconds())
-    this.#write([this.#tape.pending(), head, ...parts], this.#tape.position)
+    this.#write([head, ...parts])
     this.#tape.empty()
     this.#tape.passed([head, ...parts])
     this.#checkpointWhenDue()
@@ -220,15 +220,20 @@ export class FileRecording implements Recording, Shared {
   // ---- the fast way to the file
 
   #writeNow(): void {
-    this.#write([this.#tape.pending()], this.#tape.position)
+    this.#write(undefined)
     this.#tape.markWritten()
   }
 
-  #write(pieces: readonly Uint8Array[], position: number): void {
+  /** What waits, with `more` behind it. */
+  #write(more: readonly Uint8Array[] | undefined): void {
     const { clock, disk } = this.#setting
+    const { descriptor } = this.#file
+    const tape = this.#tape
     const startedMs = clock.monotonicMs()
     try {
-      writeAll(this.#file.descriptor, pieces, position)
+      // For each statement: without a view, which would cost more than what is in it.
+      if (more === undefined) writeRange(descriptor, tape.bytes, tape.written, tape.length, tape.position)
+      else writeAll(descriptor, [tape.pending(), ...more], tape.position)
     } catch (thrown) {
       this.#lose(thrown)
     }

@@ -80,12 +80,19 @@ export class BackTape implements FrameSink {
   }
 
   message(tag: number, body: Buffer, bodyBytes: number): void {
+    this.messageIn(tag, body, 0, body.length, bodyBytes)
+  }
+
+  messageIn(tag: number, chunk: Buffer, start: number, end: number, bodyBytes: number): void {
     const back = this.scanner
     const front = this.#front.scanner
-    results.add(tag, back.rows, back.rowBytes + back.copyBytes, front.copyBytes, body, bodyBytes)
+    results.add(tag, back.rows, back.rowBytes + back.copyBytes, front.copyBytes, chunk, bodyBytes, start, end)
     back.rows = back.rowBytes = back.copies = back.copyBytes = front.copies = front.copyBytes = 0
     if (tag === readyForQuery) this.ready = true
-    else if (tag === errorResponse) this.ending = body.includes('VFATAL') || body.includes('VPANIC')
+    else if (tag === errorResponse) {
+      const body = chunk.subarray(start, end)
+      this.ending = body.includes('VFATAL') || body.includes('VPANIC')
+    }
   }
 
   /**

@@ -30,7 +30,8 @@ interface Listeners {
 }
 
 export class Channel {
-  #store = Buffer.allocUnsafe(storeBytes)
+  // Not of the shared pool: logins would use that up, and what is kept of it keeps all of it.
+  #store = Buffer.allocUnsafeSlow(storeBytes)
   #from = 0
   #to = 0
   #failure: Error | undefined

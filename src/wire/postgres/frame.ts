@@ -56,6 +56,11 @@ export interface FrameSink {
    * than `bodyBytes`.
    */
   message?(tag: number, body: Buffer, bodyBytes: number): void
+  /**
+   * Instead of `message`, for a message that lies wholly in the chunk: its body is `chunk[start, end)`. For
+   * sinks that see every transaction: making a view costs more than reading the few bytes in it.
+   */
+  messageIn?(tag: number, chunk: Buffer, start: number, end: number, bodyBytes: number): void
 }
 
 export interface ScannerLimits {
@@ -252,8 +257,10 @@ export class FrameScanner {
     }
     if ((flags & watch.header) !== 0) this.#sink.header?.(tag, bodyBytes, bodyStart, true)
     if ((flags & watch.collect) !== 0) {
-      const body = chunk.subarray(bodyStart, Math.min(end, bodyStart + this.#collectMax))
-      this.#sink.message?.(tag, body, bodyBytes)
+      const bodyEnd = Math.min(end, bodyStart + this.#collectMax)
+      const sink = this.#sink
+      if (sink.messageIn === undefined) sink.message?.(tag, chunk.subarray(bodyStart, bodyEnd), bodyBytes)
+      else sink.messageIn(tag, chunk, bodyStart, bodyEnd, bodyBytes)
     }
   }
 

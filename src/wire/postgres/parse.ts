@@ -150,10 +150,13 @@ export function parseParameterStatus(body: Buffer): { name: string, value: strin
 export function parseBackendKeyData(body: Buffer): { pid: number, key: Buffer } {
   const reader = new BodyReader(body)
   const pid = reader.int32()
-  const key = Buffer.from(reader.rest())
-  if (key.length < 4 || key.length > cancelKeyBytesMax) {
-    throw new WireError(`cancel key of ${key.length} bytes`)
+  const rest = reader.rest()
+  if (rest.length < 4 || rest.length > cancelKeyBytesMax) {
+    throw new WireError(`cancel key of ${rest.length} bytes`)
   }
+  // It lives as long as its session: a copy in the shared pool would keep 64 KiB of that with it.
+  const key = Buffer.allocUnsafeSlow(rest.length)
+  rest.copy(key)
   return { pid, key }
 }
 

@@ -51,13 +51,14 @@ export class ResultTape {
 
   /**
    * @param tag byte of the message
-   * @param body of the message; may be cut already, then `bodyBytes` is its whole length
+   * @param body of the message; may be cut already, then `bodyBytes` is its whole length. With `start` and
+   *   `end` only this range of it
    */
   add(
     tag: number, rows: number, bytes: number, copiedBytes: number, body: Uint8Array,
-    bodyBytes: number = body.length
+    bodyBytes: number = body.length, start: number = 0, end: number = body.length
   ): void {
-    const kept = Math.min(body.length, resultTextBytesMax)
+    const kept = Math.min(end - start, resultTextBytesMax)
     if (this.#length + entryHeadBytesMax + kept > this.#buffer.length) this.#grow(entryHeadBytesMax + kept)
     const buffer = this.#buffer
     buffer[this.#length] = tag
@@ -67,8 +68,8 @@ export class ResultTape {
     at = writeNumber(buffer, at, kept)
     at = writeNumber(buffer, at, bodyBytes)
     // Short bodies (a status, a command tag) by hand: the call would cost more than the bytes.
-    if (kept > 32) buffer.set(kept === body.length ? body : body.subarray(0, kept), at)
-    else for (let i = 0; i < kept; i++) buffer[at + i] = body[i]!
+    if (kept > 32) buffer.set(body.subarray(start, start + kept), at)
+    else for (let i = 0; i < kept; i++) buffer[at + i] = body[start + i]!
     this.#length = at + kept
   }
 
