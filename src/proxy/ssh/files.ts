@@ -3,6 +3,7 @@
 // everything is kept as it is of a command.
 import { ScpDecoder } from '../../wire/ssh/scp.ts'
 import { SftpDecoder } from '../../wire/ssh/sftp.ts'
+import type { EarlyBudget } from '../../wire/ssh/sequence.ts'
 import type { AllowFile, SftpListener } from '../../wire/ssh/sftp.ts'
 import { CommandContent, Meter } from './content.ts'
 import type { Content, ContentSetting, Facts, InputPolicy } from './content.ts'
@@ -18,8 +19,8 @@ interface Decoder {
   end(): void
 }
 
-function sftpOf(listener: SftpListener, allow: AllowFile | undefined): Decoder {
-  const sftp = new SftpDecoder(listener, allow)
+function sftpOf(listener: SftpListener, { allow, budget }: FileSetting): Decoder {
+  const sftp = new SftpDecoder(listener, allow, budget)
   return {
     get broken() {
       return sftp.broken
@@ -47,6 +48,12 @@ function scpOf(listener: SftpListener, direction: 'upload' | 'download', path: s
   }
 }
 
+/** What the transfers of a session share. */
+export interface FileSetting {
+  allow: AllowFile | undefined
+  budget: EarlyBudget
+}
+
 export type Transfer = { kind: 'sftp' } | { kind: 'scp', direction: 'upload' | 'download', path: string }
 
 export class FileContent implements Content {
@@ -56,9 +63,7 @@ export class FileContent implements Content {
   readonly #rest: CommandContent
   readonly #counts = { client: new Meter(false), target: new Meter(false) }
 
-  constructor(
-    setting: ContentSetting, transfer: Transfer, input: InputPolicy, allow: AllowFile | undefined
-  ) {
+  constructor(setting: ContentSetting, transfer: Transfer, input: InputPolicy, files: FileSetting) {
     this.kind = transfer.kind
     this.#rest = new CommandContent(setting, 'shell', input)
     const listener: SftpListener = {
@@ -66,7 +71,7 @@ export class FileContent implements Content {
       undecodable: detail => setting.event({ type: 'undecodable', content: transfer.kind, detail })
     }
     this.#decoder = transfer.kind === 'sftp'
-      ? sftpOf(listener, allow)
+      ? sftpOf(listener, files)
       : scpOf(listener, transfer.direction, transfer.path)
   }
 

@@ -12,6 +12,7 @@ import {
 } from '../../wire/ssh/connection.ts'
 import { parseChannelRequest, terminalMode } from '../../wire/ssh/request.ts'
 import type { ChannelRequest, RequestPurpose } from '../../wire/ssh/request.ts'
+import { EarlyBudget } from '../../wire/ssh/sequence.ts'
 import type { AllowFile } from '../../wire/ssh/sftp.ts'
 import { ChannelTable, otherSide, stderrLane } from './channels.ts'
 import type { Asked, Channel, Side } from './channels.ts'
@@ -19,7 +20,7 @@ import { commandOf } from './command.ts'
 import { BulkContent, CommandContent, TerminalContent, UnknownContent } from './content.ts'
 import type { Content, ContentSetting, InputPolicy } from './content.ts'
 import { FileContent } from './files.ts'
-import type { Transfer } from './files.ts'
+import type { FileSetting, Transfer } from './files.ts'
 
 const channelsMaxDefault = 4096
 /** The beginning of a transfer that has no decoder: enough to see whether it is what it says. */
@@ -78,6 +79,7 @@ export class SshTape {
   readonly #input: InputPolicy
   readonly #hashForwards: boolean
   readonly #allowFile: AllowFile | undefined
+  readonly #files: FileSetting
   readonly #channels: ChannelTable
   readonly #globals: Record<Side, Asked[]> = { client: [], target: [] }
 
@@ -86,6 +88,7 @@ export class SshTape {
     this.#input = options.input ?? 'echoed'
     this.#hashForwards = options.hashForwards ?? false
     this.#allowFile = options.allowFile
+    this.#files = { allow: options.allowFile, budget: new EarlyBudget() }
     this.#channels = new ChannelTable(options.channelsMax ?? channelsMaxDefault)
   }
 
@@ -284,7 +287,7 @@ export class SshTape {
   #content(setting: ContentSetting, pty: boolean, purpose: Starting): Content {
     if (pty) return plainContent(setting, pty, purpose.kind, this.#input)
     const transfer = transferOf(purpose)
-    if (transfer !== undefined) return new FileContent(setting, transfer, this.#input, this.#allowFile)
+    if (transfer !== undefined) return new FileContent(setting, transfer, this.#input, this.#files)
     const command = purpose.kind === 'exec' ? commandOf(purpose.command) : undefined
     if (command?.kind === 'bulk') return new BulkContent(setting, command.program, true, bulkKeptBytes)
     return plainContent(setting, pty, purpose.kind, this.#input)

@@ -3,13 +3,15 @@
 // and an answer again. The source speaks, the sink answers; who is who depends on the direction. Nothing is
 // kept but one line; the bytes of files are hashed as they pass.
 import { WireError } from '../error.ts'
-import { Sequence } from './sequence.ts'
+import { EarlyBudget, Sequence } from './sequence.ts'
 import type { FileEvent, SftpListener } from './sftp.ts'
 
 const lineBytesMax = 8 * 1024
 /** Directories within directories; a name is at most a line. */
 const depthMax = 256
 const lineEnd = 0x0a
+// Its pieces are always in order.
+const noneEarly = new EarlyBudget(0)
 const named = /^([CD])([0-7]{4,5}) (\d{1,15}) ([^]+)$/
 const letters = { file: 'C', directory: 'D', leave: 'E', times: 'T' } as const
 
@@ -143,7 +145,8 @@ export class ScpDecoder {
       return
     }
     const left = Number(size)
-    this.#transfer = { path, mode: Number.parseInt(mode, 8), left, content: new Sequence(), offset: 0 }
+    const content = new Sequence(noneEarly)
+    this.#transfer = { path, mode: Number.parseInt(mode, 8), left, content, offset: 0 }
   }
 
   // ---- the sink

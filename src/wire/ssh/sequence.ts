@@ -4,22 +4,33 @@
 import { createHash } from 'node:crypto'
 import type { Hash } from 'node:crypto'
 
-/** Early pieces of one file that are kept: 64 requests of 128 KiB. */
-export const earlyBytesMax = 8 * 1024 * 1024
+/** Early pieces that are kept, of all files of a session: 64 requests of 128 KiB. */
+const earlyBytesMax = 8 * 1024 * 1024
+/** What a piece costs beside its bytes: else a million pieces of one byte would be cheap. */
+const pieceCostBytes = 200
+
+/** What the files of one session may keep together. */
+export class EarlyBudget {
+  left: number
+
+  constructor(bytesMax: number = earlyBytesMax) {
+    this.left = bytesMax
+  }
+}
 
 export class Sequence {
   bytes = 0
   /** Where the first piece that was spoken of begins. */
   start: number | undefined
-  readonly #earlyMax: number
+  readonly #budget: EarlyBudget
   readonly #early = new Map<number, Buffer>()
   #hash: Hash | undefined
-  #earlyBytes = 0
+  #earlyCost = 0
   #next = 0
   #partial = false
 
-  constructor(earlyMax: number = earlyBytesMax) {
-    this.#earlyMax = earlyMax
+  constructor(budget: EarlyBudget) {
+    this.#budget = budget
   }
 
   /** The first one decides where the content begins: questions come in order, answers need not. */
@@ -34,11 +45,11 @@ export class Sequence {
     this.bytes += piece.length
     if (this.#partial || piece.length === 0) return
     if (offset === this.#next) this.#take(piece)
-    else if (offset > this.#next && this.#earlyBytes + piece.length <= this.#earlyMax) {
+    else if (offset > this.#next && piece.length + pieceCostBytes <= this.#budget.left) {
       // What comes twice is not the content of a file any more.
       if (this.#early.has(offset)) return this.#giveUp()
       this.#early.set(offset, Buffer.from(piece))
-      this.#earlyBytes += piece.length
+      this.#spend(piece.length + pieceCostBytes)
     } else this.#giveUp()
   }
 
@@ -59,7 +70,7 @@ export class Sequence {
     let early = this.#early.get(this.#next)
     while (early !== undefined) {
       this.#early.delete(this.#next)
-      this.#earlyBytes -= early.length
+      this.#spend(-early.length - pieceCostBytes)
       this.#hash.update(early)
       this.#next += early.length
       early = this.#early.get(this.#next)
@@ -69,6 +80,11 @@ export class Sequence {
   #giveUp(): void {
     this.#partial = true
     this.#early.clear()
-    this.#earlyBytes = 0
+    this.#spend(-this.#earlyCost)
+  }
+
+  #spend(cost: number): void {
+    this.#earlyCost += cost
+    this.#budget.left -= cost
   }
 }

@@ -5,11 +5,11 @@
 // has, with the same id and length, so that the server itself says no, in order.
 import { WireError } from '../error.ts'
 import { SshReader } from './data.ts'
-import { Sequence } from './sequence.ts'
+import { EarlyBudget, Sequence } from './sequence.ts'
 import { SftpPackets, headBytesMax, idEnd, sftpType } from './sftp-packets.ts'
 
 /** Requests without an answer: OpenSSH has 64. */
-const requestsMax = 4096
+const requestsMax = 1024
 const handlesMax = 1024
 /** Of a path so much is told. */
 const pathMax = 4096
@@ -74,14 +74,15 @@ interface Request {
   refused?: true
 }
 
-function newHandle(path: string, directory: boolean, flags: number): Handle {
-  const [read, written] = [new Sequence(), new Sequence()]
+function newHandle(path: string, directory: boolean, flags: number, budget: EarlyBudget): Handle {
+  const [read, written] = [new Sequence(budget), new Sequence(budget)]
   return { path, directory, flags, read, written, entries: 0, problem: undefined }
 }
 
 export class SftpDecoder {
   readonly #listener: SftpListener
   readonly #allow: AllowFile | undefined
+  readonly #budget: EarlyBudget
   readonly #requests = new Map<number, Request>()
   readonly #handles = new Map<string, Handle>()
   readonly #client: SftpPackets
@@ -95,9 +96,10 @@ export class SftpDecoder {
   #changed = false
   #chunk: Buffer | undefined
 
-  constructor(listener: SftpListener, allow?: AllowFile) {
+  constructor(listener: SftpListener, allow?: AllowFile, budget: EarlyBudget = new EarlyBudget()) {
     this.#listener = listener
     this.#allow = allow
+    this.#budget = budget
     this.#client = new SftpPackets({
       packet: (head, whole) => {
         this.#asked(head, whole)
@@ -207,9 +209,9 @@ export class SftpDecoder {
     switch (type) {
       case sftpType.open: {
         const name = path()
-        return { opens: newHandle(name, false, reader.uint32()) }
+        return { opens: newHandle(name, false, reader.uint32(), this.#budget) }
       }
-      case sftpType.opendir: return { opens: newHandle(path(), true, 0) }
+      case sftpType.opendir: return { opens: newHandle(path(), true, 0, this.#budget) }
       case sftpType.close: return { closes: reader.bytes().toString('latin1') }
       case sftpType.read: {
         const [of, offset] = [handle(), Number(reader.uint64())]
