@@ -105,7 +105,8 @@ const sessions: Command[] = [
     words: ['sessions', 'replay'], args: 'ID', summary: 'play a recording in its own time',
     options: {
       speed: takes('N', 'so many times as fast; 0 does not wait at all'),
-      'max-idle': takes('SECONDS', 'shorten longer pauses to this (default: 3)'), server
+      'max-idle': takes('SECONDS', 'shorten longer pauses to this (default: 3)'),
+      lane: takes('N', 'one channel of an SSH session only'), server
     },
     load: async () => (await import('./evidence.ts')).replay
   },

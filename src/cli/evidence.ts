@@ -21,10 +21,13 @@ const maxIdleSecondsDefault = 3
 export const replay: Run = async call => {
   const speed = number(call, 'speed', 1, 0)
   const maxIdleMs = number(call, 'max-idle', maxIdleSecondsDefault, 0) * 1000
+  const lane = text(call, 'lane') === undefined ? undefined : number(call, 'lane', 0, 1)
   const client = await clientOf(call)
   const chunks = client.stream(pathOf`/sessions/${call.args[0]!}/events`)
   let shownMs = 0
-  await show(call, chunks, async scene => {
+  const wanted = (scene: Scene): boolean =>
+    lane === undefined || scene.kind === 'end' || scene.lane === lane
+  await show(call, chunks, wanted, async scene => {
     const pauseMs = Math.min(Math.max(0, scene.atMs - shownMs), maxIdleMs)
     shownMs = Math.max(shownMs, scene.atMs)
     if (speed > 0 && pauseMs > 0 && !call.json) await sleep(systemClock, pauseMs / speed)
@@ -39,21 +42,23 @@ export const watch: Run = async call => {
   process.once('SIGINT', leave)
   try {
     const chunks = client.stream(pathOf`/sessions/${call.args[0]!}/watch`, {}, left.signal)
-    await show(call, chunks, () => Promise.resolve())
+    await show(call, chunks, () => true, () => Promise.resolve())
   } finally {
     process.removeListener('SIGINT', leave)
   }
   return exit.ok
 }
 
-/** Prints scenes as they come, each after `wait`. */
+/** Prints the wanted scenes as they come, each after `wait`. */
 async function show(
-  call: Invocation, chunks: AsyncIterable<Buffer>, wait: (scene: Scene) => Promise<void>
+  call: Invocation, chunks: AsyncIterable<Buffer>, wanted: (scene: Scene) => boolean,
+  wait: (scene: Scene) => Promise<void>
 ): Promise<void> {
   const filter = new TerminalFilter()
   let coloured = false
   for await (const line of createInterface({ input: Readable.from(chunks), crlfDelay: Infinity })) {
     const scene = JSON.parse(line) as Scene
+    if (!wanted(scene)) continue
     await wait(scene)
     if (call.json) call.out.jsonLine(scene)
     else if (scene.kind === 'text') {

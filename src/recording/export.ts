@@ -11,7 +11,7 @@ import type { RecordingFile } from './reader.ts'
 import { frameKind } from './recording.ts'
 import type { RecordingHead } from './recording.ts'
 import type { Frame } from './format.ts'
-import { outcomeText, scenes } from './screenplay.ts'
+import { mainLane, outcomeText, scenes } from './screenplay.ts'
 import type { Scene } from './screenplay.ts'
 import type { StatementRecord } from './statement.ts'
 
@@ -42,8 +42,10 @@ export function exportAs(
 
 // ---- asciicast
 
-function castHead(head: RecordingHead, version: 2 | 3): Record<string, unknown> {
-  const { columns, rows } = head.terminal ?? defaultSize
+function castHead(
+  head: RecordingHead, version: 2 | 3, size: RecordingHead['terminal']
+): Record<string, unknown> {
+  const { columns, rows } = head.terminal ?? size ?? defaultSize
   const started = Math.floor(Date.parse(head.startedAt) / 1000)
   const timestamp = Number.isFinite(started) ? { timestamp: started } : {}
   const title = inertLine(`${head.user} as ${head.credential} on ${head.target}, session ${head.session}`)
@@ -61,12 +63,16 @@ function castEvent(scene: Scene): [code: string, data: string] {
   }
 }
 
-/** Version 2 counts from the start, version 3 from the event before. */
+/**
+ * Version 2 counts from the start, version 3 from the event before. A player has one screen, so of several
+ * channels one is shown; JSON lines have all of them.
+ */
 async function* asciicast(file: RecordingFile, head: RecordingHead, version: 2 | 3): AsyncGenerator<string> {
-  yield `${inertJson(castHead(head, version))}\n`
+  const main = await mainLane(file)
+  yield `${inertJson(castHead(head, version, main?.size))}\n`
   // In whole microseconds, so that rounding does not add up.
   let before = 0
-  for await (const scene of scenes(file)) {
+  for await (const scene of scenes(file, { lane: main?.lane })) {
     const at = Math.round(scene.atMs * 1000)
     const seconds = (version === 2 ? at : at - before) / 1e6
     before = at

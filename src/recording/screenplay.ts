@@ -19,12 +19,15 @@ const sizeMax = 5000
 /** Of a parameter so much is shown in a replay; exports have all of it. */
 const parameterShownMax = 200
 const parametersShownMax = 50
+/** A channel's stderr is on its lane with this bit set. */
+const stderrLane = 0x8000
 
 export type Scene =
-  | { kind: 'text', atMs: number, text: string }
-  | { kind: 'resize', atMs: number, columns: number, rows: number }
-  /** Something that happened: a warning, a kill. One line. */
-  | { kind: 'event', atMs: number, text: string }
+  /** `lane`: the SSH channel; none for what is about the whole session. */
+  | { kind: 'text', atMs: number, text: string, lane?: number }
+  | { kind: 'resize', atMs: number, columns: number, rows: number, lane?: number }
+  /** Something that happened: a warning, a kill, a file. One line. */
+  | { kind: 'event', atMs: number, text: string, lane?: number }
   /** The end: how and why. */
   | { kind: 'end', atMs: number, text: string }
 
@@ -74,13 +77,42 @@ function forTerminal(text: string): string {
   return text.replaceAll('\n', '\r\n')
 }
 
+/** What was done to a file, or what another event says. */
+function eventText({ type, ...rest }: Record<string, unknown>): string {
+  if (type !== 'file') {
+    const words = [type, ...Object.values(rest)].filter(value => ['string', 'number'].includes(typeof value))
+    return inertLine(words.join(' '))
+  }
+  const { op, path, to, bytes, sha256, partial, refused, ok, status } = rest
+  const facts = [`${String(op)} ${String(path)}${typeof to === 'string' ? ` → ${to}` : ''}`]
+  if (typeof bytes === 'number') facts.push(counted(bytes, 'byte'))
+  if (typeof sha256 === 'string') facts.push(`sha256 ${sha256}`)
+  if (partial === true) facts.push('in part')
+  if (refused === true) facts.push('refused')
+  else if (ok !== true) facts.push(`failed: ${typeof status === 'string' ? status : 'it was not finished'}`)
+  return inertLine(facts.join(', '))
+}
+
+export interface ScreenplayOptions {
+  /** Only what is of this channel; and of the whole session. */
+  lane?: number | undefined
+}
+
 /** Feed it the frames in order. Times of scenes never go backwards. */
 export class Screenplay {
+  readonly #only: number | undefined
+  /** Channels with a terminal: the others break lines without a carriage return. */
+  readonly #terminals = new Set<number>()
+  #shownLane: number | undefined
   readonly #statements = new StatementDecoder()
   readonly #filters = new Map<number, TerminalFilter>()
   #head: RecordingHead | undefined
   #atMs = 0
   #usedTerminal = false
+
+  constructor(options: ScreenplayOptions = {}) {
+    this.#only = options.lane
+  }
 
   get head(): RecordingHead | undefined {
     return this.#head
@@ -88,13 +120,15 @@ export class Screenplay {
 
   push(frame: Frame): Scene[] {
     const atMs = frame.atMicroseconds / 1000
+    const lane = frame.lane & ~stderrLane
+    if (this.#only !== undefined && lane !== this.#only && lane !== 0) return []
     switch (frame.kind) {
       case frameKind.open: {
         this.#head = parseHead(frame.body)
         return []
       }
-      case frameKind.output: return this.#text(atMs, this.#filter(frame.lane).write(frame.body))
-      case frameKind.event: return this.#event(atMs, frame.body)
+      case frameKind.output: return this.#output(atMs, frame, lane)
+      case frameKind.event: return this.#event(atMs, frame.body, lane)
       case frameKind.statement:
       case frameKind.result: return this.#statements.push(frame).flatMap(record => this.#statement(record))
       case frameKind.close: {
@@ -130,17 +164,34 @@ export class Screenplay {
     return this.#atMs
   }
 
-  #text(atMs: number, text: string): Scene[] {
-    return text === '' ? [] : [{ kind: 'text', atMs: this.#monotone(atMs), text }]
+  #text(atMs: number, text: string, lane = 0): Scene[] {
+    return text === '' ? [] : [{ kind: 'text', atMs: this.#monotone(atMs), text, ...lane !== 0 && { lane } }]
   }
 
-  #event(atMs: number, body: Buffer): Scene[] {
-    const { type, columns, rows, ...rest } = parseBody(body)
-    if (type === 'resize' && isSize(columns) && isSize(rows)) {
-      return [{ kind: 'resize', atMs: this.#monotone(atMs), columns, rows }]
+  /** When another channel than before prints, a line says which. */
+  #output(atMs: number, { lane: raw, body }: Frame, lane: number): Scene[] {
+    const shown = this.#filter(raw).write(body)
+    if (shown === '') return []
+    const before = this.#shownLane ?? lane
+    this.#shownLane = lane
+    const plain = lane !== 0 && !this.#terminals.has(lane)
+    const text = plain ? shown.replace(/\r?\n/g, '\r\n') : shown
+    const label: Scene[] = before === lane
+      ? []
+      : [{ kind: 'event', atMs: this.#monotone(atMs), text: `channel ${lane}` }]
+    return [...label, ...this.#text(atMs, text, lane)]
+  }
+
+  #event(atMs: number, body: Buffer, lane: number): Scene[] {
+    const event = parseBody(body)
+    const { type, columns, rows } = event
+    const of = lane === 0 ? {} : { lane }
+    if (type === 'channel-close') this.#terminals.delete(lane)
+    if ((type === 'resize' || type === 'pty') && isSize(columns) && isSize(rows)) {
+      if (type === 'pty' && this.#terminals.size < lanesMax) this.#terminals.add(lane)
+      return [{ kind: 'resize', atMs: this.#monotone(atMs), columns, rows, ...of }]
     }
-    const words = [type, ...Object.values(rest)].filter(value => ['string', 'number'].includes(typeof value))
-    return [{ kind: 'event', atMs: this.#monotone(atMs), text: inertLine(words.join(' ')) }]
+    return [{ kind: 'event', atMs: this.#monotone(atMs), text: eventText(event), ...of }]
   }
 
   /** The question when it was asked (as far as time has not passed it), the outcome when it came. */
@@ -158,9 +209,31 @@ export class Screenplay {
   }
 }
 
+/**
+ * The channel that a player can show, which has one screen: the first with a terminal, else the first that
+ * printed; and the size of its terminal. Undefined: there are no channels.
+ */
+export async function mainLane(
+  file: RecordingFile
+): Promise<{ lane: number, size: RecordingHead['terminal'] } | undefined> {
+  let printed: number | undefined
+  for await (const frames of readBatches(file)) {
+    for (const { kind, lane, body } of frames) {
+      if (lane === 0) continue
+      if (kind === frameKind.output) printed ??= lane & ~stderrLane
+      if (kind !== frameKind.event) continue
+      const { type, columns, rows } = parseBody(body)
+      if (type === 'pty' && isSize(columns) && isSize(rows)) return { lane, size: { columns, rows } }
+    }
+  }
+  return printed === undefined ? undefined : { lane: printed, size: undefined }
+}
+
 /** The scenes of a recording. */
-export async function* scenes(file: RecordingFile, options: ReadOptions = {}): AsyncGenerator<Scene> {
-  const screenplay = new Screenplay()
+export async function* scenes(
+  file: RecordingFile, options: ReadOptions & ScreenplayOptions = {}
+): AsyncGenerator<Scene> {
+  const screenplay = new Screenplay(options)
   let closed = false
   for await (const frames of readBatches(file, options)) {
     for (const frame of frames) {

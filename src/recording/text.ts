@@ -8,12 +8,15 @@ import { parseBody, readBatches } from './reader.ts'
 import type { RecordingFile } from './reader.ts'
 import { frameKind } from './recording.ts'
 import type { StatementRecord } from './statement.ts'
+import { Screen } from './screen.ts'
 import { TerminalFilter } from './terminal.ts'
 
 /** A line without an end is handed out in pieces of this length. */
 const lineMax = 16 * 1024
 /** A recording with more terminal channels than this is hostile; the others share one. */
 const lanesMax = 1024
+/** A full screen of 500 times 500 cells takes some megabytes; further terminals are read line by line. */
+const screensMax = 32
 
 export interface TextLine {
   /** Milliseconds since the start. */
@@ -31,6 +34,8 @@ const otherSequences = /\x1b(?:\[[?\d;:]*[@-~]|[()*+][0AB]|[78H])|\x08/g
 
 interface OpenLine {
   filter: TerminalFilter
+  /** Of a lane with a terminal: lines are what stood there. */
+  screen: Screen | undefined
   atMs: number
   offset: number
   text: string
@@ -53,6 +58,8 @@ export function statementText(record: StatementRecord): string {
 export class TextReader {
   readonly #statements = new StatementDecoder()
   readonly #lanes = new Map<number, OpenLine>()
+  #drawn: TextLine[] = []
+  #screens = 0
 
   push(frame: Frame): TextLine[] {
     switch (frame.kind) {
@@ -60,27 +67,67 @@ export class TextReader {
       case frameKind.result: return this.#statements.push(frame).map(toLine)
       case frameKind.output: return this.#output(frame)
       case frameKind.event: {
-        const words = Object.values(parseBody(frame.body)).filter(value => typeof value === 'string')
-        return [{ ...placeOf(frame), kind: 'event', text: words.join(' ') }]
+        const event = parseBody(frame.body)
+        const words = Object.values(event).filter(value => typeof value === 'string')
+        return [...this.#sized(frame, event), { ...placeOf(frame), kind: 'event', text: words.join(' ') }]
       }
       default: return []
     }
   }
 
   end(): TextLine[] {
-    const open = [...this.#lanes].flatMap(([lane, line]) => {
-      line.text += line.filter.end().replace(otherSequences, '')
-      const { atMs, offset, text } = line
-      return text === '' ? [] : [{ atMs, lane, offset, kind: 'output' as const, text }]
-    })
+    const open = [...this.#lanes].flatMap(([lane, line]) => this.#rest(lane, line))
     return [...this.#statements.end().map(toLine), ...open]
+  }
+
+  /** A terminal gets a screen; a channel that ends gives its place to the next one on its lane. */
+  #sized(frame: Frame, { type, columns, rows }: Record<string, unknown>): TextLine[] {
+    const line = this.#lanes.get(frame.lane)
+    if (type === 'channel-close') {
+      this.#lanes.delete(frame.lane)
+      return line === undefined ? [] : this.#rest(frame.lane, line)
+    }
+    if (typeof columns !== 'number' || typeof rows !== 'number') return []
+    if (type === 'resize') line?.screen?.resize(columns, rows)
+    if (type !== 'pty' || line !== undefined || this.#screens >= screensMax) return []
+    const { lane, atMs, offset } = placeOf(frame)
+    const screen = new Screen(columns, rows, (text, place) => {
+      for (let at = 0; at < text.length; at += lineMax) {
+        this.#drawn.push({ ...place, lane, kind: 'output', text: text.slice(at, at + lineMax) })
+      }
+    })
+    this.#screens++
+    this.#lanes.set(lane, { filter: new TerminalFilter(), screen, atMs, offset, text: '' })
+    return []
+  }
+
+  #rest(lane: number, { filter, screen, atMs, offset, text: begun }: OpenLine): TextLine[] {
+    if (screen !== undefined) {
+      screen.write(filter.end(), { atMs, offset })
+      screen.end()
+      this.#screens--
+      return this.#takeDrawn()
+    }
+    const text = begun + filter.end().replace(otherSequences, '')
+    return text === '' ? [] : [{ atMs, lane, offset, kind: 'output', text }]
+  }
+
+  #takeDrawn(): TextLine[] {
+    const drawn = this.#drawn
+    this.#drawn = []
+    return drawn
   }
 
   #output(frame: Frame): TextLine[] {
     const lane = this.#lanes.has(frame.lane) || this.#lanes.size < lanesMax ? frame.lane : 0
     const { atMs, offset } = placeOf(frame)
-    const line = this.#lanes.get(lane) ?? { filter: new TerminalFilter(), atMs, offset, text: '' }
+    const line = this.#lanes.get(lane) ??
+      { filter: new TerminalFilter(), screen: undefined, atMs, offset, text: '' }
     this.#lanes.set(lane, line)
+    if (line.screen !== undefined) {
+      line.screen.write(line.filter.write(frame.body), { atMs, offset })
+      return this.#takeDrawn()
+    }
     const shown = line.filter.write(frame.body).replace(lineBreaks, '\n').replace(otherSequences, '')
     const pieces = (line.text + shown).split('\n')
     const rest = pieces.pop() ?? ''

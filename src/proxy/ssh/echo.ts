@@ -60,10 +60,16 @@ export class EchoedInput {
 
   /** What the target sends; to be called before it is recorded. */
   shown(bytes: Uint8Array): void {
-    if (this.#lines.length === 0) return
+    const [first] = this.#lines
+    if (first === undefined || (first.stopped && !first.ended)) {
+      this.#outSequence = 0
+      return
+    }
     for (const byte of bytes) {
       this.#show(byte)
-      if (this.#lines.length === 0) return
+      const [line] = this.#lines
+      // Until the next key nothing can come of it: long outputs are not looked at.
+      if (line === undefined || (line.stopped && !line.ended)) break
     }
   }
 

@@ -12,11 +12,15 @@ import {
 } from '../../wire/ssh/connection.ts'
 import { parseChannelRequest, terminalMode } from '../../wire/ssh/request.ts'
 import type { ChannelRequest, RequestPurpose } from '../../wire/ssh/request.ts'
+import { EarlyBudget } from '../../wire/ssh/sequence.ts'
+import type { AllowFile } from '../../wire/ssh/sftp.ts'
 import { ChannelTable, otherSide, stderrLane } from './channels.ts'
 import type { Asked, Channel, Side } from './channels.ts'
 import { commandOf } from './command.ts'
 import { BulkContent, CommandContent, TerminalContent, UnknownContent } from './content.ts'
 import type { Content, ContentSetting, InputPolicy } from './content.ts'
+import { FileContent } from './files.ts'
+import type { FileSetting, Transfer } from './files.ts'
 
 const channelsMaxDefault = 4096
 /** The beginning of a transfer that has no decoder: enough to see whether it is what it says. */
@@ -25,6 +29,8 @@ const bulkKeptBytes = 4096
 const eventTextMax = 32 * 1024
 /** Global requests of one side that wait for their reply. */
 const globalRepliesMax = 1024
+/** Where the name of a channel request begins: number, channel, length. */
+const requestNameAt = 9
 /** Noise of every session: not recorded. */
 const quietRequests = new Set([
   'keepalive@openssh.com', 'hostkeys-00@openssh.com', 'hostkeys-prove-00@openssh.com',
@@ -40,6 +46,11 @@ export interface SshTapeOptions {
   channelsMax?: number | undefined
   /** Forwarded connections are hashed too, not only counted. */
   hashForwards?: boolean | undefined
+  /**
+   * Judges what is done to files over SFTP and scp, before it is done. Without it nothing of a transfer is
+   * held back or put together anew. rsync, git and commands are not asked for here: refuse them as requests.
+   */
+  allowFile?: AllowFile | undefined
 }
 
 type Starting = Extract<RequestPurpose, { kind: 'shell' | 'exec' | 'subsystem' }>
@@ -49,6 +60,14 @@ function plainContent(
   setting: ContentSetting, pty: boolean, kind: 'shell' | 'exec' | 'subsystem', input: InputPolicy
 ): Content {
   return pty ? new TerminalContent(setting, input) : new CommandContent(setting, kind, input)
+}
+
+/** The file transfer that a request begins. */
+function transferOf(purpose: RequestPurpose): Transfer | undefined {
+  if (purpose.kind === 'subsystem') return purpose.name === 'sftp' ? { kind: 'sftp' } : undefined
+  if (purpose.kind !== 'exec') return undefined
+  const command = commandOf(purpose.command)
+  return command.kind === 'sftp' || command.kind === 'scp' ? command : undefined
 }
 
 function clipped(text: string): string {
@@ -61,12 +80,16 @@ export class SshTape {
   readonly #hashForwards: boolean
   /** Every channel, for whoever decides about them. */
   readonly channels: ChannelTable
+  readonly #allowFile: AllowFile | undefined
+  readonly #files: FileSetting
   readonly #globals: Record<Side, Asked[]> = { client: [], target: [] }
 
   constructor(recording: Recording, options: SshTapeOptions = {}) {
     this.#recording = recording
     this.#input = options.input ?? 'echoed'
     this.#hashForwards = options.hashForwards ?? false
+    this.#allowFile = options.allowFile
+    this.#files = { allow: options.allowFile, budget: new EarlyBudget() }
     this.channels = new ChannelTable(options.channelsMax ?? channelsMaxDefault)
   }
 
@@ -101,7 +124,7 @@ export class SshTape {
       case sshMessage.extendedData: return this.#extendedData(side, payload)
       // A channel may be gone when it comes: it is forwarded, and means nothing.
       case sshMessage.windowAdjust: return void windowAdjustBytes(payload)
-      case sshMessage.channelRequest: return this.#request(side, parseChannelRequest(payload), refused)
+      case sshMessage.channelRequest: return this.#requested(side, payload, refused)
       case sshMessage.channelSuccess: return this.#reply(side, payload, true)
       case sshMessage.channelFailure: return this.#reply(side, payload, false)
       case sshMessage.channelOpen: return this.#open(side, payload, refused)
@@ -128,6 +151,9 @@ export class SshTape {
     const channel = this.channels.get(side, recipient)
     const data = payload.subarray(dataHeadBytes)
     if (side === 'target') return void channel.content.fromTarget(data)
+    if (this.#allowFile !== undefined && channel.content.kind === 'unknown') {
+      throw new WireError('SSH data before anybody knows what it is')
+    }
     return channel.content.fromClient(data)?.map(piece => channelData(recipient, piece))
   }
 
@@ -164,7 +190,8 @@ export class SshTape {
     }
     const channel = this.channels.open(side, open, lane => kind === 'session'
       ? new UnknownContent(this.#settingOf(lane))
-      : new BulkContent(this.#settingOf(lane), kind, this.#hashForwards, kind === 'unknown' ? Infinity : 0))
+      : new BulkContent(
+        this.#settingOf(lane), open.type, this.#hashForwards, kind === 'unknown' ? Infinity : 0))
     const reused = this.channels.wrapped ? { reused: true } : {}
     this.#event(channel.lane, { type: 'channel-open', ...what, ...reused })
   }
@@ -198,6 +225,29 @@ export class SshTape {
   }
 
   // ---- requests
+
+  #requested(side: Side, payload: Buffer, refused: string | undefined): undefined {
+    const request = parseChannelRequest(payload)
+    if (refused !== undefined || side === 'target' || !this.#refusesTransfer(request)) {
+      return this.#request(side, request, refused)
+    }
+    this.#request(side, request, 'file transfer')
+    // A name that no server knows: it says no itself, in the order of its answers.
+    payload.fill('x', requestNameAt, requestNameAt + Buffer.byteLength(request.type))
+  }
+
+  /**
+   * An scp is one direction and one path, so it is judged as a whole. A transfer through a terminal, or one
+   * that may not be the first thing on its channel, could not be judged.
+   */
+  #refusesTransfer({ recipient, purpose }: ChannelRequest): boolean {
+    if (this.#allowFile === undefined) return false
+    const transfer = transferOf(purpose)
+    if (transfer === undefined) return false
+    const { pty, started } = this.channels.get('client', recipient)
+    if (pty || started === 'asked') return true
+    return transfer.kind === 'scp' && !this.#allowFile(transfer.direction, transfer.path)
+  }
 
   #request(side: Side, request: ChannelRequest, refused: string | undefined): undefined {
     const channel = this.channels.get(side, request.recipient)
@@ -236,10 +286,11 @@ export class SshTape {
   }
 
   #content(setting: ContentSetting, pty: boolean, purpose: Starting): Content {
-    if (!pty && purpose.kind === 'exec') {
-      const command = commandOf(purpose.command)
-      if (command.kind === 'bulk') return new BulkContent(setting, command.program, true, bulkKeptBytes)
-    }
+    if (pty) return plainContent(setting, pty, purpose.kind, this.#input)
+    const transfer = transferOf(purpose)
+    if (transfer !== undefined) return new FileContent(setting, transfer, this.#input, this.#files)
+    const command = purpose.kind === 'exec' ? commandOf(purpose.command) : undefined
+    if (command?.kind === 'bulk') return new BulkContent(setting, command.program, true, bulkKeptBytes)
     return plainContent(setting, pty, purpose.kind, this.#input)
   }
 
@@ -249,7 +300,10 @@ export class SshTape {
     if (asked === undefined) return
     if (asked.starts && channel.started === 'asked') {
       channel.started = yes ? 'yes' : 'no'
-      if (!yes) channel.content = new UnknownContent(this.#settingOf(channel.lane))
+      // With a judge, what was sent in advance stays with whoever judges it.
+      if (!yes && this.#allowFile === undefined) {
+        channel.content = new UnknownContent(this.#settingOf(channel.lane))
+      }
     }
     if (yes || asked.refused !== undefined) return
     if (asked.type === 'pty-req') channel.pty = false
