@@ -25,7 +25,6 @@ import { readLoginName } from './policy/login-name.ts'
 import { listenPostgres } from './proxy/postgres/listen.ts'
 import { listenSsh } from './proxy/ssh/listen.ts'
 import { ssh2 } from './proxy/ssh/ssh2.ts'
-import { SshTape } from './proxy/ssh/tape.ts'
 import { run } from './session/session.ts'
 import { createSteps } from './session/steps.ts'
 import type { Steps } from './session/session.ts'
@@ -112,7 +111,6 @@ async function openSsh(rooms: Rooms, steps: Steps) {
       connectionsMax, unauthenticatedPerAddressMax, loginFailuresPerMinuteMax,
       loginGraceMs: loginGrace * 1000, connectMs: hookConnect * 1000
     },
-    tapeOf: recording => new SshTape(recording),
     onRefused: (session, what, right) => {
       void audit.append('channel.refused', 'system', session, { what, right }).catch(() => undefined)
     },

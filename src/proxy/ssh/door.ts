@@ -83,7 +83,7 @@ export class DoorFront implements Front<Target | undefined> {
     const { transport, setting, adopted, begin } = this.#options
     this.#relay = new Relay({
       client: transport, target, recording, signal, channels: target.channels, adopted,
-      ahead: this.#ahead, tape: setting.tapeOf(recording),
+      ahead: this.#ahead, tape: setting.tapeOf(recording, target.channels),
       refused: (what, right) => setting.refused(recording.session, what, right)
     })
     begin?.()

@@ -27,7 +27,7 @@ export interface FrontSetting {
   clock: Clock
   penalties: Penalties
   timeouts: TargetTimeouts
-  tapeOf(recording: Recording): SshTape
+  tapeOf(recording: Recording, channels: readonly ChannelKind[]): SshTape
   /** An SSH server of ours within a channel, which shows itself as the host of that name. */
   openInner(stream: Duplex, host: string, events: TransportEvents): Transport
   /** Something that a grant does not allow was asked for: for the log. */
@@ -149,7 +149,7 @@ export class SshFront implements Front<Target | undefined> {
     const { tapeOf, refused } = this.#setting
     this.#relay = new Relay({
       client: this.#transport, target, recording, signal, channels: target.channels,
-      tape: tapeOf(recording),
+      tape: tapeOf(recording, target.channels),
       refused: (what, right) => refused(recording.session, what, right)
     })
     const ending = this.#relay.run()

@@ -5,7 +5,6 @@ import type { AddressInfo } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Clock } from '../../clock.ts'
 import { SallyportError } from '../../errors.ts'
-import type { Recording } from '../../recording/recording.ts'
 import type { ChannelKind } from '../../session/front.ts'
 import { listenTcp } from '../listen.ts'
 import type { Arrival } from '../listen.ts'
@@ -17,7 +16,8 @@ import { SshFront } from './front.ts'
 import type { FrontSetting } from './front.ts'
 import { readPrivateKey } from './ssh2.ts'
 import type { PrivateKey } from './ssh2.ts'
-import type { SshTape } from './tape.ts'
+import { fileRights } from './rights.ts'
+import { SshTape } from './tape.ts'
 import { Transport, certifiedType } from './transport.ts'
 import type { TransportEvents } from './transport.ts'
 
@@ -57,7 +57,6 @@ export interface SshListenOptions {
   log: FrontLog
   /** Runs the session; must not reject. */
   onSession(front: SshFront): Promise<unknown>
-  tapeOf(recording: Recording): SshTape
   /** Something that a grant does not allow was asked for in a session. */
   onRefused(session: string, what: string, right: ChannelKind | undefined): void
   /** `stream`: leaves the sockets as Node made them; for comparison, and should Node's inside change. */
@@ -77,7 +76,8 @@ export async function listenSsh(options: SshListenOptions): Promise<SshListener>
   const { clock, log } = options
   const penalties = createPenalties(clock, limits.loginFailuresPerMinuteMax)
   const door = new Door(options, limits, {
-    clock, penalties, tapeOf: recording => options.tapeOf(recording),
+    clock, penalties,
+    tapeOf: (recording, channels) => new SshTape(recording, { allowFile: fileRights(channels) }),
     openInner: (stream, host, events) => door.openInner(stream, host, events),
     timeouts: { connectMs: limits.connectMs, handshakeMs: limits.handshakeMs, loginMs: limits.loginMs },
     refused: (session, what, right) => options.onRefused(session, what, right)

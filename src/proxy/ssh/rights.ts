@@ -2,6 +2,7 @@
 // between a grant's channels and SSH's requests. Nothing is decided here beyond "is it on the list".
 import type { ChannelKind } from '../../session/front.ts'
 import type { RequestPurpose } from '../../wire/ssh/request.ts'
+import type { AllowFile, FileOperation } from '../../wire/ssh/sftp.ts'
 
 /**
  * Channels that a client opens; others do not exist. `session` itself is free, what is asked in it is not.
@@ -50,4 +51,16 @@ function execRights(command: string): readonly ChannelKind[] {
   const scp = /^(?:\S*\/)?scp\s(?:.*\s)?-[a-zA-Z]*([tf])\b/.exec(command)
   if (scp === null) return ['exec']
   return ['sftp', scp[1] === 't' ? 'upload' : 'download']
+}
+
+/**
+ * Operations that only look: without `upload` everything else is refused, since it changes something there.
+ */
+const looking: ReadonlySet<FileOperation> = new Set(['download', 'list', 'open'])
+
+/** Judges single files; undefined when all may pass, which costs nothing. */
+export function fileRights(channels: readonly ChannelKind[]): AllowFile | undefined {
+  const [up, down] = [channels.includes('upload'), channels.includes('download')]
+  if (up && down) return undefined
+  return op => op === 'download' ? down : looking.has(op) || up
 }
