@@ -1,6 +1,7 @@
 // The plugins of this build: this list is the only way in (J9). No setting, upload or path adds one; whoever
 // wants another plugin adds a line here and makes a build of their own.
 import type { Plugin } from '../src/jit/plugin.ts'
+import { linux } from './linux.ts'
 import { postgres } from './postgres.ts'
 
-export const shippedPlugins: readonly Plugin[] = [postgres]
+export const shippedPlugins: readonly Plugin[] = [postgres, linux]

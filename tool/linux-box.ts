@@ -64,8 +64,8 @@ const stopLimitMs = 10_000
 const commandLimitMs = 60_000
 const outputGraceMs = 300
 
-// In the new namespaces, still with the machine's files. What is not part of a system (people's homes, work
-// folders) is hidden behind white-outs: a search of the box's disks is then as short as on a small server.
+// In the new namespaces, still with the machine's files. What is not part of a small server (people's homes,
+// work folders, manuals) is hidden behind white-outs: a search of the box's disks is then as short as there.
 const outerScript = `
   set -eu
   read -r pid _ < /proc/self/stat
@@ -78,6 +78,12 @@ const outerScript = `
       bin|dev|etc|lib*|proc|run|sbin|sys|tmp|usr|var) ;;
       *) mknod "upper$place" c 0 0 ;;
     esac
+  done
+  umask 022
+  mkdir -p upper/usr/share upper/usr/lib
+  for place in usr/include usr/src usr/share/man usr/share/doc usr/share/icons usr/share/locale \\
+    usr/lib/google-cloud-sdk usr/lib/jvm usr/lib/node_modules; do
+    [ ! -d "/$place" ] || mknod "upper/$place" c 0 0
   done
   mount -t overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" overlay root
   cd root

@@ -47,6 +47,8 @@ const programs = {
   'cron': { path: '/usr/sbin/cron', packages: ['cron'] },
   'atd': { path: '/usr/sbin/atd', packages: ['at'] },
   'getfacl': { path: '/usr/bin/getfacl', packages: ['acl'] },
+  // Accounts that are not in /etc/passwd; nothing reads them until nsswitch.conf says so.
+  'extrausers': { path: '/usr/lib/libnss_extrausers.so.2', packages: ['libnss-extrausers'] },
   'sudo': { path: '/usr/bin/sudo', packages: ['sudo'] },
   'ps': { path: '/usr/bin/ps', packages: ['procps'] }
 } as const satisfies Record<string, Program>
@@ -68,7 +70,7 @@ export interface Machine {
 export const testNeeds: readonly Need[] = [
   'postgres-15', 'pgbench', 'psql', 'psql-15', 'strace', 'openssl', 'faketime', 'python3', 'psycopg2', 'java',
   'javac', 'pgjdbc', 'mke2fs', 'mount', 'ssh', 'ssh-keygen', 'sshd', 'unshare', 'nsenter', 'cron', 'atd',
-  'getfacl', 'sudo', 'ps', 'scp', 'sftp', 'sftp-server'
+  'getfacl', 'sudo', 'ps', 'scp', 'sftp', 'sftp-server', 'extrausers'
 ]
 
 // Debian's PostgreSQL packages make and start a cluster when they are installed. Ours must not; the setting
