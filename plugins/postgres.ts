@@ -11,7 +11,8 @@ import { randomKeys, verifierFromKeys } from '../src/wire/postgres/verifier.ts'
 import { advise, lint, plan } from './postgres/lint.ts'
 import { assertRoleName, knockAt, markerRole, openLink, readMarker } from './postgres/link.ts'
 import { probe } from './postgres/probe.ts'
-import { run, seenNow } from './postgres/run.ts'
+import { seenNow } from './postgres/look.ts'
+import { run } from './postgres/run.ts'
 
 export const postgres: Plugin = {
   id: 'postgres',

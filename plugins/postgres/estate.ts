@@ -6,7 +6,8 @@
 import { SallyportError } from '../../src/errors.ts'
 import { quoteIdentifier } from '../../src/jit/sql-text.ts'
 import type { Access, HookContext, Residue } from '../../src/jit/plugin.ts'
-import { isServerError, openLink, sqlstate } from './link.ts'
+import type { Statement } from '../../src/wire/postgres/query.ts'
+import { isServerError, openLink, roleNumber, sqlstate } from './link.ts'
 import type { Link, Row } from './link.ts'
 
 export interface Role {
@@ -210,10 +211,16 @@ async function owned(link: Link, { oid }: Role): Promise<Thing[]> {
  * Everything that keeps the role from being dropped, counted by database; for a role that could not be
  * removed.
  */
-export async function mentions(main: Link, oid: string): Promise<Residue[]> {
-  const rows = await main.query(`
-    SELECT coalesce(d.datname, ''), count(*) FROM pg_shdepend s LEFT JOIN pg_database d ON d.oid = s.dbid
-    WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = $1::oid GROUP BY 1 ORDER BY 1`, [oid])
+export function mentionsOf(name: string): Statement {
+  return {
+    sql: `SELECT coalesce(d.datname, ''), count(*)
+      FROM pg_shdepend s LEFT JOIN pg_database d ON d.oid = s.dbid
+      WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = ${roleNumber} GROUP BY 1 ORDER BY 1`,
+    values: [name]
+  }
+}
+
+export function readMentions(rows: readonly Row[] = []): Residue[] {
   return rows.map(([database, count]) => {
     const where = database === '' ? 'the server' : `database ${database ?? ''}`
     return { kind: 'dependent objects', name: `${where}: ${count ?? ''} objects or privileges`, fate: 'left' }

@@ -10,7 +10,7 @@ import { proofAccountPrefix } from '../../src/jit/plugin.ts'
 import type { Access, AccountRef, HookContext, Injectable, TargetAddress } from '../../src/jit/plugin.ts'
 import { UpstreamError } from '../../src/wire/error.ts'
 import { connectClient, ServerError } from '../../src/wire/postgres/query.ts'
-import type { Client } from '../../src/wire/postgres/query.ts'
+import type { Client, Statement } from '../../src/wire/postgres/query.ts'
 
 export type Row = readonly (string | null)[]
 
@@ -95,6 +95,8 @@ export class Link {
   readonly #client: Client
   readonly #context: HookContext
   #deadline: string | undefined
+  /** Statements of a transaction that travel with the next one that is waited for. */
+  #unsent: { statement: Statement, onRefused: (() => void) | undefined }[] = []
 
   constructor(client: Client, context: HookContext, database: string) {
     this.#client = client
@@ -106,32 +108,69 @@ export class Link {
 
   /** One statement. @throws ServerError, ConnectionLost, or the signal's reason before anything is sent */
   async query(sql: string, values: readonly (string | null)[] = []): Promise<readonly Row[]> {
-    this.#context.signal.throwIfAborted()
-    const { rows } = await this.#client.query(sql, { timeoutMs: this.#context.statementTimeoutMs, values })
+    const [rows = []] = await this.batch([{ sql, values }])
     return rows
   }
 
-  /** Everything that `act` sends takes effect together or not at all. */
-  async transaction<T>(act: () => Promise<T>, { keep = true, readOnly = false } = {}): Promise<T> {
-    await this.query(readOnly ? 'BEGIN READ ONLY' : 'BEGIN')
+  /** Several in one round trip, behind those that wait; the first that is refused ends them all. */
+  async batch(statements: readonly Statement[]): Promise<(readonly Row[])[]> {
+    this.#context.signal.throwIfAborted()
+    const unsent = this.#unsent.splice(0)
     try {
-      const result = await act()
-      await this.query(keep ? 'COMMIT' : 'ROLLBACK')
-      return result
+      const all = [...unsent.map(({ statement }) => statement), ...statements]
+      const results = await this.#client.batch(all, { timeoutMs: this.#context.statementTimeoutMs })
+      return results.slice(unsent.length).map(({ rows }) => rows)
     } catch (error) {
-      if (this.#client.transactionStatus !== 'I') await this.#rollBack()
+      if (error instanceof ServerError) unsent[error.place]?.onRefused?.()
       throw error
     }
   }
 
   /**
-   * A transaction under the account's lock. `act` gets the account as it stands.
+   * A statement of a transaction whose answer nobody needs before the transaction goes on: it travels with
+   * the next one, at the latest with COMMIT, and its refusal comes out there, after `onRefused`.
+   */
+  send(sql: string, onRefused?: () => void): void {
+    this.#unsent.push({ statement: { sql }, onRefused })
+  }
+
+  /** Everything that `act` sends takes effect together or not at all. */
+  async transaction<T>(act: () => Promise<T>, { keep = true } = {}): Promise<T> {
+    this.send('BEGIN')
+    try {
+      const result = await act()
+      await this.query(keep ? 'COMMIT' : 'ROLLBACK')
+      return result
+    } catch (error) {
+      await this.#rollBack()
+      throw error
+    }
+  }
+
+  /** Reads under the account's lock, all in one round trip: what an action is about to commit counts. */
+  async looks(name: string, statements: readonly Statement[]): Promise<(readonly Row[])[]> {
+    try {
+      const all = [{ sql: 'BEGIN READ ONLY' }, lockOf(name, 'shared'), ...statements, { sql: 'COMMIT' }]
+      return (await this.batch(all)).slice(2, -1)
+    } catch (error) {
+      await this.#rollBack()
+      throw error
+    }
+  }
+
+  /**
+   * A transaction under the account's lock. `act` gets the account as it stands, and what `also` found under
+   * the lock: reads only, since the fence has not spoken yet.
    * @throws Fenced when the claim has lapsed, a newer epoch has acted, or the account is somebody else's
    */
-  async fenced<T>(account: AccountRef, act: (look: Look) => Promise<T>, { keep = true } = {}): Promise<T> {
+  async fenced<T>(
+    account: AccountRef, act: (look: Look, ...also: (readonly Row[])[]) => Promise<T>,
+    { keep = true, also = [] }: { keep?: boolean, also?: readonly Statement[] } = {}
+  ): Promise<T> {
     return await this.transaction(async () => {
-      await this.lock(account.name)
-      const look = await this.look(account.name)
+      // Each statement sees what was committed when it begins, and these begin when the lock is ours.
+      const [, seen, ...rest] = await this.batch([lockOf(account.name), this.lookOf(account.name), ...also])
+      const look = readLook(seen)
       if (this.#deadline === undefined) {
         // From here on the target's clock decides, even if ours stands still.
         this.#deadline = new Date(Date.parse(look.clock) + this.#context.remainingMs()).toISOString()
@@ -150,42 +189,13 @@ export class Link {
         const owner = look.accountId === undefined ? 'is not ours' : `belongs to account ${look.accountId}`
         throw new Fenced('foreign', `the role ${account.name} exists and ${owner}`)
       }
-      return await act(look)
+      return await act(look, ...rest)
     }, { keep })
   }
 
-  /** Waits until nobody else acts on the account; `shared` for a look. */
-  async lock(name: string, mode: 'exclusive' | 'shared' = 'exclusive'): Promise<void> {
-    const call = mode === 'shared' ? 'pg_advisory_xact_lock_shared' : 'pg_advisory_xact_lock'
-    await this.query(`SELECT ${call}(hashtextextended('sallyport:' || $1, 0))`, [name])
-  }
-
-  async look(name: string): Promise<Look> {
-    const [row] = await this.query(lookSql, [name, this.#deadline ?? null, markerRole, graveyardRole])
-    const [oid, canLogin, replication, comment, clock, leftMs, marker, graveyard] = row ?? []
-    const read = readMarker(comment ?? '')
-    return {
-      oid: oid ?? undefined,
-      canLogin: canLogin === 't',
-      hasReplication: replication === 't',
-      comment: comment ?? '',
-      accountId: read?.accountId, epoch: read?.epoch, clock: clock ?? '',
-      leftMs: leftMs === null || leftMs === undefined ? Infinity : Number(leftMs),
-      markerExists: marker === 't', graveyardExists: graveyard === 't'
-    }
-  }
-
-  /** Sessions of a role, with its background workers. */
-  async sessions(oid: string): Promise<number> {
-    const rows = await this.query('SELECT FROM pg_stat_get_activity(NULL) WHERE usesysid = $1::oid', [oid])
-    return rows.length
-  }
-
-  /** Prepared transactions of a role: name and database. */
-  async prepared(oid: string): Promise<readonly Row[]> {
-    return await this.query(`
-      SELECT p.gid, d.datname FROM pg_prepared_xact() p JOIN pg_database d ON d.oid = p.dbid
-      WHERE p.ownerid = $1::oid`, [oid])
+  /** The look at an account, for `readLook`. */
+  lookOf(name: string): Statement {
+    return { sql: lookSql, values: [name, this.#deadline ?? null, markerRole, graveyardRole] }
   }
 
   /**
@@ -206,11 +216,50 @@ export class Link {
   }
 
   async #rollBack(): Promise<void> {
+    this.#unsent = []
+    if (this.#client.transactionStatus === 'I') return
     try {
       await this.#client.query('ROLLBACK', { timeoutMs: this.#context.statementTimeoutMs })
     } catch {
       // The connection is lost, and with it the transaction.
     }
+  }
+}
+
+export function readLook([row]: readonly Row[] = []): Look {
+  const [oid, canLogin, replication, comment, clock, leftMs, marker, graveyard] = row ?? []
+  const read = readMarker(comment ?? '')
+  return {
+    oid: oid ?? undefined,
+    canLogin: canLogin === 't',
+    hasReplication: replication === 't',
+    comment: comment ?? '',
+    accountId: read?.accountId, epoch: read?.epoch, clock: clock ?? '',
+    leftMs: leftMs === null || leftMs === undefined ? Infinity : Number(leftMs),
+    markerExists: marker === 't', graveyardExists: graveyard === 't'
+  }
+}
+
+/** Waits until nobody else acts on the account; `shared` for a look. */
+function lockOf(name: string, mode: 'exclusive' | 'shared' = 'exclusive'): Statement {
+  const call = mode === 'shared' ? 'pg_advisory_xact_lock_shared' : 'pg_advisory_xact_lock'
+  return { sql: `SELECT ${call}(hashtextextended('sallyport:' || $1, 0))`, values: [name] }
+}
+
+/** Number of the role that is called `$1`, so that what is asked about it travels with the look for it. */
+export const roleNumber = 'to_regrole(quote_ident($1::text))::oid'
+
+/** One row for each session of a role, and for each of its background workers. */
+export function sessionsOf(name: string): Statement {
+  return { sql: `SELECT FROM pg_stat_get_activity(NULL) WHERE usesysid = ${roleNumber}`, values: [name] }
+}
+
+/** Prepared transactions of a role: name and database. */
+export function preparedOf(name: string): Statement {
+  return {
+    sql: `SELECT p.gid, d.datname FROM pg_prepared_xact() p JOIN pg_database d ON d.oid = p.dbid
+      WHERE p.ownerid = ${roleNumber}`,
+    values: [name]
   }
 }
 
@@ -324,10 +373,10 @@ export function assertRoleName(name: string): void {
   }
 }
 
-/** Puts our marker into the role's comment. */
-export async function mark(link: Link, account: AccountRef, comment: string): Promise<void> {
+/** Puts our marker into the role's comment, with the next statement of the transaction. */
+export function mark(link: Link, account: AccountRef, comment: string): void {
   const marked = quoteLiteral(withMarker(comment, account))
-  await link.query(`COMMENT ON ROLE ${quoteIdentifier(account.name)} IS ${marked}`)
+  link.send(`COMMENT ON ROLE ${quoteIdentifier(account.name)} IS ${marked}`)
 }
 
 /** Makes a role of our own without any rights, unless it is there. */

@@ -3,19 +3,19 @@
 // leaves nothing. A removal that is held up by the account itself (a lock, a prepared transaction) ends what
 // holds it up and tries again; whatever a removal meets, it leaves the role without login and password.
 import type {
-  Access, AccountRef, HookContext, Outcome, Pinned, Residue, Variables, Verified
+  Access, AccountRef, HookContext, Outcome, Residue, Variables
 } from '../../src/jit/plugin.ts'
 import { quoteIdentifier, quoteLiteral } from '../../src/jit/sql-text.ts'
 import { renderStep } from '../../src/jit/template.ts'
 import type { Step, Template } from '../../src/jit/template.ts'
 import { SallyportError } from '../../src/errors.ts'
 import { Secret } from '../../src/secret.ts'
-import { mentions } from './estate.ts'
 import {
   Fenced, assertRoleName, ensureRole, graveyardRole, isRace, isServerError, mark, markerRole, openLink,
-  sqlstate
+  readLook, sqlstate
 } from './link.ts'
-import type { Link, Look, Row } from './link.ts'
+import type { Link, Look } from './link.ts'
+import { seenNow } from './look.ts'
 import { RungFailed, endSessions, rollBackPrepared, verbs } from './verbs.ts'
 
 interface Planned {
@@ -130,17 +130,28 @@ class HookAction {
     this.#step = first?.step.name ?? ''
     if (group.kind === 'verb') return await this.#verb(first)
     if (group.kind === 'each-database') return await this.#eachDatabase(first)
-    if (this.#template.action === 'create' && !this.#committed) await this.#ensureOwnRoles()
-    await this.#racing(() => this.#link.fenced(this.#account, async look => {
-      const renewal = this.#template.action === 'create' && !this.#committed && look.oid !== undefined
+    const done = await this.#openOnce(group)
+    if (!done) {
+      await this.#ensureOwnRoles()
+      await this.#openOnce(group)
+    }
+    this.#committed = true
+  }
+
+  /** False when roles of our own are missing: they are made at first use, outside of this transaction. */
+  async #openOnce(group: Group): Promise<boolean> {
+    const creating = this.#template.action === 'create' && !this.#committed
+    return await this.#racing(() => this.#link.fenced(this.#account, async look => {
+      if (creating && this.#missing(look).length > 0) return false
+      const renewal = creating && look.oid !== undefined
       if (this.#template.action === 'enable' && look.oid === undefined) {
         throw new RungFailed('there is no such role')
       }
-      if (renewal) await this.#renew()
+      if (renewal) this.#renew()
       else await this.#statements(group.steps)
-      await mark(this.#link, this.#account, look.comment)
+      mark(this.#link, this.#account, look.comment)
+      return true
     }))
-    this.#committed = true
   }
 
   async #removeGroup(group: Group): Promise<void> {
@@ -161,7 +172,7 @@ class HookAction {
   async #beginRemoval(first: Group | undefined): Promise<boolean> {
     return await this.#racing(() => this.#link.fenced(this.#account, async look => {
       if (look.oid === undefined) return false
-      await mark(this.#link, this.#account, look.comment)
+      mark(this.#link, this.#account, look.comment)
       if (first !== undefined) await this.#statements(first.steps)
       return true
     }))
@@ -175,8 +186,10 @@ class HookAction {
 
   async #statements(steps: readonly Planned[]): Promise<void> {
     for (const { step, sql } of steps) {
-      this.#step = step.name
-      await this.#statement(this.#link, step, sql, step.ignore.length > 0)
+      const named = (): void => { this.#step = step.name }
+      named()
+      if (step.ignore.length > 0) await this.#statement(this.#link, step, sql, true)
+      else this.#link.send(sql, named)
     }
   }
 
@@ -197,14 +210,14 @@ class HookAction {
   }
 
   /** The role is there and ours: somebody may have its secret, so it gets the new one. */
-  async #renew(): Promise<void> {
+  #renew(): void {
     const { verifier, expires_at: expiresAt } = this.#variables
     if (!(verifier instanceof Secret)) {
       throw new RungFailed('the role exists, and there is no verifier to renew it with')
     }
     const until = typeof expiresAt === 'string' ? ` VALID UNTIL ${quoteLiteral(expiresAt)}` : ''
     const name = quoteIdentifier(this.#account.name)
-    await this.#link.query(
+    this.#link.send(
       `ALTER ROLE ${name} LOGIN PASSWORD ${quoteLiteral(String(verifier.expose()))}${until}`
     )
   }
@@ -241,10 +254,16 @@ class HookAction {
 
   /** The roles that our templates name, made at first use. */
   async #ensureOwnRoles(): Promise<void> {
-    const { markerExists, graveyardExists } = await this.#link.look(this.#account.name)
+    const [rows] = await this.#link.batch([this.#link.lookOf(this.#account.name)])
+    for (const role of this.#missing(readLook(rows))) await ensureRole(this.#link, role)
+  }
+
+  #missing({ markerExists, graveyardExists }: Look): string[] {
     const uses = (name: string): boolean => this.#template.uses.includes(name)
-    if (uses('marker_role') && !markerExists) await ensureRole(this.#link, markerRole)
-    if (uses('graveyard_role') && !graveyardExists) await ensureRole(this.#link, graveyardRole)
+    return [
+      ...uses('marker_role') && !markerExists ? [markerRole] : [],
+      ...uses('graveyard_role') && !graveyardExists ? [graveyardRole] : []
+    ]
   }
 
   async #racing<T>(act: () => Promise<T>): Promise<T> {
@@ -288,7 +307,7 @@ class HookAction {
       await this.#patiently(() => this.#link.fenced(this.#account, async ({ oid, canLogin }) => {
         const login = this.#template.proof === 'login' && oid !== undefined && canLogin
         if (login) {
-          await this.#link.query(`ALTER ROLE ${quoteIdentifier(this.#account.name)} NOLOGIN PASSWORD NULL`)
+          this.#link.send(`ALTER ROLE ${quoteIdentifier(this.#account.name)} NOLOGIN PASSWORD NULL`)
         }
       }))
     } catch (error) {
@@ -332,53 +351,4 @@ function isDefinite(error: unknown): boolean {
 function mayWorkLater(error: unknown): boolean {
   if (error instanceof Fenced) return error.kind === 'late'
   return !isServerError(error) || isRace(error) || /^(?:53|55|57|58|08)/.test(error.sqlstate)
-}
-
-/** How the account stands, over a link that is open. Reads only. */
-export async function seenNow(link: Link, account: AccountRef, pinned?: Pinned): Promise<Verified> {
-  return await link.transaction(async () => {
-    // Waits for an action that is under way: what it is about to commit must not be missed.
-    await link.lock(account.name, 'shared')
-    const look = await link.look(account.name)
-    const { oid, canLogin, accountId, epoch } = look
-    if (oid === undefined) {
-      return { exists: false, enabled: false, ours: false, sessions: 0, residue: await strays(link) }
-    }
-    const privileges = pinned?.template.proof === 'privileges'
-    const residue = pendingOf(await link.prepared(oid))
-    // What a removal could not take away; a live account's things are nobody's residue yet.
-    if (account.kind === 'create' && !canLogin) residue.push(...await mentions(link, oid))
-    return {
-      exists: true, enabled: privileges ? await hasRoles(link, look, pinned) : canLogin,
-      ours: accountId === account.accountId, epoch, sessions: await link.sessions(oid), residue
-    }
-  }, { readOnly: true })
-}
-
-async function hasRoles(link: Link, { oid }: Look, pinned: Pinned): Promise<boolean> {
-  const roles = pinned.variables['roles'] ?? pinned.template.variables['roles']?.default
-  const names = Array.isArray(roles) ? roles.map(String) : []
-  const rows = await link.query(`
-    SELECT FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid
-    WHERE m.member = $1::oid AND g.rolname = ANY (SELECT jsonb_array_elements_text($2::jsonb))`,
-  [oid ?? null, JSON.stringify(names)])
-  return rows.length > 0
-}
-
-/** Prepared transactions outlive sessions. */
-function pendingOf(rows: readonly Row[]): Residue[] {
-  return rows.map(([gid, database]) =>
-    ({ kind: 'prepared-transaction', name: `database ${database ?? ''}: ${gid ?? ''}`, fate: 'left' }))
-}
-
-/**
- * Sessions whose role is gone: somebody dropped a role under them. Whose they were, the server has forgotten.
- */
-async function strays(link: Link): Promise<Residue[]> {
-  const rows = await link.query(`
-    SELECT a.pid FROM pg_stat_get_activity(NULL) a
-    WHERE a.usesysid <> 0 AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = a.usesysid)`)
-  return rows.map(
-    ([pid]) => ({ kind: 'session', name: `pid ${pid ?? ''} of a role that was dropped`, fate: 'left' })
-  )
 }

@@ -4,9 +4,12 @@
 // is shut before that (rung one).
 import { quoteIdentifier, quoteLiteral } from '../../src/jit/sql-text.ts'
 import type { Access, AccountRef, HookContext, Residue } from '../../src/jit/plugin.ts'
-import { cleanDatabases, mentions } from './estate.ts'
-import { ensureRole, graveyardRole, isServerError, openLink, sqlstate } from './link.ts'
-import type { Link, Look } from './link.ts'
+import type { Statement } from '../../src/wire/postgres/query.ts'
+import { cleanDatabases, mentionsOf, readMentions } from './estate.ts'
+import {
+  ensureRole, graveyardRole, isServerError, openLink, preparedOf, roleNumber, sessionsOf, sqlstate
+} from './link.ts'
+import type { Link, Look, Row } from './link.ts'
 
 export interface Rung {
   link: Link
@@ -72,27 +75,28 @@ export const verbs: Readonly<Record<string, Verb>> = {
 /** Ends the account's sessions once; answers how many there were. */
 export async function endSessions(rung: Rung): Promise<number> {
   const { link, account, residue } = rung
-  const end = (look: Look): Promise<number> => endOnce(link, look, residue)
+  const also = [sessionsOf(account.name)]
+  const end = (look: Look, found?: readonly Row[]): Promise<number> =>
+    endOnce(link, look, found?.length ?? 0, residue)
   try {
-    return await link.fenced(account, end)
+    return await link.fenced(account, end, { also })
   } catch (error) {
     if (!isServerError(error, sqlstate.insufficientPrivilege)) throw error
     // Members of a role may end its sessions. The membership lasts for this transaction and is rolled back.
-    return await link.fenced(account, async look => {
+    return await link.fenced(account, async (look, found) => {
       await join(link, account.name)
-      return await end(look)
-    }, { keep: false })
+      return await end(look, found)
+    }, { keep: false, also })
   }
 }
 
-async function endOnce(link: Link, { oid, hasReplication }: Look, residue: Residue[]): Promise<number> {
+async function endOnce(
+  link: Link, { oid, hasReplication }: Look, sessions: number, residue: Residue[]
+): Promise<number> {
   if (oid === undefined) return 0
-  const sessions = await link.sessions(oid)
   if (sessions > 0 || hasReplication) await nameSlots(link, oid, hasReplication, residue)
   if (sessions > 0) {
-    await link.query(
-      'SELECT pg_terminate_backend(pid) FROM pg_stat_get_activity(NULL) WHERE usesysid = $1::oid', [oid]
-    )
+    link.send(`SELECT pg_terminate_backend(pid) FROM pg_stat_get_activity(NULL) WHERE usesysid = ${oid}`)
   }
   return sessions
 }
@@ -123,8 +127,7 @@ async function waitForNone(rung: Rung): Promise<void> {
  * Only who prepared it may roll it back, so for each we become the account for a moment; superusers need not.
  */
 export async function rollBackPrepared({ link, access, account, context, residue }: Rung): Promise<void> {
-  const { oid } = await link.look(account.name)
-  const rows = oid === undefined ? [] : await link.prepared(oid)
+  const [rows = []] = await link.batch([preparedOf(account.name)])
   if (rows.length === 0) return
   const joined = await link.fenced(account, () => join(link, account.name))
   for (const [gid, database] of rows) {
@@ -170,13 +173,13 @@ function whereOf(database: string | null | undefined): string {
 
 async function clean({ link, access, account, context, options, residue }: Rung): Promise<void> {
   const owner = options['owner'] ?? graveyardRole
-  const look = await link.fenced(account, async seen => seen)
+  const { look, mentioned, wards } = await link.fenced(account,
+    async (seen, found = [], handed = []) => ({ look: seen, mentioned: found.length > 0, wards: handed }),
+    { also: [mentionsOf(account.name), wardsOf(account.name)] })
   if (look.oid === undefined) return
-  const [mentioned] = await link.query(
-    "SELECT FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND refobjid = $1::oid LIMIT 1",
-    [look.oid])
-  residue.push(...await wardsOf(link, look))
-  if (mentioned === undefined) return
+  residue.push(...wards.map(([name]) =>
+    ({ kind: 'role', name: `${name ?? ''} (the account could hand it out)`, fate: 'left' } as const)))
+  if (!mentioned) return
   if (owner === graveyardRole && !look.graveyardExists) await ensureRole(link, graveyardRole)
   await link.fenced(account, async () => {
     await join(link, account.name)
@@ -186,24 +189,23 @@ async function clean({ link, access, account, context, options, residue }: Rung)
 }
 
 /** Roles that the account may hand out to others: from 16 on that is what is left of making one. */
-async function wardsOf(link: Link, { oid }: Look): Promise<Residue[]> {
-  const rows = await link.query(`
-    SELECT g.rolname FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid
-    WHERE m.member = $1::oid AND m.admin_option`, [oid ?? null])
-  return rows.map(
-    ([name]) => ({ kind: 'role', name: `${name ?? ''} (the account could hand it out)`, fate: 'left' })
-  )
+function wardsOf(name: string): Statement {
+  return {
+    sql: `SELECT g.rolname FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid
+      WHERE m.member = ${roleNumber} AND m.admin_option`,
+    values: [name]
+  }
 }
 
 async function dropRole({ link, account, residue }: Rung): Promise<void> {
   try {
     await link.fenced(account, async ({ oid }) => {
-      if (oid !== undefined) await link.query(`DROP ROLE ${quoteIdentifier(account.name)}`)
+      if (oid !== undefined) link.send(`DROP ROLE ${quoteIdentifier(account.name)}`)
     })
   } catch (error) {
     if (!isServerError(error, sqlstate.dependentObjects)) throw error
-    const { oid } = await link.look(account.name)
-    if (oid !== undefined) residue.push(...await mentions(link, oid))
+    const [rows] = await link.batch([mentionsOf(account.name)])
+    residue.push(...readMentions(rows))
     throw new RungFailed(`${error.message}${error.detail === undefined ? '' : `: ${error.detail}`}`)
   }
 }

@@ -1,6 +1,7 @@
 // A small client for our own statements on a target (hooks, checks), on top of the hardened login. It speaks
-// the extended protocol, so one call is one statement: a second one hidden behind a semicolon is refused by
-// the server. The target is not believed: every message must be due in its phase, results are bounded, and
+// the extended protocol, so a statement is one statement: a second one hidden behind a semicolon is refused
+// by the server. Several may travel together; then those behind one that is refused are not carried out. The
+// target is not believed: every message must be due in its phase, results are bounded, and
 // each statement has a limit of time. What is lost on the way is a ConnectionLost: the statement may or may
 // not have been carried out.
 import { UpstreamError, WireError } from '../error.ts'
@@ -46,12 +47,18 @@ export interface ClientOptions extends Omit<UpstreamOptions, 'readBuffer'> {
   limits?: { resultBytesMax?: number, resultRowsMax?: number } | undefined
 }
 
-export interface QueryOptions {
-  /** For this statement; then it is cancelled and the connection is cut. */
-  timeoutMs: number
+export interface Statement {
+  sql: string
   /** Values of `$1`, `$2` …, as text. */
   values?: readonly (string | null)[] | undefined
 }
+
+export interface BatchOptions {
+  /** For all of them; then what runs is cancelled and the connection is cut. */
+  timeoutMs: number
+}
+
+export type QueryOptions = BatchOptions & Pick<Statement, 'values'>
 
 export interface QueryResult {
   /** Every value as text; SQL NULL is null. */
@@ -68,8 +75,10 @@ export class ServerError extends Error {
   readonly serverMessage: string
   readonly detail: string | undefined
   readonly hint: string | undefined
+  /** Which statement of those that were sent together, from 0. */
+  readonly place: number
 
-  constructor({ sqlstate, severity, message, detail, hint }: Report) {
+  constructor({ sqlstate, severity, message, detail, hint }: Report, place = 0) {
     super(`${sqlstate}: ${message}`)
     this.name = 'ServerError'
     this.sqlstate = sqlstate
@@ -77,6 +86,7 @@ export class ServerError extends Error {
     this.serverMessage = message
     this.detail = detail
     this.hint = hint
+    this.place = place
   }
 }
 
@@ -113,26 +123,28 @@ function checkAsynchronous(tag: number, body: Buffer): void {
 /** What may come next: each message moves the phase on. */
 type Phase = 'parse' | 'bind' | 'describe' | 'rows' | 'complete' | 'failed'
 
-/** One statement's answers, put together message by message. */
+/** The answers to statements that were sent together, put together message by message. */
 class Answer {
-  readonly #rowsMax: number
+  readonly #statements: number
+  readonly #results: QueryResult[] = []
+  #rowsLeft: number
   #bytesLeft: number
   #asynchronousLeft = asynchronousMax
   #phase: Phase = 'parse'
   #columns: Column[] = []
   #rows: (string | null)[][] = []
-  #tag = ''
   /** The target's refusal, until ReadyForQuery makes it final. */
   error: ServerError | undefined
 
-  constructor(bytesMax: number, rowsMax: number) {
+  constructor(statements: number, bytesMax: number, rowsMax: number) {
+    this.#statements = statements
     this.#bytesLeft = bytesMax
-    this.#rowsMax = rowsMax
+    this.#rowsLeft = rowsMax
   }
 
-  result(): QueryResult {
+  results(): QueryResult[] {
     if (this.error !== undefined) throw this.error
-    return { rows: this.#rows, columns: this.#columns.map(column => column.name), tag: this.#tag }
+    return this.#results
   }
 
   /** Takes a message that is not ReadyForQuery. @throws WireError when it is not due */
@@ -141,7 +153,7 @@ class Answer {
     if (this.#bytesLeft < 0) throw tooLarge()
     switch (String.fromCharCode(tag)) {
       case '1':
-        return this.#move('parse', 'bind')
+        return this.#move(this.#results.length > 0 && this.#isMore() ? 'complete' : 'parse', 'bind')
       case '2':
         return this.#move('bind', 'describe')
       case 'n':
@@ -152,20 +164,19 @@ class Answer {
         return
       case 'D':
         this.#move('rows', 'rows')
-        if (this.#rows.length >= this.#rowsMax) throw tooLarge()
+        if (--this.#rowsLeft < 0) throw tooLarge()
         this.#rows.push(parseDataRow(body, this.#columns.length))
         return
       case 'C':
-        this.#move('rows', 'complete')
-        this.#tag = parseCommandComplete(body).tag
-        return
+        return this.#completed(parseCommandComplete(body).tag)
       case 'I':
-        return this.#move('rows', 'complete')
+        return this.#completed('')
       case 'E':
         // Also after CommandComplete: a deferred constraint fails when Sync commits.
         if (this.#phase === 'failed') throw new WireError('a second error for one statement')
         this.#phase = 'failed'
-        this.error = new ServerError(parseReport(body))
+        this.error = new ServerError(
+          parseReport(body), Math.min(this.#results.length, this.#statements - 1))
         return
       case 'N':
       case 'A':
@@ -178,11 +189,22 @@ class Answer {
     }
   }
 
-  /** @throws WireError unless the statement is over */
+  /** @throws WireError unless all statements are over, or one was refused */
   finish(): void {
-    if (this.#phase !== 'complete' && this.#phase !== 'failed') {
+    if (this.#phase !== 'failed' && (this.#phase !== 'complete' || this.#isMore())) {
       throw new WireError('the answer ended too early')
     }
+  }
+
+  #isMore(): boolean {
+    return this.#results.length < this.#statements
+  }
+
+  #completed(tag: string): void {
+    this.#move('rows', 'complete')
+    this.#results.push({ rows: this.#rows, columns: this.#columns.map(column => column.name), tag })
+    this.#rows = []
+    this.#columns = []
   }
 
   #move(from: Phase, to: Phase): void {
@@ -219,10 +241,20 @@ export class Client {
    * @throws ServerError when the target refused it, ConnectionLost when the answer is lost, WireError for a
    * statement that cannot be sent (zero byte, lone surrogate)
    */
-  query(sql: string, options: QueryOptions): Promise<QueryResult> {
-    const result = this.#queue.then(() => this.#run(sql, options))
-    this.#queue = result.catch(() => undefined)
-    return result
+  async query(sql: string, { timeoutMs, values }: QueryOptions): Promise<QueryResult> {
+    const [result] = await this.batch([{ sql, values }], { timeoutMs })
+    return result!
+  }
+
+  /**
+   * Runs statements in one round trip. Outside of a transaction that they begin they are one. The first that
+   * is refused (`place` of the ServerError) keeps those behind it from being carried out.
+   * @throws as `query`
+   */
+  batch(statements: readonly Statement[], options: BatchOptions): Promise<QueryResult[]> {
+    const results = this.#queue.then(() => this.#run(statements, options))
+    this.#queue = results.catch(() => undefined)
+    return results
   }
 
   /** Ends the connection in order; cuts it when the target does not close within a second. Never throws. */
@@ -237,18 +269,19 @@ export class Client {
     socket.destroy()
   }
 
-  async #run(sql: string, { timeoutMs, values = [] }: QueryOptions): Promise<QueryResult> {
+  async #run(statements: readonly Statement[], { timeoutMs }: BatchOptions): Promise<QueryResult[]> {
     if (this.#lost !== undefined) throw this.#lost
-    const steps = [parse('', sql), bind('', '', values), describe('P', ''), execute(''), sync()]
-    const request = Buffer.concat(steps)
+    const steps = statements.flatMap(({ sql, values = [] }) =>
+      [parse('', sql), bind('', '', values), describe('P', ''), execute('')])
+    const request = Buffer.concat([...steps, sync()])
     const timer = setTimeout(() => {
       this.#channel.fail(new ConnectionLost('timeout', `the statement took longer than ${timeoutMs} ms`))
     }, timeoutMs)
     try {
       this.#hearEarlier()
       this.#channel.write(request)
-      const answer = await this.#answer()
-      return answer.result()
+      const answer = await this.#answer(statements.length)
+      return answer.results()
     } catch (thrown) {
       if (thrown instanceof ServerError) throw thrown
       this.#lost = lossOf(thrown)
@@ -275,10 +308,10 @@ export class Client {
     }
   }
 
-  async #answer(): Promise<Answer> {
+  async #answer(statements: number): Promise<Answer> {
     const { resultBytesMax: bytesMax = resultBytesMax, resultRowsMax: rowsMax = resultRowsMax } =
       this.#options.limits ?? {}
-    const answer = new Answer(bytesMax, rowsMax)
+    const answer = new Answer(statements, bytesMax, rowsMax)
     for (;;) {
       let message: Message
       try {
