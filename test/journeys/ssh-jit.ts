@@ -97,7 +97,8 @@ test('two people’s sessions have an account each; what one left running dies w
   await until(accounts, text => text === '', 60)
   await closed()
   const { stdout } = await house.ssh(
-    ['nohup setsid sleep 987 >/dev/null 2>&1 & touch /var/tmp/left; echo "* * * * * true" | crontab -; echo ok'],
+    ['nohup setsid sleep 987 >/dev/null 2>&1 & touch /var/tmp/left; echo "* * * * * true" | crontab -; '
+      + 'echo ok'],
     { login: 'alice+shell' })
   assert.is(stdout, 'ok\n')
   const { id } = await closed()

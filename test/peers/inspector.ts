@@ -10,12 +10,12 @@ import { createClient, pathOf } from '../../src/cli/client.ts'
 import type { Client } from '../../src/cli/client.ts'
 import type { PostgresServer } from '../../tool/postgres.ts'
 import { until } from './house.ts'
-import type { House } from './house.ts'
+import type { Product } from './house.ts'
 
 const listedMax = 1000
 
 /** A client of the product's API as the local admin; to be made again after a restart. */
-export function apiOf({ folder }: House): Client {
+export function apiOf({ folder }: Product): Client {
   const [token, server = ''] = readFileSync(join(folder, 'data/local-admin.token'), 'utf8').split('\n')
   return createClient({
     server, token, ca: readFileSync(join(folder, 'data/tls/ca.pem'), 'utf8'), as: 'local admin'
