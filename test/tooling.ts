@@ -159,8 +159,8 @@ runner('words choose files, and a run of nothing is a failure', () => {
 
 runner('a deadline is read from the first lines only', () => {
   assert.is(deadlineOf('// What.\n// deadline: 300 s\n'), 300)
-  assert.is(deadlineOf('// What.\n'), 120)
-  assert.is(deadlineOf(`${'\n'.repeat(40)}// deadline: 300 s\n`), 120)
+  assert.is(deadlineOf('// What.\n'), 240)
+  assert.is(deadlineOf(`${'\n'.repeat(40)}// deadline: 300 s\n`), 240)
 })
 
 runner.run()

@@ -36,7 +36,7 @@ export interface Verdict {
 }
 
 const folders = ['test', 'test/journeys', 'test/fuzz']
-const deadlineSecondsDefault = 120
+const deadlineSecondsDefault = 240
 // A deadline is asked for at the top of a file, where a reader sees it.
 const headLinesMax = 12
 // Two cores; more would only make deadlines a matter of luck.

@@ -31,8 +31,20 @@ export interface ApiPorts {
   orphans: OrphanPort
   audit: AuditPort
   health: HealthPort
+  /** What SSH clients must know of this node; undefined when it takes none. */
+  ssh(): SshDoor | undefined
   /** Log line for an error of ours, under its reference. */
   failed(error: SallyportError, request: string): void
+}
+
+export interface SshDoor {
+  host: string
+  port: number
+  /**
+   * Lines `ssh-ed25519 AAAA…`: our own key, and the authority that certifies us as each target (`ssh -J`).
+   */
+  hostKey: string
+  hostAuthority: string
 }
 
 // ---- what admins declare
@@ -134,6 +146,7 @@ export interface PolicyPort {
   readLoginName(login: string, database?: string): LoginName | undefined
   printLoginName(login: LoginName): string
   choicesOf(declared: Declared, user: User, login: LoginName, protocol: string, now: Date): readonly Choice[]
+  choicesFor(declared: Declared, userName: string, protocol: string, now: Date): readonly Choice[]
 }
 
 export interface TokenRow {

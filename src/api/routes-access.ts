@@ -8,7 +8,7 @@ import type { Issued } from './access.ts'
 import type { ApiPorts } from './ports.ts'
 import { everyone, route } from './route.ts'
 import type { Route } from './route.ts'
-import { callerShape, done, issuedShape } from './shapes.ts'
+import { callerShape, done, issuedShape, sshDoorShape } from './shapes.ts'
 
 export function accessRoutes(ports: ApiPorts, loginTokenSeconds: number): Route[] {
   return [
@@ -30,6 +30,20 @@ export function accessRoutes(ports: ApiPorts, loginTokenSeconds: number): Route[
       method: 'get', path: '/whoami', roles: everyone, summary: 'Who the token stands for.',
       response: callerShape,
       run: async ({ caller }) => ({ ...caller, roles: [...caller.roles] })
+    }),
+    route({
+      method: 'get', path: '/ssh-config', roles: everyone,
+      summary: 'What an SSH client must know: address, host keys, and the targets behind it.',
+      response: sshDoorShape,
+      run: async ({ caller }) => {
+        const door = ports.ssh()
+        if (door === undefined) throw new SallyportError('not-found', { detail: 'this node takes no SSH' })
+        const declared = await ports.policy.declared()
+        const open = ports.policy.choicesFor(declared, caller.name, 'ssh', ports.clock.now())
+        const all = [...declared.targets.values()].filter(({ protocol }) => protocol === 'ssh')
+        const seen = caller.roles.includes('admin') ? all : open.map(({ target }) => target)
+        return { ...door, targets: [...new Set(seen.map(({ name }) => name))].sort() }
+      }
     }),
     route({
       method: 'post', path: '/logout', roles: everyone, summary: 'Ends the token that is given.',

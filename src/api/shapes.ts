@@ -13,6 +13,12 @@ export const done = z.object({ done: z.boolean() })
 export const issuedShape = z.object({
   token: z.string(), name: z.string(), roles: z.array(z.string()), expiresAt: instant
 })
+export const sshDoorShape = z.object({
+  host: z.string(), port: z.int(), hostKey: z.string(), hostAuthority: z.string(),
+  /** Names of the targets that are open to the caller; of all targets for admins. */
+  targets: z.array(z.string())
+})
+
 export const callerShape = z.object({
   name: z.string(), roles: z.array(z.string()), how: z.enum(['token', 'local'])
 })

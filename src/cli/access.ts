@@ -1,15 +1,15 @@
-// `login`, `logout` and `whoami`. A password is never an argument, where every process of the machine could
-// read it: it is asked for without an echo, or read from standard input or SALLYPORT_PASSWORD.
+// `login`, `logout`, `whoami` and `ssh-config`. A password is never an argument, where every process of the
+// machine could read it: it is asked for without an echo, or read from standard input or SALLYPORT_PASSWORD.
 import { readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline/promises'
 import { userInfo } from 'node:os'
 import { Writable } from 'node:stream'
-import type { CallerJson, IssuedJson } from '../api/client-types.ts'
+import type { CallerJson, IssuedJson, SshDoorJson } from '../api/client-types.ts'
 import { createClient } from './client.ts'
 import { exit } from './command.ts'
 import type { Run } from './command.ts'
 import { Failure } from './failure.ts'
-import { clientOf, text } from './connect.ts'
+import { clientOf, flag, text } from './connect.ts'
 import { findConnection, localPlace, readLogins, writeLogin } from './place.ts'
 
 export const login: Run = async call => {
@@ -50,6 +50,27 @@ export const whoami: Run = async call => {
   const { server } = client.connection
   if (call.json) call.out.json({ name, roles, how, server })
   else call.out.list([['name', name], ['roles', roles.join(', ')], ['how', how], ['server', server]])
+  return exit.ok
+}
+
+/** What stock ssh needs to reach targets by their own names, believing the authority of the proxy. */
+export const sshConfig: Run = async call => {
+  const client = await clientOf(call)
+  const door = await client.get<SshDoorJson>('/ssh-config')
+  const { name, how } = await client.get<CallerJson>('/whoami')
+  if (call.json) {
+    call.out.json(door)
+    return exit.ok
+  }
+  const { host, port, hostKey, hostAuthority, targets } = door
+  if (flag(call, 'known-hosts')) {
+    call.out.line(`[${host}]:${port} ${hostKey}`)
+    if (targets.length > 0) call.out.line(`@cert-authority ${targets.join(',')} ${hostAuthority}`)
+    return exit.ok
+  }
+  const user = how === 'local' ? 'YOUR-NAME' : name
+  call.out.line(['Host sallyport', `  HostName ${host}`, `  Port ${port}`, `  User ${user}`].join('\n'))
+  if (targets.length > 0) call.out.line(`Host ${targets.join(' ')}\n  ProxyJump sallyport`)
   return exit.ok
 }
 

@@ -44,6 +44,12 @@ const running: Command[] = [
   {
     words: ['whoami'], args: '', summary: 'say who the server takes you for', options: { server },
     load: async () => (await import('./access.ts')).whoami
+  },
+  {
+    words: ['ssh-config'], args: '', summary: 'print the lines for ~/.ssh/config that reach your targets',
+    details: ['Then `ssh root@web01` goes through the proxy. The host keys go into ~/.ssh/known_hosts.'],
+    options: { 'known-hosts': flag('print the lines for known_hosts instead'), server },
+    load: async () => (await import('./access.ts')).sshConfig
   }
 ]
 

@@ -1,15 +1,17 @@
 // The ports of the API, over the rooms that are open. Nothing is decided here: each member names the room
 // that answers, and reshapes where two rooms say the same thing in different words.
 import { statfsSync } from 'node:fs'
-import type { ApiPorts, HealthCheck } from '../api/ports.ts'
+import { hostname } from 'node:os'
+import type { ApiPorts, HealthCheck, SshDoor } from '../api/ports.ts'
 import { SallyportError } from '../errors.ts'
-import { choicesOf, isStillGranted } from '../policy/authorise.ts'
+import { choicesFor, choicesOf, isStillGranted } from '../policy/authorise.ts'
 import { printLoginName, readLoginName } from '../policy/login-name.ts'
 import { createPenalties } from '../proxy/penalties.ts'
 import { exportAudit, listAudit, verifyStoredAudit } from '../store/audit-read.ts'
 import { describeProblem } from '../store/audit-verify.ts'
 import { makeVerifier, verifyPassword } from '../wire/postgres/verifier.ts'
 import { createEvidence } from './evidence.ts'
+import { listenerHostKeys } from './host-keys.ts'
 import type { Rooms } from './rooms.ts'
 import { createProve } from './prove.ts'
 import { createOrphans, examineTargets } from './targets.ts'
@@ -47,7 +49,8 @@ export function apiPorts(rooms: Rooms): ApiPorts {
         if (!succeeded) penalties.failed(address)
       }
     },
-    policy: { declared: rooms.declared, readLoginName, printLoginName, choicesOf },
+    policy: { declared: rooms.declared, readLoginName, printLoginName, choicesOf, choicesFor },
+    ssh: () => sshDoor(rooms),
     sessions: {
       ...sessions,
       receipts: ids => receipts.newestOf(ids),
@@ -82,6 +85,15 @@ export function apiPorts(rooms: Rooms): ApiPorts {
       code: error.code, reference: error.reference, detail: error.detail, request
     }, 'request failed')
   }
+}
+
+function sshDoor({ config, clock }: Rooms): SshDoor | undefined {
+  const at = config.listen.ssh
+  if (at === undefined) return undefined
+  const { publicKey, authority } = listenerHostKeys(config.data, clock)
+  // Whoever listens on every address is reached by the name of the machine.
+  const host = at.host === '0.0.0.0' || at.host === '::' ? hostname() : at.host
+  return { host, port: at.port, hostKey: publicKey, hostAuthority: authority }
 }
 
 /** What an admin has just taken away ends now, not at the next login. */

@@ -74,10 +74,10 @@ export interface Choice {
 
 /** What a user who names nothing may open now, in the order of its names. */
 export function choicesFor(
-  declared: Declared, user: User, protocol: string, now: Date
+  declared: Declared, userName: string, protocol: string, now: Date
 ): readonly Choice[] {
-  // Of a connection that stays: the user may have been disabled meanwhile.
-  if (declared.users.get(user.name)?.disabled !== false) return []
+  const user = declared.users.get(userName)
+  if (user === undefined || user.disabled) return []
   return choicesOf(declared, user, { user: user.name, grammar: 'bare' }, protocol, now)
     .filter(({ refusal }) => refusal === undefined)
     .sort((one, other) => one.credential.name < other.credential.name ? -1 : 1)

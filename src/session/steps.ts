@@ -35,7 +35,7 @@ export interface StepPorts {
   /** True when a login name says which credential is meant. */
   namesCredential(login: string, database: string | undefined): boolean
   /** The credentials that a user may open now. */
-  choicesFor(declared: Declared, user: User, protocol: string, now: Date): readonly Choice[]
+  choicesFor(declared: Declared, userName: string, protocol: string, now: Date): readonly Choice[]
   /** SSH: keys of authorities whose certificates prove who a person is. */
   authorities: readonly string[]
   /** Where a session of this target goes. Throws `target-unreachable`. */
@@ -82,7 +82,7 @@ export function createSteps(ports: StepPorts): Steps {
     doors(user, claim) {
       if (ports.namesCredential(claim.login, claim.database)) return undefined
       const list = async (): Promise<readonly Choice[]> =>
-        ports.choicesFor(await ports.declared(), user, claim.protocol, ports.clock.now())
+        ports.choicesFor(await ports.declared(), user.name, claim.protocol, ports.clock.now())
       return {
         user: user.name,
         list: async () => (await list()).map(({ credential, target }) =>

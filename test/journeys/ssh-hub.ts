@@ -3,7 +3,7 @@
 // with stock ssh against a real sshd. A session that was reached so is like any other: recorded, and its host
 // believed by the authority of the proxy.
 import { spawn } from 'node:child_process'
-import { appendFileSync, readFileSync, writeFileSync } from 'node:fs'
+import { appendFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -50,15 +50,9 @@ test.before(async () => {
   house = await startSshHouse({ access })
   config = join(house.home, 'config')
   const known = join(house.home, 'known_hosts')
-  const authority = readFileSync(join(house.folder, 'data/ssh/host_ca_ed25519_key.pub'), 'utf8')
-  appendFileSync(known, `@cert-authority web01 ${authority}`)
-  writeFileSync(config, `
-Host proxy
-  HostName 127.0.0.1
-  Port ${house.sshPort}
-  User alice
-Host web01
-  ProxyJump proxy
+  appendFileSync(known, await house.sallyport('ssh-config', '--known-hosts'))
+  const own = (await house.sallyport('ssh-config')).replace('YOUR-NAME', 'alice')
+  writeFileSync(config, `${own.replace('Host sallyport', 'Host sallyport proxy')}
 Host *
   UserKnownHostsFile ${known}
   IdentityFile ${join(house.home, 'id')}

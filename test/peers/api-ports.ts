@@ -10,7 +10,7 @@ import { systemClock } from '../../src/clock.ts'
 import { SallyportError } from '../../src/errors.ts'
 import { createShelf } from '../../src/jit/shelf.ts'
 import { parseTemplate } from '../../src/jit/template.ts'
-import { choicesOf } from '../../src/policy/authorise.ts'
+import { choicesFor, choicesOf } from '../../src/policy/authorise.ts'
 import { printLoginName, readLoginName } from '../../src/policy/login-name.ts'
 import type { Declared } from '../../src/policy/types.ts'
 import type { Scene } from '../../src/recording/screenplay.ts'
@@ -54,6 +54,9 @@ export function createMemory(): { memory: Memory, ports: ApiPorts } {
     failed: error => memory.failures.push(error),
     ...storePorts(memory),
     ...evidencePorts(memory),
+    ssh: () => ({
+      host: '127.0.0.1', port: 2222, hostKey: 'ssh-ed25519 AAAA', hostAuthority: 'ssh-ed25519 BBBB'
+    }),
     health: {
       ready: () => Promise.resolve(true),
       examine: () => Promise.resolve([{ name: 'store', status: 'ok', detail: 'answers in 1 ms' }])
@@ -130,7 +133,10 @@ function storePorts(memory: Memory): Pick<ApiPorts,
       },
       hasOneTime: () => Promise.resolve([...memory.tokens.values()].some(row => row.oneTime))
     },
-    policy: { declared: () => Promise.resolve(declaredOf(byKind)), readLoginName, printLoginName, choicesOf }
+    policy: {
+      declared: () => Promise.resolve(declaredOf(byKind)), readLoginName, printLoginName, choicesOf,
+      choicesFor
+    }
   }
 }
 
