@@ -13,7 +13,7 @@ import type { ReceiptJson, SessionJson } from '../src/api/client-types.ts'
 import type { PostgresServer } from '../tool/postgres.ts'
 import { accessDocuments, companyDatabase, startHouse, until } from './peers/house.ts'
 import type { House, HouseOptions } from './peers/house.ts'
-import { startInjector } from './peers/injector.ts'
+import { startInjector, successOf } from './peers/injector.ts'
 import type { Fault, Injector } from './peers/injector.ts'
 import {
   apiOf, faultsOfEvidence, orphansOf, residueOn, rolesOn, sessionsOf, untilGone, untilProved
@@ -22,12 +22,8 @@ import { openPsql } from './peers/psql.ts'
 
 // R3: the first success after the target is back. A fault that let an answer be lost is followed by a look.
 const backSecondsMax = 10
-// ParseComplete, BindComplete, NoData, CommandComplete, ReadyForQuery: "dropped", and nothing was.
-const falseSuccess = Buffer.concat([
-  Buffer.from([0x31, 0, 0, 0, 4, 0x32, 0, 0, 0, 4, 0x6e, 0, 0, 0, 4, 0x43, 0, 0, 0, 14]),
-  Buffer.from('DROP ROLE\0'),
-  Buffer.from([0x5a, 0, 0, 0, 5, 0x54])
-])
+// "Dropped, committed", and nothing was.
+const falseSuccess = successOf('DROP ROLE', 'COMMIT')
 const shipped = join(import.meta.dirname, '../templates/postgres/delete-role.yaml')
 const badBytes = Buffer.from([0x45, 0, 0, 0, 4])
 

@@ -86,7 +86,7 @@ test('an account of ours that came back after its proof is found and reaped, wit
   const report = await house.json<{ orphans: { name: string, verdict: string }[] }>('orphans', 'reap')
   assert.equal(report.orphans.map(each => each.name), [name])
   assert.match(report.orphans[0]?.verdict ?? '', /^(removing|proved-gone)$/)
-  assert.is(await accountsOn(target), '')
+  await until(() => accountsOn(target), found => found === '')
 })
 
 test('a batch with mistakes is refused as one list with paths, and nothing of it is applied', async () => {

@@ -5,6 +5,7 @@
 import { once } from 'node:events'
 import { connect, createServer } from 'node:net'
 import type { AddressInfo, Server, Socket } from 'node:net'
+import { frame, readyForQuery } from '../../src/wire/postgres/messages.ts'
 
 export type Fault =
   | { kind: 'none' }
@@ -24,6 +25,12 @@ export type Fault =
   | { kind: 'drop-request', at: At, then: 'reset' | 'hang' }
   /** The answer to the statement is this; the target hears of it only when `delivered`. */
   | { kind: 'lie', at: At, answer: Buffer, delivered: boolean }
+
+/** What a server says when these statements, sent together, succeeded and no transaction is open. */
+export function successOf(...tags: readonly string[]): Buffer {
+  const answers = tags.map(tag => [frame('1'), frame('2'), frame('n'), frame('C', Buffer.from(`${tag}\0`))])
+  return Buffer.concat([...answers.flat(), readyForQuery('I')])
+}
 
 /**
  * The statement whose text matches, or the n-th one since the fault was set, over all connections that it

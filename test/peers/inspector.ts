@@ -4,7 +4,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type {
-  AuditVerifiedJson, LeaseJson, OrphansJson, SessionJson, VerifiedJson
+  AuditJson, AuditVerifiedJson, LeaseJson, OrphansJson, SessionJson, VerifiedJson
 } from '../../src/api/client-types.ts'
 import { createClient, pathOf } from '../../src/cli/client.ts'
 import type { Client } from '../../src/cli/client.ts'
@@ -13,6 +13,9 @@ import { until } from './house.ts'
 import type { Product } from './house.ts'
 
 const listedMax = 1000
+const eventsMax = 10_000
+// From an account that is gone to the row of its session that says so.
+const closeSecondsMax = 10
 
 /** A client of the product's API as the local admin; to be made again after a restart. */
 export function apiOf({ folder }: Product): Client {
@@ -94,12 +97,14 @@ export async function untilProved(api: Client, seconds = 60): Promise<number> {
 
 /**
  * What is wrong with the evidence: recordings of sessions that are over and are not whole and sealed,
- * sessions that nobody closed, a broken audit log. Empty when all is well. `sessions` limits it to some of
- * them.
+ * sessions that nobody closed, receipts that nothing chains, a broken audit log. Empty when all is well.
+ * `sessions` limits it to some of them.
  */
 export async function faultsOfEvidence(api: Client, sessions?: readonly SessionJson[]): Promise<string[]> {
-  const wrong: string[] = []
-  for (const { id, status, reason } of sessions ?? await sessionsOf(api)) {
+  const judged = sessions ?? await sessionsOf(api)
+  const wrong = await unchained(api, judged)
+  for (const session of judged) {
+    const { id, status, reason } = await closed(api, session)
     if (status === 'opening' || status === 'live') {
       wrong.push(`session ${id} is still ${status}`)
       continue
@@ -110,6 +115,26 @@ export async function faultsOfEvidence(api: Client, sessions?: readonly SessionJ
     if (verdict?.valid === false) wrong.push(`recording ${id}: ${verdict.state} ${verdict.problem}`)
   }
   return [...wrong, ...await faultsOfAudit(api)]
+}
+
+/** The session as it is when its row is closed: that comes last, after account, receipt and recording. */
+async function closed(api: Client, session: SessionJson): Promise<SessionJson> {
+  const isOpen = ({ status }: SessionJson): boolean => status === 'opening' || status === 'live'
+  if (!isOpen(session)) return session
+  const look = (): Promise<SessionJson> => api.get<SessionJson>(pathOf`/sessions/${session.id}`)
+  return until(look, found => !isOpen(found), closeSecondsMax).catch(() => session)
+}
+
+/** Receipts without their audit event. */
+async function unchained(api: Client, sessions: readonly SessionJson[]): Promise<string[]> {
+  const receipts = sessions.flatMap(({ receipt }) => receipt === null ? [] : [receipt.id])
+  if (receipts.length === 0) return []
+  const query = { kind: 'account.receipt', limit: eventsMax }
+  const { events } = await api.get<{ events: AuditJson[] }>('/audit', query)
+  const chained = new Set(events.map(({ detail }) => String((detail as { receipt?: unknown }).receipt)))
+  // Of a shared account's sessions each has the receipt under a number of its own.
+  const isChained = (id: string): boolean => chained.has(id.replace(/\.\d+$/, ''))
+  return receipts.filter(id => !isChained(id)).map(id => `receipt ${id} has no audit event`)
 }
 
 async function verified(api: Client, id: string): Promise<VerifiedJson | undefined> {
