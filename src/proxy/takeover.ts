@@ -76,7 +76,8 @@ export function writeShared(to: Socket, chunk: Buffer, bytes: number, direct: bo
   return to.write(Buffer.from(chunk.subarray(written, bytes)))
 }
 
-function readStream(socket: Socket, receive: Receive): Socket {
+/** The same as every stream reads. */
+export function readStream(socket: Socket, receive: Receive): Socket {
   socket.on('data', (chunk: Buffer) => {
     if (!receive(chunk, chunk.length)) socket.pause()
   })
