@@ -25,9 +25,15 @@ const programs = {
   'ssh': { path: '/usr/bin/ssh', packages: ['openssh-client'] },
   'ssh-keygen': { path: '/usr/bin/ssh-keygen', packages: ['openssh-client'] },
   'sshd': { path: '/usr/sbin/sshd', packages: ['openssh-server'] },
+  // What people do with ssh beside `ssh` itself.
   'scp': { path: '/usr/bin/scp', packages: ['openssh-client'] },
   'sftp': { path: '/usr/bin/sftp', packages: ['openssh-client'] },
   'sftp-server': { path: '/usr/lib/openssh/sftp-server', packages: ['openssh-sftp-server'] },
+  'rsync': { path: '/usr/bin/rsync', packages: ['rsync'] },
+  'git': { path: '/usr/bin/git', packages: ['git'] },
+  'curl': { path: '/usr/bin/curl', packages: ['curl'] },
+  'sshpass': { path: '/usr/bin/sshpass', packages: ['sshpass'] },
+  'xauth': { path: '/usr/bin/xauth', packages: ['xauth'] },
   'strace': { path: '/usr/bin/strace', packages: ['strace'] },
   'openssl': { path: '/usr/bin/openssl', packages: ['openssl'] },
   // A library: preload it to move the wall clock of one process.
@@ -70,7 +76,8 @@ export interface Machine {
 export const testNeeds: readonly Need[] = [
   'postgres-15', 'pgbench', 'psql', 'psql-15', 'strace', 'openssl', 'faketime', 'python3', 'psycopg2', 'java',
   'javac', 'pgjdbc', 'mke2fs', 'mount', 'ssh', 'ssh-keygen', 'sshd', 'unshare', 'nsenter', 'cron', 'atd',
-  'getfacl', 'sudo', 'ps', 'scp', 'sftp', 'sftp-server', 'extrausers'
+  'getfacl', 'sudo', 'ps', 'scp', 'sftp', 'sftp-server', 'extrausers', 'rsync', 'git', 'curl', 'sshpass',
+  'xauth'
 ]
 
 // Debian's PostgreSQL packages make and start a cluster when they are installed. Ours must not; the setting

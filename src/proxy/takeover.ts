@@ -6,6 +6,7 @@
 import { writeSync } from 'node:fs'
 import { Socket } from 'node:net'
 import type { SocketConstructorOpts } from 'node:net'
+import type { Duplex } from 'node:stream'
 import type { ReadBuffer } from './buffers.ts'
 
 type Receive = (chunk: Buffer, bytes: number) => boolean
@@ -76,7 +77,8 @@ export function writeShared(to: Socket, chunk: Buffer, bytes: number, direct: bo
   return to.write(Buffer.from(chunk.subarray(written, bytes)))
 }
 
-function readStream(socket: Socket, receive: Receive): Socket {
+/** The same as every stream reads. */
+export function readStream<Stream extends Duplex>(socket: Stream, receive: Receive): Stream {
   socket.on('data', (chunk: Buffer) => {
     if (!receive(chunk, chunk.length)) socket.pause()
   })

@@ -18,6 +18,8 @@ export interface SshHouseOptions {
   box?: LinuxBoxOptions
   /** More documents for `apply`. */
   access?: string
+  /** Of alice, beside the one that she uses here. */
+  publicKeys?: readonly string[]
   /** Of alice's grant. */
   channels?: readonly string[]
   /** More of `sallyport.yaml`. */
@@ -66,7 +68,7 @@ kind: user
 name: alice
 roles: [user]
 password: { env: ALICE_PASSWORD }
-publicKeys: ["${publicKey}"]
+publicKeys: [${[publicKey, ...options.publicKeys ?? []].map(line => `"${line}"`).join(', ')}]
 ---
 kind: grant
 name: alice-on-web01

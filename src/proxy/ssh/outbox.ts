@@ -4,11 +4,14 @@
 // Encryption comes last, behind the gate: what may not leave is dropped in clear, and the connection is still
 // one on which the reason can be said.
 import { randomFillSync } from 'node:crypto'
-import { ssh2 } from './ssh2.ts'
+import { packetBytesMax, ssh2 } from './ssh2.ts'
 import type { Cipher, Protocol } from './ssh2.ts'
 
-/** A turn of the event loop rarely brings more; what does is written in several pieces. */
-const batchBytes = 256 * 1024
+/**
+ * A turn of the event loop rarely brings more; what does is written in several pieces. The largest packet
+ * fits.
+ */
+const batchBytes = packetBytesMax + 1024
 /** Batches that wait to be used again: for all connections together. */
 const sparesMax = 16
 /** RFC 4253 section 6: length and padding length before the payload, at least 4 bytes of padding after it. */

@@ -4,12 +4,21 @@
 // themselves and forget others (research: 45 of 49 client features, against 49 for a relay of messages).
 // Nothing of this is its public interface, so the version is pinned and looked at when the first connection
 // is made: another one fails loudly here, and not strangely there.
-import { createRequire } from 'node:module'
+import { readFileSync } from 'node:fs'
+import { createRequire, Module } from 'node:module'
+import { dirname } from 'node:path'
 
 const load = createRequire(import.meta.url)
 
 /** The version whose inside this file describes. */
 export const ssh2Version = '1.17.0'
+
+/**
+ * OpenSSH's limit of a packet. ssh2 takes 35,000 bytes, the least that RFC 4253 asks for: a long command line
+ * is one packet and would not fit.
+ */
+export const packetBytesMax = 256 * 1024
+const packetLimit = 'const MAX_PACKET_SIZE = 35000;'
 
 /** A private key that ssh2 has read. */
 export interface PrivateKey {
@@ -116,6 +125,7 @@ export function ssh2(): Insides {
 function open(): Insides {
   const { version } = load('ssh2/package.json') as { version: string }
   if (version !== ssh2Version) throw new Error(`ssh2 is ${version}; this build leans on ${ssh2Version}`)
+  widenPackets(load.resolve('ssh2/lib/protocol/crypto.js'))
   const ProtocolOf = load('ssh2/lib/protocol/Protocol.js') as new (setting: ProtocolSetting) => Protocol
   const { HANDLERS } = load('ssh2/lib/protocol/kex.js') as { HANDLERS: Record<number, unknown> }
   const { sendPacket } = load('ssh2/lib/protocol/utils.js') as Pick<Insides, 'sendPacket'>
@@ -131,6 +141,25 @@ function open(): Insides {
     handleKexInit: handleKexInit as Insides['handleKexInit'],
     nativeCrypto: bindingAvailable
   }
+}
+
+/** What Node's own types leave out. */
+interface Compiling extends Module {
+  _compile(text: string, file: string): void
+}
+
+/** Loads ssh2's ciphers with a larger packet; whatever of its protocol is required later uses them. */
+function widenPackets(file: string): void {
+  const text = readFileSync(file, 'utf8')
+  if (text.split(packetLimit).length !== 2) throw new Error('the ciphers of ssh2 have no limit of a packet')
+  for (const loaded of Object.keys(load.cache)) {
+    if (dirname(loaded) === dirname(file) && loaded.endsWith('.js')) delete load.cache[loaded]
+  }
+  const module = new Module(file) as Compiling
+  module.filename = file
+  module._compile(text.replace(packetLimit, `const MAX_PACKET_SIZE = ${packetBytesMax};`), file)
+  module.loaded = true
+  load.cache[file] = module
 }
 
 /**

@@ -8,7 +8,7 @@ import type { Duplex } from 'node:stream'
 import type { Cancel, Clock } from '../../clock.ts'
 import { sshFields, sshUint32 } from '../../wire/ssh/data.ts'
 import { ReadBuffer } from '../buffers.ts'
-import { readShared } from '../takeover.ts'
+import { readShared, readStream } from '../takeover.ts'
 import { Outbox } from './outbox.ts'
 import type { Gate } from './outbox.ts'
 import { ssh2 } from './ssh2.ts'
@@ -28,7 +28,7 @@ export const disconnectReason = {
 const ident = 'OpenSSH_Sallyport_0.1'
 
 /** RFC 4253 section 9: keys are good for a gigabyte or an hour. */
-const rekeyBytes = 1024 * 1024 * 1024
+const rekeyBytesDefault = 1024 * 1024 * 1024
 const rekeyMs = 3_600_000
 
 /** Of a certificate for an ed25519 key (PROTOCOL.certkeys). */
@@ -56,6 +56,8 @@ export interface TransportSetting {
   clock: Clock
   /** `shared`: reads without an allocation each (takeover.ts); for sockets that we accepted. */
   readMode: 'shared' | 'stream'
+  /** After so many bytes of both directions keys are changed; default: a gibibyte. */
+  rekeyBytes?: number | undefined
 }
 
 export interface TransportEvents {
@@ -135,7 +137,9 @@ export class Transport {
     const socket = this.#socket
     if (readMode === 'shared' && socket instanceof Socket) {
       this.#socket = readShared(socket, this.#receive, this.#buffer)
-    } else this.#socket.on('data', (chunk: Buffer) => this.#receive(chunk, chunk.length))
+    } else {
+      readStream(socket, this.#receive)
+    }
     this.#socket.on('error', error => { this.#error ??= error })
     this.#socket.on('drain', () => this.#events.drain())
     this.#socket.on('end', () => this.#socket.end())
@@ -320,6 +324,7 @@ export class Transport {
 
   #count(bytes: number): void {
     this.#bytes += bytes
+    const { rekeyBytes = rekeyBytesDefault } = this.#setting
     if (this.#bytes + this.#outbox.bytes >= rekeyBytes) this.#rekey()
   }
 
