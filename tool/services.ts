@@ -24,6 +24,7 @@ const programs = {
   'pgbouncer': { path: '/usr/sbin/pgbouncer', packages: ['pgbouncer'] },
   'ssh': { path: '/usr/bin/ssh', packages: ['openssh-client'] },
   'ssh-keygen': { path: '/usr/bin/ssh-keygen', packages: ['openssh-client'] },
+  'ssh-audit': { path: '/usr/bin/ssh-audit', packages: ['ssh-audit'] },
   'sshd': { path: '/usr/sbin/sshd', packages: ['openssh-server'] },
   'strace': { path: '/usr/bin/strace', packages: ['strace'] },
   'openssl': { path: '/usr/bin/openssl', packages: ['openssl'] },
@@ -64,8 +65,8 @@ export interface Machine {
 /** What `npm test` needs; benchmarks ask for more (`pgbouncer`, whose package would start a service). */
 export const testNeeds: readonly Need[] = [
   'postgres-15', 'pgbench', 'psql', 'psql-15', 'strace', 'openssl', 'faketime', 'python3', 'psycopg2', 'java',
-  'javac', 'pgjdbc', 'mke2fs', 'mount', 'ssh', 'ssh-keygen', 'sshd', 'unshare', 'nsenter', 'cron', 'atd',
-  'getfacl', 'sudo', 'ps'
+  'javac', 'pgjdbc', 'mke2fs', 'mount', 'ssh', 'ssh-audit', 'ssh-keygen', 'sshd', 'unshare', 'nsenter',
+  'cron', 'atd', 'getfacl', 'sudo', 'ps'
 ]
 
 // Debian's PostgreSQL packages make and start a cluster when they are installed. Ours must not; the setting

@@ -55,11 +55,11 @@ export async function echo(peer: SshPeer): Promise<void> {
 
 /** One answer of `echo`. Its numbers are the client's and 100 more. */
 export function respond(peer: SshPeer, payload: Buffer): void {
-  const recipient = payload.length >= 5 ? payload.readUInt32BE(1) - 100 : 0
+  const recipient = payload.length >= 5 ? (payload.readUInt32BE(1) - 100) >>> 0 : 0
   switch (payload[0]) {
     case sshMessage.channelOpen: {
       const { sender } = parseChannelOpen(payload)
-      peer.send(openConfirmation(sender, sender + 100, windowBytes, 32_768))
+      peer.send(openConfirmation(sender, (sender + 100) >>> 0, windowBytes, 32_768))
       return
     }
     case sshMessage.channelRequest: {
@@ -82,7 +82,10 @@ export async function startSshTarget(
   const server = createServer({ noDelay: true, allowHalfOpen: true }, socket => {
     sockets.push(socket)
     socket.on('error', () => undefined)
-    if (raw !== undefined) return raw(socket)
+    if (raw !== undefined) {
+      socket.resume().on('end', () => socket.end())
+      return raw(socket)
+    }
     const hostKeys = { 'ssh-ed25519': readPrivateKey(file.privateKey) }
     const peer = new SshPeer(socket, {
       ...setting, hostKeys, heard: payload => { heard.push(Buffer.from(payload)) }

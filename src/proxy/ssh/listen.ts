@@ -11,13 +11,14 @@ import type { Arrival } from '../listen.ts'
 import { createPenalties } from '../penalties.ts'
 import { createTurnAway } from '../turn-away.ts'
 import type { FrontLog } from '../turn-away.ts'
-import { offerOf, userSignatures } from './algorithms.ts'
+import { clientKeyExchanges, offerOf, userSignatures } from './algorithms.ts'
 import { SshFront } from './front.ts'
 import type { FrontSetting } from './front.ts'
 import { readPrivateKey } from './ssh2.ts'
 import type { PrivateKey } from './ssh2.ts'
 import type { SshTape } from './tape.ts'
 import { Transport } from './transport.ts'
+import type { TransportEvents } from './transport.ts'
 
 export interface SshListenLimits {
   connectionsMax: number
@@ -115,17 +116,23 @@ class Door {
     }
   }
 
-  arrive({ socket, address, ticket }: Arrival): void {
+  arrive(arrival: Arrival): void {
+    const { socket, address, ticket } = arrival
     const { clock, readMode = 'shared' } = this.#options
     const late = clock.after(this.#limits.loginGraceMs, () => front.fail(new SallyportError('auth-timeout')))
     const settle = (): void => {
       late()
       this.#strangers.delete(front)
     }
-    const front = new SshFront(address, events => new Transport({
-      socket, clock, readMode, offer: offerOf(Object.keys(this.#hostKeys)),
-      side: { kind: 'server', hostKeys: this.#hostKeys, signatures: userSignatures }
-    }, events), this.#setting, {
+    const open = (events: TransportEvents): Transport => {
+      const transport = new Transport({
+        socket, clock, readMode, offer: offerOf(Object.keys(this.#hostKeys), clientKeyExchanges),
+        side: { kind: 'server', hostKeys: this.#hostKeys, signatures: userSignatures }
+      }, events)
+      arrival.evict = () => transport.destroy()
+      return transport
+    }
+    const front = new SshFront(address, open, this.#setting, {
       spoke: () => ticket.spoke(),
       authenticated: () => {
         settle()

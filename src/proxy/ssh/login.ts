@@ -26,8 +26,8 @@ const offersMax = 32
 const requestsMax = 64
 /** People type no more; also what a verifier is asked to digest. */
 const passwordBytesMax = 1024
-/** A login name reaches us before anything is proved. */
-const loginBytesMax = 256
+/** A login name reaches us before anything is proved. What is longer is cut, and then nobody's name. */
+const loginBytesMax = 257
 const service = 'ssh-connection'
 const methods = 'publickey,password,keyboard-interactive'
 
@@ -91,8 +91,7 @@ export class Login {
     const whole = await this.#ports.mailbox.next()
     const reader = new SshReader(whole)
     if (reader.byte() !== loginMessage.request) throw violation('expected a request to log in')
-    const name = reader.bytes()
-    if (name.length > loginBytesMax) throw violation(`a login name of ${name.length} bytes`)
+    const name = reader.bytes().subarray(0, loginBytesMax)
     if (reader.text() !== service) throw violation('a service that does not exist')
     return { login: name.toString('utf8'), method: reader.text(), reader, whole }
   }
