@@ -24,6 +24,7 @@ const programs = {
   'pgbouncer': { path: '/usr/sbin/pgbouncer', packages: ['pgbouncer'] },
   'ssh': { path: '/usr/bin/ssh', packages: ['openssh-client'] },
   'ssh-keygen': { path: '/usr/bin/ssh-keygen', packages: ['openssh-client'] },
+  'ssh-audit': { path: '/usr/bin/ssh-audit', packages: ['ssh-audit'] },
   'sshd': { path: '/usr/sbin/sshd', packages: ['openssh-server'] },
   // What people do with ssh beside `ssh` itself.
   'scp': { path: '/usr/bin/scp', packages: ['openssh-client'] },
@@ -77,7 +78,7 @@ export const testNeeds: readonly Need[] = [
   'postgres-15', 'pgbench', 'psql', 'psql-15', 'strace', 'openssl', 'faketime', 'python3', 'psycopg2', 'java',
   'javac', 'pgjdbc', 'mke2fs', 'mount', 'ssh', 'ssh-keygen', 'sshd', 'unshare', 'nsenter', 'cron', 'atd',
   'getfacl', 'sudo', 'ps', 'scp', 'sftp', 'sftp-server', 'extrausers', 'rsync', 'git', 'curl', 'sshpass',
-  'xauth'
+  'xauth', 'ssh-audit'
 ]
 
 // Debian's PostgreSQL packages make and start a cluster when they are installed. Ours must not; the setting

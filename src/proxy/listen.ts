@@ -25,6 +25,8 @@ export interface Arrival {
   socket: Socket
   address: string
   ticket: Ticket
+  /** Closes the connection to make place for another: whoever moves it into another socket says how. */
+  evict: () => void
 }
 
 export interface TcpListenOptions {
@@ -56,9 +58,10 @@ export async function listenTcp(options: TcpListenOptions): Promise<TcpListener>
   }, socket => {
     const address = plainAddress(socket.remoteAddress)
     if (options.penalties.throttled(address)) return options.turnAway(socket, 'auth-throttled', address)
-    const ticket = admission.enter(address, () => socket.destroy())
+    const ticket = admission.enter(address, () => arrival.evict())
     if (ticket === undefined) return options.turnAway(socket, 'too-many-connections', address)
-    options.arrive({ socket, address, ticket })
+    const arrival: Arrival = { socket, address, ticket, evict: () => socket.destroy() }
+    options.arrive(arrival)
   })
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)

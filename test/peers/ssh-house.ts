@@ -24,6 +24,8 @@ export interface SshHouseOptions {
   channels?: readonly string[]
   /** More of `sallyport.yaml`. */
   config?: string
+  /** Its `limits`, as `name: value, name: value`. */
+  limits?: string
   environment?: NodeJS.ProcessEnv
 }
 
@@ -89,7 +91,7 @@ export async function startSshHouse(options: SshHouseOptions = {}): Promise<SshH
   const sshPort = await freePort()
   const product = await startProduct({
     listen: `ssh: "127.0.0.1:${sshPort}", postgres: null`,
-    config: options.config, access: documents(box, own.publicKey, options),
+    config: options.config, limits: options.limits, access: documents(box, own.publicKey, options),
     environment: {
       WEB01_ADMIN_KEY: box.admin.privateKey, DEPLOY_KEY: deploy.privateKey, ...options.environment
     }

@@ -11,6 +11,10 @@ export type Side = 'client' | 'target'
 export const stderrLane = 0x8000
 /** Lane 0 is for the whole session. */
 const lanesMax = 0x7fff
+/** A window is 32 bits (RFC 4254 section 5.2). */
+const windowMax = 0xffffffff
+/** What may be sent beyond a window, as OpenSSH has it: peers miscount. */
+const overrunShare = 0.1
 /** Requests of one side that wait for their reply, for one channel. OpenSSH has one for each variable. */
 const repliesMax = 1024
 
@@ -21,6 +25,10 @@ export interface Channel {
   /** The number that each side gave; of the side that has not confirmed yet there is none. */
   readonly numbers: Record<Side, number | undefined>
   readonly closed: Record<Side, boolean>
+  /** Bytes that this side may still send: the other one's window. */
+  readonly credit: Record<Side, number>
+  /** The largest that it was. */
+  readonly creditMax: Record<Side, number>
   /** Names of requests by that side which want a reply and have none yet. */
   readonly waiting: Record<Side, Asked[]>
   /** A terminal was asked for, and not refused. */
@@ -77,21 +85,24 @@ export class ChannelTable {
     const lane = this.#freeLane()
     const channel: Channel = {
       lane, open, openedBy: side, numbers: { client: undefined, target: undefined },
-      closed: { client: false, target: false }, waiting: { client: [], target: [] }, pty: false,
+      closed: { client: false, target: false }, credit: { client: 0, target: 0 },
+      creditMax: { client: 0, target: 0 }, waiting: { client: [], target: [] }, pty: false,
       content: contentOf(lane), started: 'no'
     }
     channel.numbers[side] = open.sender
+    this.grant(side, channel, open.window)
     own.set(open.sender, channel)
     return channel
   }
 
   /** `side` says yes to a channel that the other one asked for. @throws WireError */
-  confirm(side: Side, recipient: number, sender: number): Channel {
+  confirm(side: Side, recipient: number, sender: number, window: number): Channel {
     const channel = this.#opening(side, recipient)
     const own = this.#byNumber[side]
     if (own.has(sender)) throw new WireError(`SSH channel ${sender} is open already`)
     channel.numbers[side] = sender
     own.set(sender, channel)
+    this.grant(side, channel, window)
     return channel
   }
 
@@ -113,6 +124,22 @@ export class ChannelTable {
     const channel = this.find(side, recipient)
     if (channel === undefined) throw new WireError(`SSH channel ${recipient} is not open`)
     return channel
+  }
+
+  /** `side` lets the other one send so many bytes more. @throws WireError */
+  grant(side: Side, channel: Channel, bytes: number): void {
+    const { credit, creditMax } = channel
+    const other = otherSide(side)
+    credit[other] += bytes
+    if (credit[other] > windowMax) throw new WireError('an SSH window that is too large')
+    creditMax[other] = Math.max(creditMax[other], credit[other])
+  }
+
+  /** `side` sends so many bytes. @throws WireError when the other one's window is too small for them */
+  spend(side: Side, { credit, creditMax }: Channel, bytes: number): void {
+    credit[side] -= bytes
+    const overrunMax = overrunShare * creditMax[side]
+    if (credit[side] < -overrunMax) throw new WireError('more SSH data than the window takes')
   }
 
   /** `side` has sent its CLOSE. True when both have, and the channel is gone. */

@@ -23,6 +23,8 @@ export interface DoorOptions {
   ahead: readonly Buffer[]
   /** A session channel that we answered while the person chose. */
   adopted?: Adopted | undefined
+  /** The client's connection is closed. */
+  gone(): void
   /** One line for the person while there is no target. */
   tell(line: string): void
   /** The relay begins: the client hears that it is logged in, if it has not yet. */
@@ -80,9 +82,9 @@ export class DoorFront implements Front<Target | undefined> {
 
   async relay(target: Target | undefined, recording: Recording, signal: AbortSignal): Promise<Ending> {
     if (target === undefined) return { how: 'ended', reason: 'client-closed' }
-    const { transport, setting, adopted, begin } = this.#options
+    const { transport, setting, adopted, begin, gone } = this.#options
     this.#relay = new Relay({
-      client: transport, target, recording, signal, channels: target.channels, adopted,
+      client: transport, target, recording, signal, channels: target.channels, adopted, gone,
       ahead: this.#ahead, tape: setting.tapeOf(recording, target.channels),
       refused: (what, right) => setting.refused(recording.session, what, right)
     })

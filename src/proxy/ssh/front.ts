@@ -19,7 +19,7 @@ import { Relay } from './relay.ts'
 import type { SshTape } from './tape.ts'
 import { connectTarget } from './target.ts'
 import type { Target, TargetTimeouts } from './target.ts'
-import { disconnectReason } from './transport.ts'
+import { ProtocolBreach, disconnectReason } from './transport.ts'
 import type { Transport, TransportEvents } from './transport.ts'
 
 /** What all sessions of a listener share. */
@@ -49,16 +49,21 @@ export interface Through {
   target: string
 }
 
+/** Answers that a stranger did not read, before nothing more of it is read. */
+const unreadBytesMax = 64 * 1024
+
 export class SshFront implements Front<Target | undefined> {
   readonly address: string
   readonly #transport: Transport
   readonly #setting: FrontSetting
   readonly #events: FrontEvents
-  readonly #mailbox = new Mailbox()
+  readonly #mailbox = new Mailbox('protocol-violation')
   readonly #login: Login
   #claim: Claim | undefined
   readonly #through: Through | undefined
   #isProved: boolean
+  /** What the client did between its login and the session. */
+  #violation: SallyportError | undefined
   #relay: Relay | undefined
 
   constructor(
@@ -103,6 +108,8 @@ export class SshFront implements Front<Target | undefined> {
     const proof = await this.#strictly(() => this.#login.prove(challenge))
     if (proof === undefined) return undefined
     this.#isProved = true
+    // What came behind the proof came before its answer.
+    for (const message of this.#mailbox.take()) this.#outOfTurn(message)
     this.#events.authenticated()
     return proof
   }
@@ -112,7 +119,7 @@ export class SshFront implements Front<Target | undefined> {
     const setting = this.#setting
     const nothing = (): void => undefined
     return new Hub({
-      transport: this.#transport, setting, doors, address, enter,
+      transport: this.#transport, setting, doors, address, enter, gone: () => this.#events.gone(),
       serve: (stream, target) => enter(new SshFront(
         address, events => setting.openInner(stream, target, events), setting,
         { spoke: nothing, authenticated: nothing, gone: nothing }, { user: doors.user, target }))
@@ -139,9 +146,17 @@ export class SshFront implements Front<Target | undefined> {
 
   /** Undefined when the client went away meanwhile: then no connection is opened. */
   async connect(upstreaming: Upstreaming, signal: AbortSignal): Promise<Target | undefined> {
+    this.#expectNoViolation()
     if (this.#transport.closed) return undefined
     const { timeouts, clock } = this.#setting
-    return connectTarget(upstreaming, timeouts, clock, signal)
+    const target = await connectTarget(upstreaming, timeouts, clock, signal)
+    try {
+      this.#expectNoViolation()
+      return target
+    } catch (thrown) {
+      target.transport.disconnect(disconnectReason.byApplication, '')
+      throw thrown
+    }
   }
 
   async relay(target: Target | undefined, recording: Recording, signal: AbortSignal): Promise<Ending> {
@@ -149,7 +164,7 @@ export class SshFront implements Front<Target | undefined> {
     const { tapeOf, refused } = this.#setting
     this.#relay = new Relay({
       client: this.#transport, target, recording, signal, channels: target.channels,
-      tape: tapeOf(recording, target.channels),
+      tape: tapeOf(recording, target.channels), gone: () => this.#events.gone(),
       refused: (what, right) => refused(recording.session, what, right)
     })
     const ending = this.#relay.run()
@@ -162,19 +177,29 @@ export class SshFront implements Front<Target | undefined> {
       ready: () => this.#events.spoke(),
       message: payload => {
         if (!this.#isProved) return this.#mailbox.push(payload)
-        // Nothing is answered before the login is through: whoever goes on talking is no client.
-        const error = new SallyportError('protocol-violation', { detail: `message ${payload[0]}` })
-        this.#transport.disconnect(disconnectReason.protocolError, error.clientMessage)
+        this.#outOfTurn(payload)
       },
-      room: () => true,
+      room: () => this.#transport.queuedBytes <= unreadBytesMax,
       refused: () => undefined,
-      drain: () => undefined,
+      drain: () => this.#transport.resume(),
       closed: error => {
-        const code = error === undefined ? 'client-closed' : 'protocol-violation'
-        this.#mailbox.fail(new SallyportError(code, { detail: error?.message }))
+        if (error instanceof ProtocolBreach) this.#violation ??= error.refusal
+        const failure = this.#violation ?? new SallyportError('client-closed', { detail: error?.message })
+        this.#mailbox.fail(failure)
         this.#events.gone()
       }
     }
+  }
+
+  /** @throws SallyportError what the client did since its login */
+  #expectNoViolation(): void {
+    if (this.#violation !== undefined) throw this.#violation
+  }
+
+  /** Nothing is answered before the login is through: whoever goes on talking is no client. */
+  #outOfTurn(message: Buffer): void {
+    this.#violation ??= new SallyportError('protocol-violation', { detail: `message ${message[0]}` })
+    this.#transport.disconnect(disconnectReason.protocolError, this.#violation.clientMessage)
   }
 
   /** What breaks the protocol before the login is a stranger's doing, and is counted. */

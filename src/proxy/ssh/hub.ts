@@ -35,6 +35,8 @@ export interface HubOptions {
   doors: Doors
   address: string
   enter(front: Front<Target | undefined>): Promise<Ending>
+  /** The connection is closed. */
+  gone(): void
   /** Serves SSH within a channel, as the target of that name; its session is entered by itself. */
   serve(stream: ChannelStream, target: string, doors: Doors): Promise<unknown>
 }
@@ -96,6 +98,7 @@ export class Hub {
   }
 
   #over(): void {
+    this.#options.gone()
     for (const stream of this.#streams.values()) stream.destroy()
     // A session that was chosen hears of it from the relay, or finds the connection closed.
     if (this.#front === undefined) this.#done({ how: 'ended', reason: 'client-closed' })
@@ -222,7 +225,7 @@ export class Hub {
   }
 
   #choose(door: Door, ahead: readonly Buffer[], terminal: Terminal | undefined): void {
-    const { transport, setting, doors, address, enter } = this.#options
+    const { transport, setting, doors, address, enter, gone } = this.#options
     const adopted = terminal === undefined ? undefined : {
       ours: terminal.ours, client: terminal.open.sender, packetBytesMax: terminal.open.packetBytesMax,
       requests: terminal.requests,
@@ -233,7 +236,8 @@ export class Hub {
       if (terminal !== undefined) this.#print(terminal, `sallyport: ${line}\r\n`)
     }
     const login = `${doors.user}+${door.credential}@${door.target}`
-    this.#front = new DoorFront({ transport, setting, claim: claimOf(login, address), ahead, adopted, tell })
+    const claim = claimOf(login, address)
+    this.#front = new DoorFront({ transport, setting, claim, ahead, adopted, tell, gone })
     void enter(this.#front).then(this.#done)
   }
 

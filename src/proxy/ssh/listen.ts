@@ -11,7 +11,7 @@ import type { Arrival } from '../listen.ts'
 import { createPenalties } from '../penalties.ts'
 import { createTurnAway } from '../turn-away.ts'
 import type { FrontLog } from '../turn-away.ts'
-import { offerOf, userSignatures } from './algorithms.ts'
+import { clientKeyExchanges, offerOf, userSignatures } from './algorithms.ts'
 import { SshFront } from './front.ts'
 import type { FrontSetting } from './front.ts'
 import { readPrivateKey } from './ssh2.ts'
@@ -28,6 +28,8 @@ export interface SshListenLimits {
   /** From accept to the end of authentication. */
   loginGraceMs: number
   loginFailuresPerMinuteMax: number
+  /** Channels of one session: OpenSSH has 10 for each connection, browsers open some hundred forwards. */
+  channelsMax: number
   connectMs: number
   handshakeMs: number
   loginMs: number
@@ -39,6 +41,7 @@ export const defaultSshLimits: SshListenLimits = {
   unauthenticatedMax: 1000,
   loginGraceMs: 30_000,
   loginFailuresPerMinuteMax: 30,
+  channelsMax: 1024,
   connectMs: 5000,
   handshakeMs: 5000,
   loginMs: 10_000
@@ -77,7 +80,8 @@ export async function listenSsh(options: SshListenOptions): Promise<SshListener>
   const penalties = createPenalties(clock, limits.loginFailuresPerMinuteMax)
   const door = new Door(options, limits, {
     clock, penalties,
-    tapeOf: (recording, channels) => new SshTape(recording, { allowFile: fileRights(channels) }),
+    tapeOf: (recording, channels) =>
+      new SshTape(recording, { allowFile: fileRights(channels), channelsMax: limits.channelsMax }),
     openInner: (stream, host, events) => door.openInner(stream, host, events),
     timeouts: { connectMs: limits.connectMs, handshakeMs: limits.handshakeMs, loginMs: limits.loginMs },
     refused: (session, what, right) => options.onRefused(session, what, right)
@@ -120,17 +124,23 @@ class Door {
     }
   }
 
-  arrive({ socket, address, ticket }: Arrival): void {
+  arrive(arrival: Arrival): void {
+    const { socket, address, ticket } = arrival
     const { clock, readMode = 'shared' } = this.#options
     const late = clock.after(this.#limits.loginGraceMs, () => front.fail(new SallyportError('auth-timeout')))
     const settle = (): void => {
       late()
       this.#strangers.delete(front)
     }
-    const front = new SshFront(address, events => new Transport({
-      socket, clock, readMode, offer: offerOf(Object.keys(this.#hostKeys)),
-      side: { kind: 'server', hostKeys: this.#hostKeys, signatures: userSignatures }
-    }, events), this.#setting, {
+    const open = (events: TransportEvents): Transport => {
+      const transport = new Transport({
+        socket, clock, readMode, offer: offerOf(Object.keys(this.#hostKeys), clientKeyExchanges),
+        side: { kind: 'server', hostKeys: this.#hostKeys, signatures: userSignatures }
+      }, events)
+      arrival.evict = () => transport.destroy()
+      return transport
+    }
+    const front = new SshFront(address, open, this.#setting, {
       spoke: () => ticket.spoke(),
       authenticated: () => {
         settle()

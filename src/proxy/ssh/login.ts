@@ -22,10 +22,12 @@ export const loginMessage = {
 const failuresMax = 6
 /** Keys that were offered and are not known: an agent holds many. */
 const offersMax = 32
+/** All requests of a login together: a stranger who only asks is sent away, too. */
+const requestsMax = 64
 /** People type no more; also what a verifier is asked to digest. */
 const passwordBytesMax = 1024
-/** A login name reaches us before anything is proved. */
-const loginBytesMax = 256
+/** A login name reaches us before anything is proved. What is longer is cut, and then nobody's name. */
+const loginBytesMax = 257
 const service = 'ssh-connection'
 const methods = 'publickey,password,keyboard-interactive'
 
@@ -74,12 +76,13 @@ export class Login {
   async prove(challenge: Challenge): Promise<Proof | undefined> {
     let request = this.#first ?? await this.#request()
     const { login } = request
-    for (;;) {
+    for (let requests = 1; ; requests++) {
       // RFC 4252 allows another name; then what was looked up would be another person's.
       if (request.login !== login) throw violation('the login name changed')
       const proof = await this.#attempt(request, challenge)
       if (proof !== undefined) return proof
-      if (this.#failures >= failuresMax || this.#offers >= offersMax) return undefined
+      const worn = this.#failures >= failuresMax || this.#offers >= offersMax || requests >= requestsMax
+      if (worn) return undefined
       request = await this.#request()
     }
   }
@@ -88,8 +91,7 @@ export class Login {
     const whole = await this.#ports.mailbox.next()
     const reader = new SshReader(whole)
     if (reader.byte() !== loginMessage.request) throw violation('expected a request to log in')
-    const name = reader.bytes()
-    if (name.length > loginBytesMax) throw violation(`a login name of ${name.length} bytes`)
+    const name = reader.bytes().subarray(0, loginBytesMax)
     if (reader.text() !== service) throw violation('a service that does not exist')
     return { login: name.toString('utf8'), method: reader.text(), reader, whole }
   }
@@ -139,7 +141,8 @@ export class Login {
 
   async #knows(password: string, { verifier }: Challenge): Promise<boolean> {
     this.#ports.admit()
-    if (Buffer.byteLength(password) > passwordBytesMax) return false
+    // HMAC pads its key with zero bytes: with some behind it a password would be the same one.
+    if (Buffer.byteLength(password) > passwordBytesMax || password.includes('\0')) return false
     return verifyPassword(password, verifier)
   }
 
@@ -191,7 +194,9 @@ export class Login {
     blob: Buffer, algorithm: string, { authorities, name }: Challenge
   ): { key: Buffer, algorithm: string, certificate: Certificate } | undefined {
     const certificate = readCertificate(blob)
-    const plain = algorithm.replace(/-cert-v01@openssh\.com$/, '').replace(/^(sk-.*)$/, '$1@openssh.com')
+    // Under the name of a plain key it would be another request than the one that was signed.
+    const [, base = ''] = /^(.+)-cert-v01@openssh\.com$/.exec(algorithm) ?? []
+    const plain = base.startsWith('sk-') ? `${base}@openssh.com` : base
     const now = BigInt(Math.floor(this.#ports.now().getTime() / 1000))
     const holds = certificate.kind === 'user'
       && authorities.some(line => blobOf(line).equals(certificate.authority))
@@ -218,6 +223,8 @@ function comesFrom(address: string, addresses: string): boolean {
   const list = new BlockList()
   for (const pattern of addresses.split(',')) {
     const [network = '', bits] = pattern.split('/')
+    // Node takes an IPv4 address for one of ::/0; OpenSSH does not.
+    if (family(network) !== family(address)) continue
     if (bits === undefined) list.addAddress(network, family(network))
     else list.addSubnet(network, Number(bits), family(network))
   }

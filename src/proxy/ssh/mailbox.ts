@@ -1,14 +1,21 @@
 // Messages of a peer that are waited for one by one, while it is a stranger: during its login, and during
 // ours at a target. Bounded: whoever sends faster than it is answered breaks the protocol.
 import { SallyportError } from '../../errors.ts'
+import type { ErrorCode } from '../../errors.ts'
 
 /** OpenSSH asks once and waits; a pipelining client sends a handful. */
 const messagesMax = 32
 
 export class Mailbox {
+  readonly #code: ErrorCode
   #messages: Buffer[] = []
   #failure: SallyportError | undefined
   #waiting: { resolve: (message: Buffer) => void, reject: (error: SallyportError) => void } | undefined
+
+  /** `code`: what it is called when the peer does not wait. */
+  constructor(code: ErrorCode) {
+    this.#code = code
+  }
 
   get failure(): SallyportError | undefined {
     return this.#failure
@@ -23,7 +30,7 @@ export class Mailbox {
       waiting.resolve(Buffer.from(message))
     } else if (this.#messages.length >= messagesMax) {
       const detail = 'messages faster than they are answered'
-      this.fail(new SallyportError('protocol-violation', { detail }))
+      this.fail(new SallyportError(this.#code, { detail }))
     } else {
       this.#messages.push(Buffer.from(message))
     }

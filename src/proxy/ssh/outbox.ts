@@ -79,6 +79,8 @@ export class Outbox {
   #cipher: Cipher | undefined
   /** Sent since the owner last set it to 0. */
   bytes = 0
+  /** Kept by ssh2 while keys are exchanged; the owner sets it to 0 when they are. */
+  deferredBytes = 0
 
   /** `onFailure` hears what the gate threw. */
   constructor(protocol: Protocol, write: Write, onFailure: (error: unknown) => void) {
@@ -89,7 +91,7 @@ export class Outbox {
 
   /** Gathered or held, not handed to the socket yet. */
   get waitingBytes(): number {
-    return this.#length + this.#heldBytes
+    return this.#length + this.#heldBytes + this.deferredBytes
   }
 
   guard(gate: Gate): void {
@@ -213,6 +215,7 @@ export class Outbox {
 
   #sendSlowly(payload: Uint8Array): void {
     this.seal()
+    if (this.#protocol._kexinit !== undefined) this.deferredBytes += payload.length
     const { write } = this.#protocol._packetRW
     const packet = write.alloc(payload.length)
     packet.set(payload, write.allocStart)

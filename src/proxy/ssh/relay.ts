@@ -20,7 +20,7 @@ import type { ChannelTable, Side } from './channels.ts'
 import { clientChannels, globalRights, passedVariables, rightsOf, targetChannels } from './rights.ts'
 import type { SshTape } from './tape.ts'
 import type { Target } from './target.ts'
-import { disconnectReason } from './transport.ts'
+import { ProtocolBreach, disconnectReason } from './transport.ts'
 import type { Transport, TransportEvents } from './transport.ts'
 
 /**
@@ -31,6 +31,8 @@ const waitingBytesMax = 4 * 1024 * 1024
 /** … and so little must be left before its source is read again. */
 const waitingBytesLow = 1024 * 1024
 const administrativelyProhibited = 1
+/** Refusals of one session that the audit hears of; the recording has all of them. */
+const refusalsToldMax = 100
 /** Where the name of a request stands, and the bytes that a window grows by. */
 const [globalTypeAt, channelTypeAt, windowBytesAt] = [5, 9, 5]
 
@@ -59,6 +61,8 @@ export interface RelaySetting {
   /** What the client has said already. */
   ahead?: readonly Buffer[] | undefined
   adopted?: Adopted | undefined
+  /** The client's connection is closed. */
+  gone(): void
   /** Something was refused: for the audit. */
   refused(what: string, right: ChannelKind | undefined): void
 }
@@ -79,6 +83,9 @@ export class Relay {
   #waiting: Buffer[] = []
   #answersOut = 0
   #alias: { ours: number, target: number } | undefined
+  /** What the client asked the target to open channels for. */
+  readonly #invited = new Set<ChannelKind>()
+  #refusals = 0
   #over = false
   #done: (ending: Ending) => void = () => undefined
 
@@ -130,13 +137,19 @@ export class Relay {
     return {
       ready: () => undefined,
       message: payload => this.#handle(side, payload),
-      room: () => to.waitingBytes <= waitingBytesMax,
+      // Answers of ours wait for `from` as well: whoever asks and does not read is not read either.
+      room: () => to.waitingBytes <= waitingBytesMax && from.queuedBytes <= 2 * waitingBytesMax,
       refused: thrown => this.#cut(asSallyportError(thrown, 'recorder-failed')),
       drain: () => {
-        // What waits for `from` has been written: the other side may be read again.
-        if (from.waitingBytes <= waitingBytesLow) to.resume()
+        // What waits for `from` has been written: the other side may be read again, and so may it.
+        const free = from.waitingBytes <= waitingBytesLow
+        if (free) to.resume()
+        if (free && to.waitingBytes <= waitingBytesLow) from.resume()
       },
-      closed: error => this.#gone(side, error)
+      closed: error => {
+        if (side === 'client') this.#setting.gone()
+        this.#gone(side, error)
+      }
     }
   }
 
@@ -215,7 +228,15 @@ export class Relay {
       case sshMessage.channelRequest:
         if (side === 'client') return this.#request(payload)
         break
+      case sshMessage.channelSuccess:
+      case sshMessage.channelFailure: {
+        const waiting = this.#channels.find(side, recipientOf(payload))?.waiting[otherSide(side)]
+        if (waiting?.length === 0) return
+        break
+      }
       case sshMessage.windowAdjust:
+        // The channel may be gone: then nobody needs it.
+        if (this.#channels.find(side, recipientOf(payload)) === undefined) return
         if (side === 'client' && this.#debts.size > 0) this.#settle(payload)
         break
       case sshMessage.close:
@@ -242,13 +263,14 @@ export class Relay {
     const known: Readonly<Record<string, ChannelKind | undefined>> =
       side === 'client' ? clientChannels : targetChannels
     const right = known[type]
-    const allowed = Object.hasOwn(known, type) && (right === undefined || this.#allowed.has(right))
+    const mayOpen = side === 'client' ? this.#allowed : this.#invited
+    const allowed = Object.hasOwn(known, type) && (right === undefined || mayOpen.has(right))
     if (allowed && !this.#setting.tape.full) return this.#forward(side, payload)
     const { tape, client, target: { transport } } = this.#setting
     const reason = allowed ? 'too many channels' : 'the grant does not allow it'
     if (side === 'client') tape.fromClient(payload, reason)
     else tape.fromTarget(payload, reason)
-    this.#setting.refused(type, right)
+    this.#tellRefused(type, right)
     const back = side === 'client' ? client : transport
     back.send(openFailure(sender, administrativelyProhibited, `${type}: ${reason}`))
   }
@@ -256,23 +278,36 @@ export class Relay {
   #ask(side: Side, payload: Buffer): void {
     const { type, wantReply } = parseGlobalRequest(payload)
     // The target's own host keys are not the proxy's: a client would remember them under the wrong name.
-    if (side === 'target' && !wantReply && type.startsWith('hostkeys')) return
+    const isHostKeys = side === 'target' && type.startsWith('hostkeys')
+    if (isHostKeys && !wantReply) return
     if (wantReply) this.#asked[side]++
-    const right = side === 'client' ? globalRights[type] : undefined
-    if (right === undefined || this.#allowed.has(right)) return this.#forward(side, payload)
-    this.#setting.refused(type, right)
+    if (isHostKeys) return this.#forward(side, payload, 'these are not our keys', globalTypeAt, type.length)
+    const right = side === 'client' && Object.hasOwn(globalRights, type) ? globalRights[type] : undefined
+    if (right === undefined || this.#allowed.has(right)) {
+      if (right !== undefined) this.#invited.add(right)
+      return this.#forward(side, payload)
+    }
+    this.#tellRefused(type, right)
     this.#forward(side, payload, 'the grant does not allow it', globalTypeAt, type.length)
   }
 
   #request(payload: Buffer): void {
     const { recipient, type, purpose } = parseChannelRequest(payload)
     const isSession = this.#channels.get('client', recipient).open.purpose.kind === 'session'
-    const missing = isSession ? rightsOf(purpose).find(right => !this.#allowed.has(right)) : undefined
+    const rights = isSession ? rightsOf(purpose) : []
+    const missing = rights.find(right => !this.#allowed.has(right))
     const isVariable = purpose.kind === 'env' && !passedVariables.test(purpose.name)
-    if (missing === undefined && !isVariable) return this.#forward('client', payload)
-    if (missing !== undefined) this.#setting.refused(type, missing)
+    if (missing === undefined && !isVariable) {
+      for (const right of rights) this.#invited.add(right)
+      return this.#forward('client', payload)
+    }
+    if (missing !== undefined) this.#tellRefused(type, missing)
     const why = isVariable ? 'this variable is not passed on' : 'the grant does not allow it'
     this.#forward('client', payload, why, channelTypeAt, type.length)
+  }
+
+  #tellRefused(what: string, right: ChannelKind | undefined): void {
+    if (this.#refusals++ < refusalsToldMax) this.#setting.refused(what, right)
   }
 
   #settle(payload: Buffer): void {
@@ -294,6 +329,11 @@ export class Relay {
   // ---- the ways in which it ends
 
   #gone(side: Side, error: Error | undefined): void {
+    if (error instanceof ProtocolBreach) {
+      const { refusal, message } = error
+      const ofTarget = new SallyportError('target-violation', { detail: message })
+      return this.#end(side === 'client' ? refusal : ofTarget)
+    }
     const cutShort = this.#channels.all().length > 0
     if (!this.#finish()) return
     const { client, target: { transport } } = this.#setting

@@ -3,6 +3,7 @@
 import type { ChannelKind } from '../../session/front.ts'
 import type { RequestPurpose } from '../../wire/ssh/request.ts'
 import type { AllowFile, FileOperation } from '../../wire/ssh/sftp.ts'
+import { commandOf } from './command.ts'
 
 /**
  * Channels that a client opens; others do not exist. `session` itself is free, what is asked in it is not.
@@ -38,7 +39,7 @@ export const passedVariables = /^(LANG|LANGUAGE|LC_[A-Z]+|TERM|COLORTERM|NO_COLO
 export function rightsOf(purpose: RequestPurpose): readonly ChannelKind[] {
   switch (purpose.kind) {
     case 'shell': return ['shell']
-    case 'exec': return execRights(purpose.command.toString('utf8'))
+    case 'exec': return execRights(purpose.command)
     case 'subsystem': return purpose.name === 'sftp' ? ['sftp'] : ['exec']
     case 'auth-agent-req': return ['agent']
     case 'x11-req': return ['x11']
@@ -46,11 +47,15 @@ export function rightsOf(purpose: RequestPurpose): readonly ChannelKind[] {
   }
 }
 
-/** `scp` on the other side says which way it goes: `-t` takes files (upload), `-f` gives them. */
-function execRights(command: string): readonly ChannelKind[] {
-  const scp = /^(?:\S*\/)?scp\s(?:.*\s)?-[a-zA-Z]*([tf])\b/.exec(command)
-  if (scp === null) return ['exec']
-  return ['sftp', scp[1] === 't' ? 'upload' : 'download']
+/**
+ * `scp` on the other side says which way it goes: `-t` takes files (upload), `-f` gives them. Only a command
+ * that no shell would read more into, and only the one that is found on the target's own path: whoever may
+ * upload could bring a program of that name.
+ */
+function execRights(command: Buffer): readonly ChannelKind[] {
+  const what = commandOf(command)
+  const isOwn = command.subarray(0, 4).equals(Buffer.from('scp '))
+  return what.kind === 'scp' && isOwn ? ['sftp', what.direction] : ['exec']
 }
 
 /**

@@ -122,8 +122,7 @@ export class SshTape {
     switch (payload[0]) {
       case sshMessage.data: return this.#data(side, payload)
       case sshMessage.extendedData: return this.#extendedData(side, payload)
-      // A channel may be gone when it comes: it is forwarded, and means nothing.
-      case sshMessage.windowAdjust: return void windowAdjustBytes(payload)
+      case sshMessage.windowAdjust: return this.#windowAdjust(side, payload)
       case sshMessage.channelRequest: return this.#requested(side, payload, refused)
       case sshMessage.channelSuccess: return this.#reply(side, payload, true)
       case sshMessage.channelFailure: return this.#reply(side, payload, false)
@@ -145,10 +144,18 @@ export class SshTape {
 
   // ---- data
 
+  /** A channel may be gone when it comes: then it means nothing. */
+  #windowAdjust(side: Side, payload: Buffer): undefined {
+    const bytes = windowAdjustBytes(payload)
+    const channel = this.channels.find(side, recipientOf(payload))
+    if (channel !== undefined) this.channels.grant(side, channel, bytes)
+  }
+
   #data(side: Side, payload: Buffer): Buffer[] | undefined {
-    dataBytes(payload)
+    const bytes = dataBytes(payload)
     const recipient = recipientOf(payload)
     const channel = this.channels.get(side, recipient)
+    this.channels.spend(side, channel, bytes)
     const data = payload.subarray(dataHeadBytes)
     if (side === 'target') return void channel.content.fromTarget(data)
     if (this.#allowFile !== undefined && channel.content.kind === 'unknown') {
@@ -158,8 +165,9 @@ export class SshTape {
   }
 
   #extendedData(side: Side, payload: Buffer): undefined {
-    extendedDataBytes(payload)
+    const bytes = extendedDataBytes(payload)
     const channel = this.channels.get(side, recipientOf(payload))
+    this.channels.spend(side, channel, bytes)
     const type = extendedDataType(payload)
     if (side === 'client' || type !== stderrType) throw new WireError('SSH data of a type that nobody sends')
     this.#recording.append(
@@ -197,8 +205,8 @@ export class SshTape {
   }
 
   #confirm(side: Side, payload: Buffer): undefined {
-    const { recipient, sender } = parseOpenConfirmation(payload)
-    this.channels.confirm(side, recipient, sender)
+    const { recipient, sender, window } = parseOpenConfirmation(payload)
+    this.channels.confirm(side, recipient, sender, window)
   }
 
   #openFailed(side: Side, payload: Buffer): undefined {

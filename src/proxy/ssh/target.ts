@@ -17,7 +17,7 @@ import { loginMessage } from './login.ts'
 import { Mailbox } from './mailbox.ts'
 import { readPrivateKey } from './ssh2.ts'
 import type { PrivateKey } from './ssh2.ts'
-import { Transport, disconnectReason, transportMessage } from './transport.ts'
+import { ProtocolBreach, Transport, disconnectReason, transportMessage } from './transport.ts'
 import type { TransportEvents } from './transport.ts'
 
 /**
@@ -65,7 +65,7 @@ export async function connectTarget(
 class Attempt {
   readonly #clock: Clock
   readonly #signal: AbortSignal
-  readonly #mailbox = new Mailbox()
+  readonly #mailbox = new Mailbox('target-violation')
   readonly #giveUp: () => void
   #socket: Socket | undefined
   #transport: Transport | undefined
@@ -159,17 +159,20 @@ class Attempt {
     request('password', false, password)
     const [type, reader] = await this.#answer(username, [loginMessage.success, loginMessage.failure])
     if (type === loginMessage.success) return
-    if (!reader.names().includes('keyboard-interactive')) throw refused(username, 'the password')
+    const goesOn = reader.names().includes('keyboard-interactive')
+    // Partial success: it took the password and wants something else as well.
+    if (!goesOn || reader.boolean()) throw refused(username, 'the password')
     request('keyboard-interactive', '', '')
-    for (;;) {
+    for (let asked = 0; ;) {
       const [next, question] = await this.#answer(username, [loginMessage.success, loginMessage.question])
       if (next === loginMessage.success) return
       question.text()
       question.text()
       question.text()
       const prompts = question.uint32()
-      // Whatever asks for more than the password wants something that we do not have.
-      if (prompts > 1) throw refused(username, 'the answers')
+      // Whatever asks for more than the password, once, wants something that we do not have.
+      asked += prompts
+      if (asked > 1) throw refused(username, 'the answers')
       const answers = prompts === 0 ? [] : [password]
       this.#send(loginMessage.answer, Buffer.concat([sshUint32(prompts), sshFields(...answers)]))
     }
@@ -201,12 +204,18 @@ class Attempt {
       refused: () => undefined,
       drain: () => undefined,
       closed: error => {
-        const broken = this.#untrusted === undefined
-          ? failure('target-unreachable', error?.message ?? 'the target closed the connection')
-          : failure('target-untrusted', this.#untrusted)
-        this.#broken(broken)
+        this.#broken(this.#brokenBy(error))
       }
     }
+  }
+
+  #brokenBy(error: Error | undefined): SallyportError {
+    if (this.#untrusted !== undefined) return failure('target-untrusted', this.#untrusted)
+    const detail = error?.message ?? 'the target closed the connection'
+    if (!(error instanceof ProtocolBreach)) return failure('target-unreachable', detail)
+    // ssh2's words for a target that cannot prove that the key is its own, or has none that we believe.
+    const unproved = /signature|host key/i.test(detail)
+    return failure(unproved ? 'target-untrusted' : 'target-violation', detail)
   }
 
   #broken(error: SallyportError): void {

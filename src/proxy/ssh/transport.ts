@@ -6,9 +6,11 @@
 import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Cancel, Clock } from '../../clock.ts'
+import { SallyportError } from '../../errors.ts'
 import { sshFields, sshUint32 } from '../../wire/ssh/data.ts'
 import { ReadBuffer } from '../buffers.ts'
 import { readShared, readStream } from '../takeover.ts'
+import { Identification } from './identification.ts'
 import { Outbox } from './outbox.ts'
 import type { Gate } from './outbox.ts'
 import { ssh2 } from './ssh2.ts'
@@ -34,11 +36,21 @@ const rekeyMs = 3_600_000
 /** Of a certificate for an ed25519 key (PROTOCOL.certkeys). */
 export const certifiedType = 'ssh-ed25519-cert-v01@openssh.com'
 
+/**
+ * How often a peer may ask for new keys: one exchange costs a millisecond of everybody's time. So many at
+ * once, then one a second and one for so many bytes.
+ */
+const rekeysMax = 64
+const rekeyPaidBytes = 64 * 1024
+const rekeyPaidMs = 1000
+/** While keys are exchanged everything waits: not longer than this. */
+const rekeyGraceMs = 30_000
+
 /** A peer's last words are believed no further. */
 const reasonCharactersMax = 200
 
 /** Whoever was told goodbye has so long to close. */
-const lingerMs = 1000
+const lingerMs = 500
 
 export type Side =
   | {
@@ -48,6 +60,17 @@ export type Side =
     }
   /** `verify` sees the target's host key before anything is sent that matters. */
   | { kind: 'client', verify(blob: Buffer): boolean }
+
+/** The peer did what the protocol does not allow: unlike a connection that broke. */
+export class ProtocolBreach extends Error {
+  /** What a client hears of it, and the log under the same reference. */
+  readonly refusal: SallyportError
+
+  constructor(detail: string) {
+    super(detail)
+    this.refusal = new SallyportError('protocol-violation', { detail })
+  }
+}
 
 export interface TransportSetting {
   socket: Duplex
@@ -86,7 +109,12 @@ export class Transport {
   #closed = false
   #error: Error | undefined
   #bytes = 0
+  /** Read since the beginning. */
+  #bytesAll = 0
+  #identification: Identification | undefined
+  #rekeys = { left: rekeysMax, at: 0, bytes: 0 }
   #stopRekey: Cancel | undefined
+  #stopGrace: Cancel | undefined
   #lingering: Cancel | undefined
 
   constructor(setting: TransportSetting, events: TransportEvents) {
@@ -94,6 +122,7 @@ export class Transport {
     this.#events = events
     this.#socket = setting.socket
     const { side, offer } = setting
+    this.#identification = new Identification(side.kind === 'client')
     this.#protocol = ssh2().makeProtocol({
       server: side.kind === 'server', ident, offer, messageHandlers: {},
       ...side.kind === 'server'
@@ -127,6 +156,11 @@ export class Transport {
   /** Bytes that wait for the peer to read; Infinity while keys are exchanged, when everything waits. */
   get waitingBytes(): number {
     if (this.#protocol._kexinit !== undefined) return Infinity
+    return this.queuedBytes
+  }
+
+  /** The same without the exception: what is held for the peer. */
+  get queuedBytes(): number {
     return this.#socket.writableLength + this.#outbox.waitingBytes
   }
 
@@ -212,6 +246,7 @@ export class Transport {
   readonly #receive = (chunk: Buffer, bytes: number): boolean => {
     if (!this.#usable || this.#lingering !== undefined) return true
     try {
+      if (this.#identification !== undefined) return this.#identify(chunk.subarray(0, bytes))
       // While keys are exchanged ssh2 keeps views of what it was given.
       const kept = this.#protocol._kexinit !== undefined || !this.#isReady
       const readable = kept ? Buffer.from(chunk.subarray(0, bytes)) : chunk
@@ -224,6 +259,14 @@ export class Transport {
     this.#buffer.settle(chunk, bytes, false, false, false)
     this.#count(bytes)
     return this.#events.room()
+  }
+
+  #identify(chunk: Uint8Array): boolean {
+    const whole = this.#identification?.take(chunk)
+    if (whole === undefined) return true
+    this.#identification = undefined
+    this.#protocol.parse(whole, 0, whole.length)
+    return true
   }
 
   /** A packet that is not whole yet may lie in the buffer that the next read overwrites. */
@@ -252,6 +295,8 @@ export class Transport {
   }
 
   #kexInit(payload: Buffer): void {
+    if (this.#protocol._kexinit === undefined) this.#payRekey()
+    this.#awaitKeys()
     this.#outbox.seal()
     ssh2().handleKexInit(this.#protocol, Buffer.from(payload))
     const decipher = this.#protocol._decipher
@@ -305,6 +350,9 @@ export class Transport {
       // ssh2's own list of signatures lacks a comma and has what we do not take.
       if (kex !== undefined) kex.remoteExtInfoEnabled = false
       complete(negotiated)
+      this.#outbox.deferredBytes = 0
+      this.#stopGrace?.()
+      this.#stopGrace = undefined
       const first = !this.#isReady
       this.#isReady = true
       if (first && wantsExtensions) this.#sendExtensions()
@@ -324,6 +372,7 @@ export class Transport {
 
   #count(bytes: number): void {
     this.#bytes += bytes
+    this.#bytesAll += bytes
     const { rekeyBytes = rekeyBytesDefault } = this.#setting
     if (this.#bytes + this.#outbox.bytes >= rekeyBytes) this.#rekey()
   }
@@ -334,21 +383,45 @@ export class Transport {
     this.#stopRekey?.()
     this.#stopRekey = this.#setting.clock.after(rekeyMs, () => this.#rekey())
     this.#outbox.seal()
+    this.#awaitKeys()
     this.#protocol.rekey()
+  }
+
+  /** The peer wants new keys. */
+  #payRekey(): void {
+    const { left, at, bytes } = this.#rekeys
+    const [now, all] = [this.#setting.clock.monotonicMs(), this.#bytesAll]
+    const paid = (now - at) / rekeyPaidMs + (all - bytes) / rekeyPaidBytes
+    this.#rekeys = { left: Math.min(rekeysMax, left + paid) - 1, at: now, bytes: all }
+    if (this.#rekeys.left < 0) throw new Error('new keys are asked for too often')
+  }
+
+  #awaitKeys(): void {
+    this.#stopGrace ??= this.#setting.clock.after(rekeyGraceMs, () =>
+      this.#fail(new Error('new keys were not exchanged in time')))
   }
 
   // ---- the end
 
   #fail(error: Error): void {
-    this.#error ??= error
-    if (this.#usable && this.#isReady) this.disconnect(disconnectReason.protocolError, 'protocol error')
-    else this.end()
+    const breach = new ProtocolBreach(error.message)
+    this.#error ??= breach
+    const isServer = this.#setting.side.kind === 'server'
+    if (this.#usable && this.#isReady) {
+      this.disconnect(disconnectReason.protocolError, isServer ? breach.refusal.clientMessage : '')
+    } else if (isServer) this.end()
+    else {
+      // Whoever waits for a target shall hear at once what is wrong with it.
+      this.#outbox.flush()
+      this.#socket.destroy()
+    }
   }
 
   #close(): void {
     if (this.#closed) return
     this.#closed = true
     this.#stopRekey?.()
+    this.#stopGrace?.()
     this.#lingering?.()
     this.#outbox.close()
     this.#protocol.cleanup()
