@@ -10,6 +10,7 @@ import {
   openFailure, sshMessage, windowAdjust
 } from '../src/wire/ssh/connection.ts'
 import { sshFields, sshUint32 } from '../src/wire/ssh/data.ts'
+import { rightsOf } from '../src/proxy/ssh/rights.ts'
 import { ed25519Key, loginRequest, passwordRequest, serviceRequest } from './peers/ssh-login.ts'
 import { personPassword } from './peers/ssh-pass-through.ts'
 import { SshPeer, dial, sshPeer } from './peers/ssh-peer.ts'
@@ -393,6 +394,18 @@ test('words during a new exchange of keys end the session', async () => {
   peer.sendNow(channelData(100, Buffer.from('out of turn')))
   await isCut(peer, 'data between KEXINIT and NEWKEYS')
   assert.is(reached(), before)
+})
+
+test('scp is a right of its own only as the plain command', () => {
+  const rights = (command: string): string =>
+    rightsOf({ kind: 'exec', command: Buffer.from(command) }).join()
+  assert.is(rights('scp -t /tmp'), 'sftp,upload')
+  assert.is(rights('scp -v -r -f -- notes'), 'sftp,download')
+  for (const command of [
+    'scp -t x; id', 'scp -t x && id', 'scp -t $(id)', 'scp -t `id`', 'scp -t x\nid', 'scp -t x | sh',
+    'scp -t x > y', '/tmp/scp -t x', './scp -t x', 'scp -S ./id -t x', 'scp -oProxyCommand=id -t x',
+    'scp x y', 'scpx -t x', 'id'
+  ]) assert.is(rights(command), 'exec', command)
 })
 
 test('nothing of all this broke anything, and nobody is left in the house', async () => {
