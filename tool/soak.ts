@@ -28,6 +28,8 @@ export type FaultKind = 'kill' | 'restart' | 'freeze' | 'stall' | 'store'
 
 export interface SoakOptions {
   seconds: number
+  /** It goes on until it has had so many, up to four times as long: a slow machine gets through fewer. */
+  atLeast?: { faults: number, worked: number } | undefined
   /** Sessions begun each second. */
   rate: number
   faultSeconds: number
@@ -66,6 +68,8 @@ const mix: readonly Kind[] = [
   'bulk', 'leaves', 'client killed', 'expires', 'shared'
 ]
 
+// How many times as long as asked for, for `atLeast`.
+const patience = 4
 // After a fault: the proxy's start, the breaker's pause, and who was under way.
 const graceMs = 10_000
 const psqlSecondsMax = 90
@@ -143,9 +147,13 @@ class Soak {
     const { seconds, tell } = this.#options
     const watching = [this.#sample(), this.#probe()]
     const faulting = this.#fault()
-    const endMs = performance.now() + seconds * 1000
+    const beganMs = performance.now()
+    const goesOn = (): boolean => {
+      const pastSeconds = (performance.now() - beganMs) / 1000
+      return pastSeconds < seconds || (pastSeconds < seconds * patience && !this.#triedEnough())
+    }
     const open = new Set<Promise<void>>()
-    for (let count = 0; performance.now() < endMs; count++) {
+    for (let count = 0; goesOn(); count++) {
       const running = this.#session(mix[count % mix.length]!).finally(() => open.delete(running))
       open.add(running)
       await pause(1000 / this.#options.rate)
@@ -261,6 +269,11 @@ class Soak {
 
   #left(account: string): void {
     if (/^jit_/.test(account)) this.#leaving.set(account, performance.now())
+  }
+
+  #triedEnough(): boolean {
+    const { faults = 0, worked = 0 } = this.#options.atLeast ?? {}
+    return this.#faults.length >= faults && this.#runs.filter(run => run.worked).length >= worked
   }
 
   // ---- faults
