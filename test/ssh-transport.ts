@@ -1,7 +1,7 @@
 // deadline: 240 s
 // One SSH connection as messages, our own code at both ends: whatever the cipher, the way of reading and the
-// moment of a key exchange, each side gets what the other one sent, in order. And what happens when a peer
-// or the recorder does not keep up.
+// moment of a key exchange, each side gets what the other one sent, in order. And what a peer
+// costs that stops reading.
 import { createHash } from 'node:crypto'
 import type { Hash } from 'node:crypto'
 import { once } from 'node:events'
@@ -11,10 +11,14 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { systemClock } from '../src/clock.ts'
+import type { Ending, Recording } from '../src/recording/recording.ts'
 import { offerOf } from '../src/proxy/ssh/algorithms.ts'
+import { Relay } from '../src/proxy/ssh/relay.ts'
 import { readPrivateKey } from '../src/proxy/ssh/ssh2.ts'
+import { SshTape } from '../src/proxy/ssh/tape.ts'
 import { Transport } from '../src/proxy/ssh/transport.ts'
 import type { Side, TransportEvents } from '../src/proxy/ssh/transport.ts'
+import { sshFields, sshUint32 } from '../src/wire/ssh/data.ts'
 import { generateSshKey } from '../src/wire/ssh/key.ts'
 
 const mebibyte = 1024 * 1024
@@ -86,18 +90,25 @@ function begin(socket: Socket, side: Side, options: Options): { end: End, ready:
 }
 
 /** Sends so much in messages of all sizes and gives its hash; waits where a relay would stop reading. */
-async function pour({ transport }: End, bytes: number, seed: number): Promise<string> {
+async function pour(
+  { transport }: End, bytes: number, seed: number, signal?: AbortSignal
+): Promise<string> {
   const hash = createHash('sha256')
   const source = Buffer.alloc(70_000)
-  for (let at = 0; at < source.length; at++) source[at] = at * seed
+  for (let at = 9; at < source.length; at++) source[at] = at * seed
   let size = seed
   for (let sent = 0; sent < bytes;) {
-    while (transport.waitingBytes > 2 * mebibyte) await pause(1)
+    while (transport.waitingBytes > 2 * mebibyte) {
+      if (signal?.aborted === true || transport.closed) return `stuck at ${sent}`
+      await pause(1)
+    }
     for (let burst = 0; burst < 16 && sent < bytes; burst++) {
       size = (size * 7919 + 13) % (burst === 7 ? 65_000 : 33_000)
+      // CHANNEL_DATA for channel 0, which says where in the stream it belongs.
       source[0] = data
-      source.writeUInt32BE(sent % 0xffffffff, 1)
-      const payload = source.subarray(0, 8 + size)
+      source.writeUInt32BE(8 + size, 5)
+      source.writeDoubleBE(sent, 9)
+      const payload = source.subarray(0, 17 + size)
       hash.update(payload)
       transport.send(payload)
       sent += payload.length
@@ -148,6 +159,83 @@ for (const readMode of ['shared', 'stream'] as const) {
 for (const mac of offerOf([]).cs.mac) {
   test(`${mac}: 8 MB both ways with new keys every MB`, () =>
     exchange(8 * mebibyte, { cipher: 'aes256-ctr', mac, rekeyBytes: mebibyte }))
+}
+
+// ---- a relay between two of them
+
+interface Relayed {
+  client: End
+  target: End
+  /** What the recorder was given. */
+  recordedBytes(): number
+  ending: Promise<Ending>
+}
+
+/** A client and a target with the relay in between, and one channel open. */
+async function relayed(commit: () => true | Promise<void>, options: Options = {}): Promise<Relayed> {
+  const [outer, inner] = await Promise.all([pair(options), pair(options)])
+  // The server's extensions come first; with people they are part of the login.
+  await pause(100)
+  const failed = new AbortController()
+  let bytes = 0
+  const recording: Recording = {
+    session: 's1', failed: failed.signal,
+    append: (_kind, _lane, ...parts) => { for (const part of parts) bytes += part.length },
+    commit: () => {
+      try {
+        return commit()
+      } catch (thrown) {
+        failed.abort(thrown)
+        throw thrown
+      }
+    },
+    seal: async () => { throw new Error('not here') }
+  }
+  const relay = new Relay({
+    client: outer.server.transport, recording, tape: new SshTape(recording), channels: ['exec'],
+    target: { transport: inner.client.transport, early: [], channels: ['exec'] },
+    signal: new AbortController().signal, refused: () => undefined
+  })
+  const ending = relay.run()
+  const windows = Buffer.concat([sshUint32(0), sshUint32(0xffffffff), sshUint32(32_768)])
+  outer.client.transport.send(Buffer.concat([Buffer.of(90), sshFields('session'), windows]))
+  await pause(50)
+  inner.server.transport.send(Buffer.concat([Buffer.of(91), sshUint32(0), windows]))
+  await pause(50)
+  const exec = Buffer.concat([sshUint32(0), sshFields('exec', false, 'cat')])
+  outer.client.transport.send(Buffer.concat([Buffer.of(98), exec]))
+  await pause(50)
+  return { client: outer.client, target: inner.server, recordedBytes: () => bytes, ending }
+}
+
+function leave({ client, target }: Relayed): void {
+  client.transport.destroy()
+  target.transport.destroy()
+}
+
+for (const readMode of ['shared', 'stream'] as const) {
+  test(`a peer with a huge window that stops reading costs no memory, read as ${readMode}`, async () => {
+    const between = await relayed(() => true, { readMode })
+    const warm = await Promise.race([pour(between.target, 20 * mebibyte, 7), pause(20_000, 'late')])
+    assert.is.not(warm, 'late')
+    await until(() => between.client.gotBytes >= 20 * mebibyte)
+    between.client.transport.pause()
+    const recordedBefore = between.recordedBytes()
+    const residentBefore = process.memoryUsage.rss()
+    const limit = new AbortController()
+    const poured = pour(between.target, 400 * mebibyte, 7, limit.signal)
+    await pause(2000)
+    limit.abort()
+    assert.match(await poured, /^stuck at/)
+    // Four mebibytes of the relay, and what the kernel holds of two connections.
+    assert.ok(between.recordedBytes() - recordedBefore < 16 * mebibyte, 'the relay went on reading')
+    const grown = process.memoryUsage.rss() - residentBefore
+    assert.ok(grown <= 16 * mebibyte, `${grown / mebibyte} MiB more`)
+    between.client.transport.resume()
+    await until(() => between.client.gotBytes > 21 * mebibyte)
+    leave(between)
+    await between.ending
+  })
 }
 
 test.run()

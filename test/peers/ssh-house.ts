@@ -21,7 +21,7 @@ export interface SshHouseOptions {
   /** Of alice, beside the one that she uses here. */
   publicKeys?: readonly string[]
   /** Of alice's grant. */
-  channels?: readonly string[]
+  channels?: readonly string[] | undefined
   /** More of `sallyport.yaml`. */
   config?: string
   /** Its `limits`, as `name: value, name: value`. */
