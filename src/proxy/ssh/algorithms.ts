@@ -1,7 +1,9 @@
 // What we offer and accept: the lists of a current OpenSSH without what it keeps for old peers. AES-GCM
 // stands first where native crypto is there, because it costs least (0.85 s of CPU for each GiB each way);
 // ChaCha20 without native crypto costs three times that and is not offered then, since the client's order
-// wins. No compression: what a peer inflates to is memory of ours, and links are not that slow any more.
+// wins. The hybrid key exchange comes first, where this Node has ML-KEM. No compression: what a peer inflates
+// to is memory of ours, and links are not that slow any more.
+import { hybridName } from './hybrid.ts'
 import { ssh2 } from './ssh2.ts'
 import type { Offer } from './ssh2.ts'
 
@@ -33,5 +35,6 @@ export const userSignatures = [
 export function offerOf(serverHostKey: readonly string[]): Offer {
   const cipher = ssh2().nativeCrypto ? [...gcm, ...chacha, ...counter] : [...gcm, ...counter]
   const way = { cipher, mac: macs, compress: ['none'], lang: [] }
-  return { kex: [...keyExchanges], serverHostKey: [...serverHostKey], cs: way, sc: way }
+  const kex = ssh2().hasKem ? [hybridName, ...keyExchanges] : [...keyExchanges]
+  return { kex, serverHostKey: [...serverHostKey], cs: way, sc: way }
 }

@@ -5,6 +5,8 @@
 // Nothing of this is its public interface, so the version is pinned and looked at when the first connection
 // is made: another one fails loudly here, and not strangely there.
 import { createRequire } from 'node:module'
+import { hasKem, hideHybrid, receiveKexInit, watchFirstKexInit } from './hybrid.ts'
+import type { Exchanging } from './hybrid.ts'
 
 const load = createRequire(import.meta.url)
 
@@ -49,7 +51,7 @@ export interface Negotiated {
 }
 
 /** ssh2's connection: bytes in through `parse`, payloads out through `_onPayload`. */
-export interface Protocol {
+export interface Protocol extends Omit<Exchanging, '_kex' | '_decipher'> {
   start(): void
   parse(chunk: Uint8Array, from: number, to: number): void
   rekey(): void
@@ -82,6 +84,12 @@ export interface ProtocolSetting {
   messageHandlers: Record<string, never>
 }
 
+/** As ssh2 takes it. */
+interface FullSetting extends ProtocolSetting {
+  /** The peer's identification is there; nothing behind it was read. */
+  onHeader(): void
+}
+
 export interface Offer {
   kex: readonly string[]
   serverHostKey: readonly string[]
@@ -101,9 +109,13 @@ interface Insides {
   /** Sends, or queues while keys are exchanged. */
   sendPacket(protocol: Protocol, packet: Buffer): boolean
   handleKexInit(protocol: Protocol, payload: Buffer): void
+  /** Whether the hybrid key exchange (hybrid.ts) can be offered. */
+  hasKem: boolean
   parseKey(text: string): PrivateKey | PrivateKey[] | Error
   nativeCrypto: boolean
 }
+
+type HandleKexInit = (protocol: Protocol, payload: Buffer) => void
 
 let insides: Insides | undefined
 
@@ -116,19 +128,26 @@ export function ssh2(): Insides {
 function open(): Insides {
   const { version } = load('ssh2/package.json') as { version: string }
   if (version !== ssh2Version) throw new Error(`ssh2 is ${version}; this build leans on ${ssh2Version}`)
-  const ProtocolOf = load('ssh2/lib/protocol/Protocol.js') as new (setting: ProtocolSetting) => Protocol
-  const { HANDLERS } = load('ssh2/lib/protocol/kex.js') as { HANDLERS: Record<number, unknown> }
+  const ProtocolOf = load('ssh2/lib/protocol/Protocol.js') as new (setting: FullSetting) => Protocol
+  const { HANDLERS } = load('ssh2/lib/protocol/kex.js') as { HANDLERS: Record<number, HandleKexInit> }
   const { sendPacket } = load('ssh2/lib/protocol/utils.js') as Pick<Insides, 'sendPacket'>
   const { bindingAvailable } = load('ssh2/lib/protocol/crypto.js') as { bindingAvailable: boolean }
   const { parseKey } = load('ssh2/lib/protocol/keyParser.js') as Pick<Insides, 'parseKey'>
   const handleKexInit = HANDLERS[20]
-  if (![sendPacket, handleKexInit, parseKey].every(each => typeof each === 'function')) {
+  if (handleKexInit === undefined || typeof sendPacket !== 'function' || typeof parseKey !== 'function') {
     throw new Error(`ssh2 ${version} does not look inside as expected`)
   }
   return {
-    makeProtocol: setting => new ProtocolOf(setting),
+    makeProtocol: setting => {
+      const protocol = new ProtocolOf({ ...setting, onHeader: () => watchFirstKexInit(protocol) })
+      hideHybrid(protocol)
+      return protocol
+    },
     sendPacket, parseKey,
-    handleKexInit: handleKexInit as Insides['handleKexInit'],
+    handleKexInit: (protocol, payload) => {
+      receiveKexInit(protocol, payload, shown => handleKexInit(protocol, shown))
+    },
+    hasKem: hasKem(),
     nativeCrypto: bindingAvailable
   }
 }
