@@ -118,6 +118,7 @@ async function openSsh(rooms: Rooms, steps: Steps) {
   })
   const crypto = ssh2().nativeCrypto ? 'native' : 'javascript'
   log.info({ address: `${at.host}:${listener.address.port}`, 'ssh crypto': crypto }, 'ssh listens')
+  if (!ssh2().hasKem) log.warn({}, 'ssh key exchange: not safe from quantum computers; Node 24.7 has ML-KEM')
   if (crypto !== 'native') log.warn({}, 'ssh crypto: javascript, at three times the CPU; see tool/native.ts')
   return listener
 }

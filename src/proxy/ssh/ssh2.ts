@@ -7,6 +7,8 @@
 import { readFileSync } from 'node:fs'
 import { createRequire, Module } from 'node:module'
 import { dirname } from 'node:path'
+import { hasKem, hideHybrid, receiveKexInit, watchFirstKexInit } from './hybrid.ts'
+import type { Exchanging } from './hybrid.ts'
 
 const load = createRequire(import.meta.url)
 
@@ -58,7 +60,7 @@ export interface Negotiated {
 }
 
 /** ssh2's connection: bytes in through `parse`, payloads out through `_onPayload`. */
-export interface Protocol {
+export interface Protocol extends Omit<Exchanging, '_kex' | '_decipher'> {
   start(): void
   parse(chunk: Uint8Array, from: number, to: number): void
   rekey(): void
@@ -91,6 +93,12 @@ export interface ProtocolSetting {
   messageHandlers: Record<string, never>
 }
 
+/** As ssh2 takes it. */
+interface FullSetting extends ProtocolSetting {
+  /** The peer's identification is there; nothing behind it was read. */
+  onHeader(): void
+}
+
 export interface Offer {
   kex: readonly string[]
   serverHostKey: readonly string[]
@@ -110,9 +118,13 @@ interface Insides {
   /** Sends, or queues while keys are exchanged. */
   sendPacket(protocol: Protocol, packet: Buffer): boolean
   handleKexInit(protocol: Protocol, payload: Buffer): void
+  /** Whether the hybrid key exchange (hybrid.ts) can be offered. */
+  hasKem: boolean
   parseKey(text: string): PrivateKey | PrivateKey[] | Error
   nativeCrypto: boolean
 }
+
+type HandleKexInit = (protocol: Protocol, payload: Buffer) => void
 
 let insides: Insides | undefined
 
@@ -126,19 +138,26 @@ function open(): Insides {
   const { version } = load('ssh2/package.json') as { version: string }
   if (version !== ssh2Version) throw new Error(`ssh2 is ${version}; this build leans on ${ssh2Version}`)
   widenPackets(load.resolve('ssh2/lib/protocol/crypto.js'))
-  const ProtocolOf = load('ssh2/lib/protocol/Protocol.js') as new (setting: ProtocolSetting) => Protocol
-  const { HANDLERS } = load('ssh2/lib/protocol/kex.js') as { HANDLERS: Record<number, unknown> }
+  const ProtocolOf = load('ssh2/lib/protocol/Protocol.js') as new (setting: FullSetting) => Protocol
+  const { HANDLERS } = load('ssh2/lib/protocol/kex.js') as { HANDLERS: Record<number, HandleKexInit> }
   const { sendPacket } = load('ssh2/lib/protocol/utils.js') as Pick<Insides, 'sendPacket'>
   const { bindingAvailable } = load('ssh2/lib/protocol/crypto.js') as { bindingAvailable: boolean }
   const { parseKey } = load('ssh2/lib/protocol/keyParser.js') as Pick<Insides, 'parseKey'>
   const handleKexInit = HANDLERS[20]
-  if (![sendPacket, handleKexInit, parseKey].every(each => typeof each === 'function')) {
+  if (handleKexInit === undefined || typeof sendPacket !== 'function' || typeof parseKey !== 'function') {
     throw new Error(`ssh2 ${version} does not look inside as expected`)
   }
   return {
-    makeProtocol: setting => new ProtocolOf(setting),
+    makeProtocol: setting => {
+      const protocol = new ProtocolOf({ ...setting, onHeader: () => watchFirstKexInit(protocol) })
+      hideHybrid(protocol)
+      return protocol
+    },
     sendPacket, parseKey,
-    handleKexInit: handleKexInit as Insides['handleKexInit'],
+    handleKexInit: (protocol, payload) => {
+      receiveKexInit(protocol, payload, shown => handleKexInit(protocol, shown))
+    },
+    hasKem: hasKem(),
     nativeCrypto: bindingAvailable
   }
 }
