@@ -72,7 +72,12 @@ function begin(socket: Socket, side: Side, options: Options): { end: End, ready:
   let settle: () => void
   const ready = new Promise<void>(resolve => { settle = resolve })
   const events: TransportEvents = {
-    ready: () => settle(), message: payload => take(end, payload), room: () => true,
+    ready: () => {
+      // As after a login: strangers may not send what is large.
+      end.transport.listen(events)
+      settle()
+    },
+    message: payload => take(end, payload), room: () => true,
     refused: () => undefined, drain: () => undefined,
     closed: error => { end.closed = error?.message ?? 'in order' }
   }
@@ -194,7 +199,7 @@ async function relayed(commit: () => true | Promise<void>, options: Options = {}
   const relay = new Relay({
     client: outer.server.transport, recording, tape: new SshTape(recording), channels: ['exec'],
     target: { transport: inner.client.transport, early: [], channels: ['exec'] },
-    signal: new AbortController().signal, refused: () => undefined
+    signal: new AbortController().signal, refused: () => undefined, gone: () => undefined
   })
   const ending = relay.run()
   const windows = Buffer.concat([sshUint32(0), sshUint32(0xffffffff), sshUint32(32_768)])

@@ -48,7 +48,7 @@ export async function run<Upstream>(front: Front<Upstream>, steps: Steps): Promi
     const claim = await front.claim()
     const user = await steps.authenticate(claim, challenge => front.prove(challenge))
     const doors = steps.doors(user, claim)
-    if (doors === undefined || front.receive === undefined) return await enter(front, steps, user)
+    if (doors === undefined || front.receive === undefined) return await enter(front, steps, user, claim)
     return await front.receive(doors, inner => enter(inner, steps, user))
   } catch (thrown) {
     return refuse(front, asSallyportError(thrown))
@@ -56,9 +56,11 @@ export async function run<Upstream>(front: Front<Upstream>, steps: Steps): Promi
 }
 
 /** The session of somebody who has proved who they are. Never throws. */
-async function enter<Upstream>(front: Front<Upstream>, steps: Steps, user: User): Promise<Ending> {
+async function enter<Upstream>(
+  front: Front<Upstream>, steps: Steps, user: User, claimed?: Claim
+): Promise<Ending> {
   try {
-    const claim = await front.claim()
+    const claim = claimed ?? await front.claim()
     const grant = await steps.authorise(user, claim)
 
     await using session = await steps.open(grant, claim, line => front.tell(line))

@@ -103,7 +103,7 @@ export async function startSshHouse(options: SshHouseOptions = {}): Promise<SshH
     '-o', 'IdentitiesOnly=yes', '-o', 'BatchMode=yes']
   const sshOptions = [...common, '-o', `IdentityFile=${keyFile}`]
   const wordsFor = (login: string): string[] => [...sshOptions, '-p', String(sshPort), `${login}@127.0.0.1`]
-  return {
+  const house: SshHouse = {
     ...product, box, sshPort, home, options: sshOptions,
     ssh: (words, { login = 'alice+deploy', input = '' } = {}) =>
       ran(programOf('ssh'), [...wordsFor(login), ...words], {}, input),
@@ -113,11 +113,13 @@ export async function startSshHouse(options: SshHouseOptions = {}): Promise<SshH
     ], {}, input),
     spawnSsh: (words, login = 'alice+deploy') =>
       spawn(programOf('ssh'), [...wordsFor(login), ...words], { stdio: 'pipe' }),
+    // Of the product as it is now: a test may have started it again.
     async end() {
-      await product.stop()
-      product.clear()
+      await house.stop()
+      house.clear()
       rmSync(home, { recursive: true, force: true })
       await box.stop()
     }
   }
+  return house
 }

@@ -49,6 +49,8 @@ export interface Cipher {
 export interface Decipher {
   /** A packet that is not whole yet; may be a view of what was read. */
   _packet?: Uint8Array | null
+  /** Of the packet that is being read; 0 between two. Not every cipher has it. */
+  _len?: number
   _onPayload: (payload: Buffer) => unknown
 }
 

@@ -46,6 +46,9 @@ const rekeyPaidMs = 1000
 /** While keys are exchanged everything waits: not longer than this. */
 const rekeyGraceMs = 30_000
 
+/** A thousand strangers may hold a packet each. */
+const strangerPacketBytesMax = 35_000
+
 /** A peer's last words are believed no further. */
 const reasonCharactersMax = 200
 
@@ -106,6 +109,7 @@ export class Transport {
   #socket: Duplex
   #events: TransportEvents
   #isReady = false
+  #isStranger = true
   #closed = false
   #error: Error | undefined
   #bytes = 0
@@ -183,9 +187,10 @@ export class Transport {
     this.#socket.resume()
   }
 
-  /** Whoever comes later listens from now on. */
+  /** Whoever comes after the login listens from now on; the peer is no stranger any more. */
   listen(events: TransportEvents): void {
     this.#events = events
+    this.#isStranger = false
   }
 
   /** From now on nothing leaves before `gate` says so. */
@@ -252,6 +257,7 @@ export class Transport {
       const readable = kept ? Buffer.from(chunk.subarray(0, bytes)) : chunk
       this.#protocol.parse(readable, 0, bytes)
       this.#keepPart(readable)
+      this.#boundStranger()
     } catch (thrown) {
       this.#fail(thrown instanceof Error ? thrown : new Error(String(thrown)))
       return true
@@ -266,7 +272,15 @@ export class Transport {
     if (whole === undefined) return true
     this.#identification = undefined
     this.#protocol.parse(whole, 0, whole.length)
+    this.#boundStranger()
     return true
+  }
+
+  /** RFC 4253 section 6.1 asks for 35,000 bytes; more is for people who have logged in. */
+  #boundStranger(): void {
+    const bytes = this.#protocol._decipher?._len ?? 0
+    if (!this.#isStranger || bytes <= strangerPacketBytesMax) return
+    throw new ProtocolBreach(`a packet of ${bytes} bytes`)
   }
 
   /** A packet that is not whole yet may lie in the buffer that the next read overwrites. */
