@@ -8,11 +8,46 @@ import { commandOf } from '../src/proxy/ssh/command.ts'
 import { WireError } from '../src/wire/error.ts'
 import * as wire from '../src/wire/ssh/connection.ts'
 import { encodeTerminalModes } from '../src/wire/ssh/request.ts'
+import { StillClock } from './peers/recordings.ts'
 import { TapeWorld } from './peers/ssh-tape.ts'
 
 const { sshMessage } = wire
 const isWireError = (thrown: unknown): boolean => thrown instanceof WireError
 const sha256 = (text: string): string => createHash('sha256').update(text).digest('hex')
+
+test('a flood of output is counted and hashed beyond a limit, and what comes after it is on record', () => {
+  const clock = new StillClock()
+  const world = new TapeWorld({ outputKeptBytesMax: 10, clock })
+  world.exec('cat /dev/zero')
+  world.hear('12345678')
+  world.hear('lost')
+  world.hear('lost too')
+  assert.is(world.recording.text('output'), '12345678')
+  assert.equal(world.recording.events('output-limit'), [{ lane: 1, type: 'output-limit', at: 8 }])
+  clock.advance(1000)
+  world.hear('found')
+  world.hear('lost again')
+  world.close()
+  const { recording } = world
+  assert.is(recording.text('output'), '12345678found')
+  assert.equal(recording.events('output-not-kept'), [
+    { lane: 1, type: 'output-not-kept', at: 8, bytes: 12, sha256: sha256('lostlost too') },
+    { lane: 1, type: 'output-not-kept', at: 25, bytes: 10, sha256: sha256('lost again') }
+  ])
+  const [closed] = recording.events('channel-close')
+  assert.equal([closed?.['outputBytes'], closed?.['outputNotKept']], [35, 22])
+})
+
+test('the output of a shell and of a terminal is kept whole, whatever the limit for commands', () => {
+  const world = new TapeWorld({ outputKeptBytesMax: 1 })
+  world.shell(1)
+  world.hear('terminal', 1)
+  world.open(2)
+  world.request('shell', [], true, 2)
+  world.hear('shell', 2)
+  assert.is(world.recording.text('output', 1), 'terminal')
+  assert.is(world.recording.text('output', 2), 'shell')
+})
 
 test('a command leaves its output, its errors on a lane of their own, its input as a hash, its exit', () => {
   const world = new TapeWorld()

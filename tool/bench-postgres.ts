@@ -15,6 +15,7 @@ import { fakePassword } from '../test/peers/fake-target.ts'
 import { clientPassword } from '../test/peers/pass-through.ts'
 import { cpuUs, residentKiB, runProgram, startOwn, startPgbouncer } from './bench-processes.ts'
 import type { Process } from './bench-processes.ts'
+import { fixed, heading, inRounds, median, say, table } from './bench-report.ts'
 import { startPostgres } from './postgres.ts'
 import type { PostgresServer } from './postgres.ts'
 import { ensurePackages, programOf } from './services.ts'
@@ -73,35 +74,6 @@ const readInto = Buffer.allocUnsafe(1024 * 1024)
 const warmUpSeconds = 2
 /** What has been freed is given back by then. */
 const idleMs = 3000
-
-function say(line: string): void {
-  process.stdout.write(`${line}\n`)
-}
-
-function heading(title: string): void {
-  say(`\n### ${title} (load ${loadavg()[0]!.toFixed(1)})`)
-}
-
-function table(head: readonly string[], rows: readonly (readonly string[])[]): void {
-  for (const row of [head, head.map(() => '---'), ...rows]) say(`| ${row.join(' | ')} |`)
-}
-
-function median(values: readonly number[]): number {
-  return values.toSorted((left, right) => left - right)[Math.floor(values.length / 2)] ?? NaN
-}
-
-const fixed = (value: number, digits: number): string => Number.isNaN(value) ? '-' : value.toFixed(digits)
-
-/** Every way once, then again: what disturbs the machine for a while disturbs all. */
-async function inRounds<Value>(
-  ways: readonly Way[], rounds: number, measure: (way: Way) => Promise<Value>
-): Promise<Value[][]> {
-  const samples: Value[][] = ways.map(() => [])
-  for (let round = 0; round < rounds; round++) {
-    for (const [index, way] of ways.entries()) samples[index]!.push(await measure(way))
-  }
-  return samples
-}
 
 // ---- small transactions
 

@@ -1,6 +1,6 @@
-// What the recorder does with the bytes of one SSH channel. A terminal and the output of commands are kept;
-// of forwarded connections and file transfers it is enough to know how much there was and what it hashes to.
-// Each message of data is at most one frame; nothing is gathered.
+// What the recorder does with the bytes of one SSH channel. A terminal is kept, and the output of commands
+// (kept-output.ts says how much of it); of forwarded connections and file transfers it is enough to know how
+// much there was and what it hashes to. Each message of data is at most one frame; nothing is gathered.
 import { createHash } from 'node:crypto'
 import type { Hash } from 'node:crypto'
 import { frameKind } from '../../recording/recording.ts'
@@ -22,6 +22,13 @@ export interface Content {
   /** The client has no more to say. Pieces to forward before that. */
   clientEnd(): Buffer[] | undefined
   /** The channel is closed. */
+  end(): Facts
+}
+
+/** What becomes of a command's output. */
+export interface Output {
+  add(data: Buffer): void
+  /** No more comes. */
   end(): Facts
 }
 
@@ -121,11 +128,30 @@ export class TerminalContent implements Content {
   }
 }
 
+/** Output that is kept, all of it. */
+class WholeOutput implements Output {
+  readonly #setting: ContentSetting
+  #bytes = 0
+
+  constructor(setting: ContentSetting) {
+    this.#setting = setting
+  }
+
+  add(data: Buffer): void {
+    this.#bytes += data.length
+    this.#setting.recording.append(frameKind.output, this.#setting.lane, data)
+  }
+
+  end(): Facts {
+    return { outputBytes: this.#bytes }
+  }
+}
+
 /** Of the input of a shell without a terminal so much is kept: a script, not an archive. */
 const shellInputBytesMax = 1024 * 1024
 
 /**
- * A command, or a shell without a terminal: all output. What a command is fed with is counted and hashed; a
+ * A command, or a shell without a terminal: its output. What a command is fed with is counted and hashed; a
  * shell is fed with commands, which are kept.
  */
 export class CommandContent implements Content {
@@ -134,15 +160,18 @@ export class CommandContent implements Content {
   readonly #lane: number
   readonly #event: ContentSetting['event']
   readonly #input = new Meter(true)
+  readonly #output: Output
   readonly #keptMax: number
   #keptBytes = 0
-  #outputBytes = 0
   #ended = false
 
   constructor(
-    { recording, lane, event }: ContentSetting, kind: 'shell' | 'exec' | 'subsystem', input: InputPolicy
+    setting: ContentSetting, kind: 'shell' | 'exec' | 'subsystem', input: InputPolicy,
+    output: Output = new WholeOutput(setting)
   ) {
+    const { recording, lane, event } = setting
     this.kind = kind
+    this.#output = output
     this.#recording = recording
     this.#lane = lane
     this.#event = event
@@ -160,8 +189,7 @@ export class CommandContent implements Content {
   }
 
   fromTarget(data: Buffer): void {
-    this.#outputBytes += data.length
-    this.#recording.append(frameKind.output, this.#lane, data)
+    this.#output.add(data)
   }
 
   clientEnd(): undefined {
@@ -173,7 +201,7 @@ export class CommandContent implements Content {
   end(): Facts {
     this.clientEnd()
     const { bytes } = this.#input
-    return { inputBytes: bytes, inputNotKept: bytes - this.#keptBytes, outputBytes: this.#outputBytes }
+    return { inputBytes: bytes, inputNotKept: bytes - this.#keptBytes, ...this.#output.end() }
   }
 }
 

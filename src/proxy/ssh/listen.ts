@@ -81,7 +81,7 @@ export async function listenSsh(options: SshListenOptions): Promise<SshListener>
   const door = new Door(options, limits, {
     clock, penalties,
     tapeOf: (recording, channels) =>
-      new SshTape(recording, { allowFile: fileRights(channels), channelsMax: limits.channelsMax }),
+      new SshTape(recording, { clock, allowFile: fileRights(channels), channelsMax: limits.channelsMax }),
     openInner: (stream, host, events) => door.openInner(stream, host, events),
     timeouts: { connectMs: limits.connectMs, handshakeMs: limits.handshakeMs, loginMs: limits.loginMs },
     refused: (session, what, right) => options.onRefused(session, what, right)

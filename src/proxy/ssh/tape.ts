@@ -2,6 +2,8 @@
 // of its direction, before it is forwarded. Channels, commands, sizes, signals and refusals become events;
 // data goes to the content of its channel (content.ts). What is not marked here is not on record.
 // recordings/README.md tells readers what they find.
+import { systemClock } from '../../clock.ts'
+import type { Clock } from '../../clock.ts'
 import { frameKind } from '../../recording/recording.ts'
 import type { Recording } from '../../recording/recording.ts'
 import { WireError } from '../../wire/error.ts'
@@ -21,6 +23,7 @@ import { BulkContent, CommandContent, TerminalContent, UnknownContent } from './
 import type { Content, ContentSetting, InputPolicy } from './content.ts'
 import { FileContent } from './files.ts'
 import type { FileSetting, Transfer } from './files.ts'
+import { KeptOutput, outputKeptBytesMax } from './kept-output.ts'
 
 const channelsMaxDefault = 4096
 /** The beginning of a transfer that has no decoder: enough to see whether it is what it says. */
@@ -51,16 +54,12 @@ export interface SshTapeOptions {
    * held back or put together anew. rsync, git and commands are not asked for here: refuse them as requests.
    */
   allowFile?: AllowFile | undefined
+  /** Of the output of a command so much is kept at once (kept-output.ts). A shell's is kept whole. */
+  outputKeptBytesMax?: number | undefined
+  clock?: Clock | undefined
 }
 
 type Starting = Extract<RequestPurpose, { kind: 'shell' | 'exec' | 'subsystem' }>
-
-/** Everything of the output is kept. */
-function plainContent(
-  setting: ContentSetting, pty: boolean, kind: 'shell' | 'exec' | 'subsystem', input: InputPolicy
-): Content {
-  return pty ? new TerminalContent(setting, input) : new CommandContent(setting, kind, input)
-}
 
 /** The file transfer that a request begins. */
 function transferOf(purpose: RequestPurpose): Transfer | undefined {
@@ -82,6 +81,8 @@ export class SshTape {
   readonly channels: ChannelTable
   readonly #allowFile: AllowFile | undefined
   readonly #files: FileSetting
+  readonly #outputMax: number
+  readonly #clock: Clock
   readonly #globals: Record<Side, Asked[]> = { client: [], target: [] }
 
   constructor(recording: Recording, options: SshTapeOptions = {}) {
@@ -90,6 +91,8 @@ export class SshTape {
     this.#hashForwards = options.hashForwards ?? false
     this.#allowFile = options.allowFile
     this.#files = { allow: options.allowFile, budget: new EarlyBudget() }
+    this.#outputMax = options.outputKeptBytesMax ?? outputKeptBytesMax
+    this.#clock = options.clock ?? systemClock
     this.channels = new ChannelTable(options.channelsMax ?? channelsMaxDefault)
   }
 
@@ -281,7 +284,7 @@ export class SshTape {
     const setting = this.#settingOf(channel.lane)
     if (channel.started === 'asked') {
       this.#event(channel.lane, { type: 'restart', ...channel.content.end() })
-      channel.content = plainContent(setting, channel.pty, purpose.kind, this.#input)
+      channel.content = this.#plain(setting, channel.pty, purpose.kind, false)
     } else {
       channel.content = this.#content(setting, channel.pty, purpose)
     }
@@ -294,12 +297,21 @@ export class SshTape {
   }
 
   #content(setting: ContentSetting, pty: boolean, purpose: Starting): Content {
-    if (pty) return plainContent(setting, pty, purpose.kind, this.#input)
+    const isLimited = purpose.kind !== 'shell'
+    if (pty) return this.#plain(setting, pty, purpose.kind, isLimited)
     const transfer = transferOf(purpose)
     if (transfer !== undefined) return new FileContent(setting, transfer, this.#input, this.#files)
     const command = purpose.kind === 'exec' ? commandOf(purpose.command) : undefined
     if (command?.kind === 'bulk') return new BulkContent(setting, command.program, true, bulkKeptBytes)
-    return plainContent(setting, pty, purpose.kind, this.#input)
+    return this.#plain(setting, pty, purpose.kind, isLimited)
+  }
+
+  /** A terminal's output is kept whole. */
+  #plain(setting: ContentSetting, pty: boolean, kind: Starting['kind'], isLimited: boolean): Content {
+    if (pty) return new TerminalContent(setting, this.#input)
+    if (!isLimited) return new CommandContent(setting, kind, this.#input)
+    const output = new KeptOutput(setting, this.#clock, this.#outputMax)
+    return new CommandContent(setting, kind, this.#input, output)
   }
 
   #reply(side: Side, payload: Buffer, yes: boolean): undefined {
