@@ -13,6 +13,11 @@ export const done = z.object({ done: z.boolean() })
 export const issuedShape = z.object({
   token: z.string(), name: z.string(), roles: z.array(z.string()), expiresAt: instant
 })
+export const enrolledShape = z.object({
+  user: z.string(),
+  /** `otpauth://totp/…`, with the secret in it: shown this once. */
+  uri: z.string()
+})
 export const callerShape = z.object({
   name: z.string(), roles: z.array(z.string()), how: z.enum(['token', 'local'])
 })

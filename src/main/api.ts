@@ -47,6 +47,7 @@ export function apiPorts(rooms: Rooms): ApiPorts {
         if (!succeeded) penalties.failed(address)
       }
     },
+    secondFactors: rooms.secondFactors,
     policy: { declared: rooms.declared, readLoginName, printLoginName, choicesOf },
     sessions: {
       ...sessions,
