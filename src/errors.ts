@@ -30,6 +30,13 @@ const table = {
     operator: 'the source made too many failed logins; it is let in again by itself',
     sqlstate: '28000', http: 429
   },
+  'second-factor-required': {
+    client: 'a one-time code is needed as well',
+    operator:
+      'the user has a second factor and gave none: PostgreSQL has no place to ask for it (SSH and `sallyport '
+      + 'login` have); an admin can take it away with `sallyport users unenrol`',
+    sqlstate: '28000', http: 401
+  },
   'auth-timeout': {
     client: 'login took too long',
     operator: 'the client did not finish its login within the grace time',

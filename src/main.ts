@@ -141,6 +141,7 @@ function stepPorts(rooms: Rooms): Parameters<typeof createSteps>[0] {
     located: target => locate(addressOf(target), rooms.hostKeysOf),
     userOf: (login, database) => readLoginName(login, database)?.user,
     verifierOf: rooms.verifierOf,
+    secondFactorOf: name => rooms.secondFactors.of(name),
     audit: (kind, actor, subject, detail) => audit.append(kind, actor, subject, detail),
     createRecording: head => recordings.create(head),
     issue: async (session, tell) => ledger.issue(

@@ -12,7 +12,7 @@ import {
   localAdminFile, mintLocalToken, publishLocalAdmin, withdrawLocalAdmin
 } from '../src/api/local-admin.ts'
 import type { ApiPorts } from '../src/api/ports.ts'
-import { apply } from '../src/api/resources.ts'
+import { apply, deleteResource } from '../src/api/resources.ts'
 import { SallyportError } from '../src/errors.ts'
 import { Secret } from '../src/secret.ts'
 import { createMemory } from './peers/api-ports.ts'
@@ -37,7 +37,7 @@ const codeOf = (promise: Promise<unknown>): Promise<string> =>
 
 test('a password gets a token, which stands for the user until it expires', async () => {
   const { memory, ports } = await house()
-  const issued = await logIn(ports, 'alice', new Secret('correct horse'), address, 3600)
+  const issued = await logIn(ports, { name: 'alice', password: new Secret('correct horse') }, address, 3600)
   assert.match(issued.token, /^sally_[A-Za-z0-9_-]{43}$/)
   const identify = createIdentify(ports, undefined)
   assert.equal(await identify(issued.token, address), { name: 'alice', roles: ['auditor'], how: 'token' })
@@ -50,7 +50,8 @@ test('wrong passwords, unknown users, missing passwords and disabled users sound
   const { memory, ports } = await house()
   const tries = [['alice', 'wrong'], ['mallory', 'x'], ['keyed', 'x'], ['gone', 'correct horse']] as const
   for (const [name, password] of tries) {
-    assert.is(await codeOf(logIn(ports, name, new Secret(password), address, 60)), 'auth-failed', name)
+    const given = { name, password: new Secret(password) }
+    assert.is(await codeOf(logIn(ports, given, address, 60)), 'auth-failed', name)
   }
   const refused = memory.audit.filter(event => event.kind === 'login.refused')
   assert.equal(refused.map(event => [event.actor, (event.detail as { why: string }).why]), [
@@ -69,7 +70,7 @@ test('every login that fails asks for the same work, whether the user exists or 
     return matches(verifier, password)
   }
   for (const name of ['alice', 'mallory', 'keyed']) {
-    await codeOf(logIn(ports, name, new Secret('x'), address, 60))
+    await codeOf(logIn(ports, { name, password: new Secret('x') }, address, 60))
   }
   assert.equal(asked, ['4096', '4096', '4096'])
 })
@@ -83,7 +84,7 @@ test('guesses that are made at the same moment are not more than those made one 
   ports.passwords.tried = (_from, succeeded) => { failures += succeeded ? 0 : 1 }
   const guesses = [...Array<string>(20).fill('x'), 'correct horse']
   const codes = await Promise.all(guesses.map(guess =>
-    codeOf(logIn(ports, 'alice', new Secret(guess), address, 60))))
+    codeOf(logIn(ports, { name: 'alice', password: new Secret(guess) }, address, 60))))
   assert.is(codes.filter(code => code === 'auth-failed').length, 5)
   assert.is(codes.filter(code => code === 'auth-throttled').length, 16)
 })
@@ -92,7 +93,8 @@ test('who has failed too often is refused before any work is done', async () => 
   const { memory, ports } = await house()
   memory.throttled = true
   ports.passwords.matches = () => Promise.reject(new Error('nobody was to look at it'))
-  assert.is(await codeOf(logIn(ports, 'alice', new Secret('correct horse'), address, 60)), 'auth-throttled')
+  const given = { name: 'alice', password: new Secret('correct horse') }
+  assert.is(await codeOf(logIn(ports, given, address, 60)), 'auth-throttled')
   assert.is(await codeOf(redeem(ports, mintToken(), address)), 'auth-throttled')
 })
 
@@ -100,10 +102,43 @@ test('how a login ended is told to the throttle', async () => {
   const { ports } = await house()
   const tried: boolean[] = []
   ports.passwords.tried = (_from, succeeded) => tried.push(succeeded)
-  await codeOf(logIn(ports, 'alice', new Secret('x'), address, 60))
-  await logIn(ports, 'alice', new Secret('correct horse'), address, 60)
+  await codeOf(logIn(ports, { name: 'alice', password: new Secret('x') }, address, 60))
+  await logIn(ports, { name: 'alice', password: new Secret('correct horse') }, address, 60)
   await codeOf(redeem(ports, mintToken(), address))
   assert.equal(tried, [false, true, false])
+})
+
+test('a second factor is asked for after a right password only, and a code counts once', async () => {
+  const { memory, ports } = await house()
+  memory.secondFactors.set('alice', { confirmed: true, codes: ['111111', '222222'] })
+  const tried: boolean[] = []
+  ports.passwords.tried = (_from, succeeded) => tried.push(succeeded)
+  const enter = (password: string, code?: string): Promise<string> =>
+    codeOf(logIn(ports, { name: 'alice', password: new Secret(password), code }, address, 60))
+  assert.is(await enter('wrong'), 'auth-failed')
+  assert.is(await enter('wrong', '111111'), 'auth-failed')
+  assert.is(await enter('correct horse'), 'second-factor-required')
+  assert.is(await enter('correct horse', '000000'), 'auth-failed')
+  assert.is(await enter('correct horse', '111111'), 'no refusal', 'the wrong password did not use it up')
+  assert.is(await enter('correct horse', '111111'), 'auth-failed')
+  // What was only not asked for yet is no failure.
+  assert.equal(tried, [false, false, false, true, false])
+  assert.equal(memory.audit.filter(({ kind }) => kind === 'login.refused')
+    .map(({ detail }) => (detail as { why: string }).why),
+  ['wrong password', 'wrong password', 'wrong one-time code', 'wrong one-time code'])
+})
+
+test('a factor that is not confirmed yet is not asked for; one of a person who is gone is gone', async () => {
+  const { memory, ports } = await house()
+  await ports.secondFactors.enrol('alice', 'alice')
+  const given = { name: 'alice', password: new Secret('correct horse') }
+  assert.is(await codeOf(logIn(ports, given, address, 60)), 'no refusal')
+  await deleteResource(ports, 'user', 'alice', 'local')
+  assert.is(memory.secondFactors.size, 0)
+  await ports.secondFactors.enrol('keyed', 'local')
+  const documents = [{ kind: 'user', name: 'gone' }]
+  await apply(ports, { documents, dryRun: false, prune: true }, 'local')
+  assert.is(memory.secondFactors.size, 0)
 })
 
 test('the first start prints a one-time token, which is redeemed once', async () => {

@@ -134,12 +134,61 @@ test('only login, redeeming, health and the public key are open to anyone', () =
 })
 
 test('whatever changes something outside of the own login is for admins alone', () => {
-  const own = new Set(['/login', '/redeem', '/logout'])
+  // The routes of the second factor look at whose it is: the test below.
+  const own = new Set([
+    '/login', '/redeem', '/logout', '/users/{name}/second-factor', '/users/{name}/second-factor/confirm'
+  ])
   const asks = new Set(['/lint', '/plan', '/audit/verify'])
   for (const { method, path, roles: allowed } of bench().routes) {
-    if (method === 'get' || own.has(path) || asks.has(path)) continue
+    if (method === 'get' || (own.has(path) && method === 'post') || asks.has(path)) continue
     assert.equal(allowed, ['admin'], `${method} ${path}`)
   }
+})
+
+test('people enrol a second factor for themselves, admins for all; only admins end one', async () => {
+  const { ask, memory, tokens } = bench()
+  const at = (name: string, more = ''): string => `/api/v1/users/${name}/second-factor${more}`
+  const enrol = (role: Role, name: string): Promise<Answer> => ask('POST', at(name), { token: tokens[role] })
+  const confirm = (role: Role, name: string, code: string): Promise<Answer> =>
+    ask('POST', at(name, '/confirm'), { token: tokens[role], body: { code } })
+  const remove = (role: Role, name: string): Promise<Answer> =>
+    ask('DELETE', at(name), { token: tokens[role] })
+
+  // Nobody else's, and not even whether there is such a person.
+  for (const name of ['the-admin', 'nobody-has-this']) {
+    assert.is((await enrol('user', name)).status, 404)
+    assert.is((await confirm('auditor', name, '111111')).status, 404)
+  }
+  assert.is((await enrol('admin', 'nobody-has-this')).status, 404)
+  assert.equal([...memory.secondFactors.keys()], [])
+
+  const { json, headers } = await enrol('user', 'the-user')
+  assert.match(String(json['uri']), /^otpauth:\/\/totp\//)
+  assert.is(headers.get('cache-control'), 'no-store')
+  assert.is((await enrol('user', 'the-user')).status, 200, 'a lost picture: again, until it is confirmed')
+  const wrong = await confirm('user', 'the-user', '000000')
+  assert.is(wrong.status, 400)
+  assert.match(wrong.json.error.problems[0]!, /^code: is not the one of this moment/)
+  assert.is((await confirm('user', 'the-user', '111111')).status, 200)
+  assert.is((await confirm('user', 'the-user', '222222')).status, 404)
+  for (const role of ['user', 'admin'] as const) {
+    assert.is((await enrol(role, 'the-user')).json.error.code, 'in-use', 'a confirmed one stays')
+  }
+  assert.is((await remove('user', 'the-user')).status, 403)
+  assert.is((await remove('auditor', 'the-user')).status, 403)
+  assert.is((await remove('admin', 'the-user')).status, 200)
+  assert.is((await remove('admin', 'the-user')).status, 404)
+  assert.is((await enrol('admin', 'the-user')).status, 200, 'an admin for somebody')
+})
+
+test('guesses at the code of a confirmation are counted and end', async () => {
+  const { ask, memory, tokens } = bench()
+  const path = '/api/v1/users/the-user/second-factor'
+  await ask('POST', path, { token: tokens.user })
+  memory.throttled = true
+  const answer = await ask('POST', `${path}/confirm`, { token: tokens.user, body: { code: '111111' } })
+  assert.is(answer.status, 429)
+  assert.is(memory.secondFactors.get('the-user')?.confirmed, false)
 })
 
 test('the roles of a token are those that its user has now, not those of the login', async () => {

@@ -1,8 +1,8 @@
-// Who calls. A person logs in with a password and gets a bearer token for a working day; the first admin of
-// a new installation redeems the one-time token that the first start printed; and whoever can read the
-// owner-only files of the data folder, on the machine that serves, is the local admin, because that person
-// could change the store as well. Tokens are stored as hashes; a user who is disabled or removed is out at
-// once, whatever token is left.
+// Who calls. A person logs in with a password, and a one-time code where one is enrolled, and gets a bearer
+// token for a working day; the first admin of a new installation redeems the one-time token that the first
+// start printed; and whoever can read the owner-only files of the data folder, on the machine that serves,
+// is the local admin, because that person could change the store as well. Tokens are stored as hashes; a
+// user who is disabled or removed is out at once, whatever token is left.
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
 import { SallyportError } from '../errors.ts'
 import type { User } from '../policy/types.ts'
@@ -23,8 +23,11 @@ const tokenMark = 'sally_'
 const tokenPattern = /^sally_[A-Za-z0-9_-]{43}$/
 // A password that is longer is no password of a person, and hashing it is work for a stranger.
 export const passwordCharactersMax = 1024
+/** Six digits, and what people put around them. */
+export const codeCharactersMax = 64
 
 type Needs = Pick<ApiPorts, 'clock' | 'tokens' | 'passwords' | 'policy' | 'audit'>
+type LoginNeeds = Needs & Pick<ApiPorts, 'secondFactors'>
 
 export function mintToken(): string {
   return tokenMark + randomBytes(32).toString('base64url')
@@ -41,12 +44,21 @@ export interface Issued {
   expiresAt: Date
 }
 
+/** What a person gives to log in. */
+export interface Given {
+  name: string
+  password: Secret<string>
+  /** The one-time code, when it was asked for. */
+  code?: string | undefined
+}
+
 /**
  * Logs a user in. Throws `auth-throttled`, or `auth-failed` in the same words and time for a wrong
- * password, an unknown user, and one without a password or disabled.
+ * password, an unknown user, and one without a password or disabled; after a right password also
+ * `second-factor-required` where a code is missing, and `auth-failed` for a wrong one.
  */
 export async function logIn(
-  ports: Needs, name: string, password: Secret<string>, address: string, ttlSeconds: number
+  ports: LoginNeeds, { name, password, code }: Given, address: string, ttlSeconds: number
 ): Promise<Issued> {
   ports.passwords.admit(address)
   const declared = await ports.policy.declared()
@@ -60,12 +72,22 @@ export async function logIn(
     : user.verifier === undefined
       ? 'the user has no password'
       : !proved ? 'wrong password' : user.disabled ? 'the user is disabled' : undefined
-  ports.passwords.tried(address, why === undefined)
-  if (why !== undefined || user === undefined) {
-    await ports.audit.append('login.refused', name, address, { protocol: 'https', why })
-    throw new SallyportError('auth-failed', { detail: `${name}: ${why}` })
+  if (why !== undefined || user === undefined) return refuseLogin(ports, name, address, why ?? '')
+  const factor = await ports.secondFactors.of(name)
+  if (factor !== undefined) {
+    if (code === undefined) throw new SallyportError('second-factor-required', { detail: name })
+    const isRight = await factor.check(code)
+    ports.passwords.admit(address)
+    if (!isRight) return refuseLogin(ports, name, address, 'wrong one-time code')
   }
+  ports.passwords.tried(address, true)
   return issue(ports, user.name, user.roles, ttlSeconds, address)
+}
+
+async function refuseLogin(ports: Needs, name: string, address: string, why: string): Promise<never> {
+  ports.passwords.tried(address, false)
+  await ports.audit.append('login.refused', name, address, { protocol: 'https', why })
+  throw new SallyportError('auth-failed', { detail: `${name}: ${why}` })
 }
 
 /** Exchanges a one-time token for one of an hour; throws `auth-failed`, also at the second attempt. */

@@ -10,6 +10,7 @@ export type AuditVerifiedJson = z.output<typeof shapes.auditVerifiedShape>
 export type SshDoorJson = z.output<typeof shapes.sshDoorShape>
 export type CallerJson = z.output<typeof shapes.callerShape>
 export type CheckJson = z.output<typeof shapes.checkShape>
+export type EnrolledJson = z.output<typeof shapes.enrolledShape>
 export type ExplainedJson = z.output<typeof shapes.explainedShape>
 export type HitJson = z.output<typeof shapes.hitShape>
 export type IssuedJson = z.output<typeof shapes.issuedShape>

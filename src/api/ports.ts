@@ -23,6 +23,7 @@ export interface ApiPorts {
   shelf: Shelf
   prove: Prove
   passwords: PasswordPort
+  secondFactors: SecondFactorPort
   tokens: TokenStore
   policy: PolicyPort
   sessions: SessionPort
@@ -94,6 +95,18 @@ export interface PasswordPort {
   admit(address: string): void
   /** Told how a login ended, for `admit`. */
   tried(address: string, succeeded: boolean): void
+}
+
+/** One-time codes of people, apart from their documents. Every change has its audit event with it. */
+export interface SecondFactorPort {
+  /** What a person has to prove beside the password; undefined: nothing. A right code is used up. */
+  of(user: string): Promise<{ check(code: string): Promise<boolean> } | undefined>
+  /** The URI for an authenticator app, this once; undefined when there is a confirmed one, which stays. */
+  enrol(user: string, by: string): Promise<string | undefined>
+  /** `wrong`: the code; `none`: nothing waits for one. */
+  confirm(user: string, code: string, by: string): Promise<'confirmed' | 'wrong' | 'none'>
+  /** False when there was none. */
+  remove(user: string, by: string): Promise<boolean>
 }
 
 // ---- templates and plugins

@@ -42,7 +42,9 @@ export interface Applied {
   notes: readonly string[]
 }
 
-type Needs = Pick<ApiPorts, 'resources' | 'templates' | 'shelf' | 'passwords' | 'leases' | 'tokens'>
+type Needs = Pick<
+  ApiPorts, 'resources' | 'templates' | 'shelf' | 'passwords' | 'leases' | 'tokens' | 'secondFactors'
+>
 
 interface Read {
   wanted: Wanted[]
@@ -80,6 +82,8 @@ export async function apply(ports: Needs, request: ApplyRequest, by: string): Pr
     for (const { kind, name, fresh, action } of planned) {
       // A new password, or nobody any more: who was logged in with the old one is out.
       if (kind === 'user' && (action === 'deleted' || fresh.length > 0)) await ports.tokens.removeOf(name)
+      // Whoever has the name next is somebody else; a factor that a crash left here only keeps them out.
+      if (kind === 'user' && action === 'deleted') await ports.secondFactors.remove(name, by)
     }
   }
   return planned.map(({ kind, name, action, changes, notes }) => ({ kind, name, action, changes, notes }))
@@ -104,7 +108,10 @@ export async function deleteResource(
     await commit(ports, change, deletion(row), by)
   })
   await ports.resources.changed()
-  if (kind === 'user') await ports.tokens.removeOf(name)
+  if (kind === 'user') {
+    await ports.tokens.removeOf(name)
+    await ports.secondFactors.remove(name, by)
+  }
 }
 
 // ---- reading

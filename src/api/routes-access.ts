@@ -3,7 +3,7 @@
 import { z } from 'zod'
 import { SallyportError } from '../errors.ts'
 import { Secret } from '../secret.ts'
-import { hashToken, logIn, passwordCharactersMax, redeem } from './access.ts'
+import { codeCharactersMax, hashToken, logIn, passwordCharactersMax, redeem } from './access.ts'
 import type { Issued } from './access.ts'
 import type { ApiPorts } from './ports.ts'
 import { everyone, route } from './route.ts'
@@ -13,11 +13,15 @@ import { callerShape, done, issuedShape, sshDoorShape } from './shapes.ts'
 export function accessRoutes(ports: ApiPorts, loginTokenSeconds: number): Route[] {
   return [
     route({
-      method: 'post', path: '/login', roles: 'anyone', summary: 'Exchanges a password for a token.',
-      body: z.strictObject({ user: z.string().max(256), password: z.string().max(passwordCharactersMax) }),
+      method: 'post', path: '/login', roles: 'anyone',
+      summary: 'Exchanges a password, and a one-time code where one is enrolled, for a token.',
+      body: z.strictObject({
+        user: z.string().max(256), password: z.string().max(passwordCharactersMax),
+        code: z.string().max(codeCharactersMax).optional()
+      }),
       response: issuedShape,
-      run: async ({ body, address }) =>
-        issuedJson(await logIn(ports, body.user, new Secret(body.password), address, loginTokenSeconds))
+      run: async ({ body: { user: name, password, code }, address }) => issuedJson(
+        await logIn(ports, { name, password: new Secret(password), code }, address, loginTokenSeconds))
     }),
     route({
       method: 'post', path: '/redeem', roles: 'anyone',

@@ -1,5 +1,5 @@
 // The whole route table, and the API made from it: what main.ts calls. Adding a route means adding an entry
-// to one of the five files; the server, the document and the role test follow by themselves.
+// to one of the files; the server, the document and the role test follow by themselves.
 import type { Hono } from 'hono'
 import type { Secret } from '../secret.ts'
 import { createIdentify } from './access.ts'
@@ -13,6 +13,7 @@ import { leaseRoutes } from './routes-leases.ts'
 import { resourceRoutes } from './routes-resources.ts'
 import { sessionRoutes } from './routes-sessions.ts'
 import { templateRoutes } from './routes-templates.ts'
+import { userRoutes } from './routes-users.ts'
 
 export interface SallyportApiOptions {
   /** Of this start, see local-admin.ts; undefined switches the local admin off. */
@@ -25,8 +26,8 @@ export function allRoutes(
   ports: ApiPorts, { loginTokenSeconds }: Pick<SallyportApiOptions, 'loginTokenSeconds'>
 ): Route[] {
   return [
-    ...accessRoutes(ports, loginTokenSeconds), ...resourceRoutes(ports), ...sessionRoutes(ports),
-    ...templateRoutes(ports), ...leaseRoutes(ports), ...auditRoutes(ports)
+    ...accessRoutes(ports, loginTokenSeconds), ...userRoutes(ports), ...resourceRoutes(ports),
+    ...sessionRoutes(ports), ...templateRoutes(ports), ...leaseRoutes(ports), ...auditRoutes(ports)
   ]
 }
 

@@ -19,6 +19,11 @@ export const sshDoorShape = z.object({
   targets: z.array(z.string())
 })
 
+export const enrolledShape = z.object({
+  user: z.string(),
+  /** `otpauth://totp/…`, with the secret in it: shown this once. */
+  uri: z.string()
+})
 export const callerShape = z.object({
   name: z.string(), roles: z.array(z.string()), how: z.enum(['token', 'local'])
 })

@@ -1,11 +1,13 @@
 // `login`, `logout`, `whoami` and `ssh-config`. A password is never an argument, where every process of the
 // machine could read it: it is asked for without an echo, or read from standard input or SALLYPORT_PASSWORD.
+// The one-time code is asked for when the server says that it wants one.
 import { readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline/promises'
 import { userInfo } from 'node:os'
 import { Writable } from 'node:stream'
 import type { CallerJson, IssuedJson, SshDoorJson } from '../api/client-types.ts'
 import { createClient } from './client.ts'
+import type { Client } from './client.ts'
 import { exit } from './command.ts'
 import type { Run } from './command.ts'
 import { Failure } from './failure.ts'
@@ -21,7 +23,7 @@ export const login: Run = async call => {
   const client = createClient({ server: found.server, ca, token: undefined, as: 'nobody' })
   const oneTime = text(call, 'token')
   const issued = oneTime === undefined
-    ? await client.post<IssuedJson>('/login', await askedFor(call.args[0] ?? userInfo().username))
+    ? await withPassword(client, await askedFor(call.args[0] ?? userInfo().username))
     : await client.post<IssuedJson>('/redeem', { token: oneTime })
   const { name, roles, token, expiresAt } = issued
   const kept = { server: found.server, user: name, token, expiresAt }
@@ -74,23 +76,47 @@ export const sshConfig: Run = async call => {
   return exit.ok
 }
 
-async function askedFor(user: string): Promise<{ user: string, password: string }> {
-  const { SALLYPORT_PASSWORD: password } = process.env
-  if (password !== undefined) return { user, password }
-  if (process.stdin.isTTY) return { user, password: await askSilently(`password of ${user}: `) }
-  const given = readFileSync(0, 'utf8').split('\n')[0]!.replace(/\r$/, '')
+interface Given {
+  user: string
+  password: string
+  code?: string
+}
+
+async function withPassword(client: Client, given: Given): Promise<IssuedJson> {
+  try {
+    return await client.post<IssuedJson>('/login', given)
+  } catch (thrown) {
+    const wantsCode = thrown instanceof Failure && thrown.code === 'second-factor-required'
+    if (!wantsCode || given.code !== undefined || !process.stdin.isTTY) throw thrown
+    const code = await ask(`one-time code of ${given.user}: `, process.stderr)
+    return client.post<IssuedJson>('/login', { ...given, code })
+  }
+}
+
+async function askedFor(user: string): Promise<Given> {
+  const { SALLYPORT_PASSWORD: password, SALLYPORT_CODE: code } = process.env
+  const known = code === undefined ? { user } : { user, code }
+  if (password !== undefined) return { ...known, password }
+  if (process.stdin.isTTY) return { ...known, password: await askSilently(`password of ${user}: `) }
+  const [given = '', second = ''] = readFileSync(0, 'utf8').split('\n').map(line => line.replace(/\r$/, ''))
   if (given === '') throw new Failure('no password on standard input')
-  return { user, password: given }
+  return second === '' ? { ...known, password: given } : { user, password: given, code: second }
+}
+
+async function ask(question: string, output: Writable): Promise<string> {
+  const lines = createInterface({ input: process.stdin, output, terminal: true })
+  try {
+    return await lines.question(question)
+  } finally {
+    lines.close()
+  }
 }
 
 async function askSilently(question: string): Promise<string> {
   process.stderr.write(question)
-  const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() })
-  const lines = createInterface({ input: process.stdin, output: nowhere, terminal: true })
   try {
-    return await lines.question('')
+    return await ask('', new Writable({ write: (_chunk, _encoding, done) => done() }))
   } finally {
-    lines.close()
     process.stderr.write('\n')
   }
 }

@@ -28,8 +28,12 @@ const running: Command[] = [
     options: { server }, load: async () => (await import('./doctor.ts')).doctor
   },
   {
-    words: ['login'], args: '[USER]', summary: 'log in to a server; the password is asked for',
-    details: ['Without a terminal the password is read from standard input, or from SALLYPORT_PASSWORD.'],
+    words: ['login'], args: '[USER]',
+    summary: 'log in to a server; password and, where one is enrolled, one-time code are asked for',
+    details: [
+      'Without a terminal the password is read from standard input, or from SALLYPORT_PASSWORD; the code',
+      'is the second line there, or SALLYPORT_CODE.'
+    ],
     options: {
       server,
       ca: takes('FILE', "PEM of the authority of the server's certificate"),
@@ -81,6 +85,24 @@ const declared: Command[] = [
       server
     },
     load: async () => (await import('./declare.ts')).explain
+  }
+]
+
+const users: Command[] = [
+  {
+    words: ['users', 'enrol'], args: 'NAME',
+    summary: 'draw a second factor (TOTP) for a person, or for yourself',
+    details: ['Prints the otpauth:// URI for an authenticator app, once. It counts when it was confirmed.'],
+    options: { server }, load: async () => (await import('./users.ts')).enrol
+  },
+  {
+    words: ['users', 'confirm'], args: 'NAME CODE',
+    summary: 'confirm it with its first code: asked for from then on',
+    options: { server }, load: async () => (await import('./users.ts')).confirm
+  },
+  {
+    words: ['users', 'unenrol'], args: 'NAME', summary: 'take the second factor of a person away (admins)',
+    options: { server }, load: async () => (await import('./users.ts')).unenrol
   }
 ]
 
@@ -250,5 +272,5 @@ const audit: Command[] = [
 ]
 
 export const commands: readonly Command[] = [
-  ...running, ...declared, ...sessions, ...ledger, ...templates, ...audit
+  ...running, ...declared, ...users, ...sessions, ...ledger, ...templates, ...audit
 ]

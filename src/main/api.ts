@@ -51,6 +51,7 @@ export function apiPorts(rooms: Rooms): ApiPorts {
     },
     policy: { declared: rooms.declared, readLoginName, printLoginName, choicesOf, choicesFor },
     ssh: () => sshDoor(rooms),
+    secondFactors: rooms.secondFactors,
     sessions: {
       ...sessions,
       receipts: ids => receipts.newestOf(ids),

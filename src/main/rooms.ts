@@ -34,6 +34,7 @@ import { createResources } from '../store/resources.ts'
 import type { Resources } from '../store/resources.ts'
 import { openSecrets } from '../store/sealing.ts'
 import type { SecretStore } from '../store/sealing.ts'
+import { createSecondFactors as createSecondFactorRows } from '../store/second-factors.ts'
 import { createSessions } from '../store/sessions.ts'
 import type { SessionRow, Sessions } from '../store/sessions.ts'
 import { instanceId } from '../store/settings.ts'
@@ -46,6 +47,8 @@ import { shippedPlugins } from '../../plugins/shipped.ts'
 import { createLedgerHooks } from './hooks.ts'
 import { createHostKeysOf } from './host-keys.ts'
 import type { HostKeysOf } from './host-keys.ts'
+import { createSecondFactors } from './second-factors.ts'
+import type { SecondFactors } from './second-factors.ts'
 import { shippedTemplates } from './templates.ts'
 import { createVerifiers } from './verifiers.ts'
 import type { VerifierOf } from './verifiers.ts'
@@ -72,6 +75,7 @@ export interface Rooms {
   openSecret(reference: SecretReference): Promise<Secret<string>>
   hostKeysOf: HostKeysOf
   verifierOf: VerifierOf
+  secondFactors: SecondFactors
   /** Closes in reverse. Never throws. */
   close(): Promise<void>
 }
@@ -177,7 +181,9 @@ async function openAll(
     config, clock, log, signer, database, audit, checkpointFile, resources, templates,
     tokens: createTokens(database), sessions, receipts: createReceipts(database),
     recordings, shelf, hooks, ledger, registry, declared, openSecret, hostKeysOf,
-    verifierOf: createVerifiers(openSecret, name => mockVerifier(seed, name))
+    verifierOf: createVerifiers(openSecret, name => mockVerifier(seed, name)),
+    secondFactors: createSecondFactors(
+      createSecondFactorRows(database, secrets, audit), () => database.now())
   }
 }
 

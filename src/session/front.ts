@@ -33,6 +33,16 @@ export interface Challenge {
   authorities: readonly string[]
   /** The user's name, as a certificate must say it. */
   name: string
+  /**
+   * What has to be proved after the first proof, and is not to be seen before it. A protocol that has no
+   * place to ask leaves it alone; what follows from that is not for it to decide.
+   */
+  secondFactor?: SecondFactor | undefined
+}
+
+export interface SecondFactor {
+  /** True when a code is right; that uses it up. Throws `store-unavailable`. */
+  check(code: string): Promise<boolean>
 }
 
 /** That somebody is who they say, and how they proved it: for the audit. */

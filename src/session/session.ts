@@ -28,7 +28,7 @@ export interface SessionLease extends AsyncDisposable {
 
 /** What the steps are made of arrives from outside: this room knows the order, not the doing. */
 export interface Steps {
-  /** Throws `auth-failed`, `auth-throttled`. */
+  /** Throws `auth-failed`, `auth-throttled`, `second-factor-required`. */
   authenticate(claim: Claim, prove: (challenge: Challenge) => Promise<Proof | undefined>): Promise<User>
   /** What stands open to somebody who named no credential; undefined when the claim names one. */
   doors(user: User, claim: Claim): Doors | undefined

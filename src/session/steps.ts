@@ -8,7 +8,7 @@ import type { Choice, Grant, Wish } from '../policy/authorise.ts'
 import type { Credential, Declared, SecretReference, Target, User } from '../policy/types.ts'
 import type { Ending, Recording, RecordingHead } from '../recording/recording.ts'
 import type { Secret } from '../secret.ts'
-import type { Claim } from './front.ts'
+import type { Challenge, Claim, Proof, SecondFactor } from './front.ts'
 import { mintSessionId } from './id.ts'
 import type { LiveSession, Registry } from './registry.ts'
 import type { OpenSession, SessionLease, Steps } from './session.ts'
@@ -47,6 +47,8 @@ export interface StepPorts {
    * for the same name and at the same cost, so that nothing can be told apart.
    */
   verifierOf(declared: Declared, name: string): Promise<string>
+  /** What somebody has to prove beside; asked for names that do not exist as well, at the same cost. */
+  secondFactorOf(name: string): Promise<SecondFactor | undefined>
   sessions: SessionBook
   audit(kind: string, actor: string, subject: string, detail: Record<string, unknown>): Promise<void>
   createRecording(head: RecordingHead): Promise<Recording>
@@ -63,21 +65,7 @@ export interface SessionBook {
 
 export function createSteps(ports: StepPorts): Steps {
   return {
-    async authenticate(claim, prove) {
-      const name = ports.userOf(claim.login, claim.database)
-      const declared = await ports.declared()
-      const user = declared.users.get(name ?? '')
-      const verifier = await ports.verifierOf(declared, name ?? '')
-      const { authorities } = ports
-      const publicKeys = user?.publicKeys ?? []
-      const proof = await prove({ verifier, publicKeys, authorities, name: name ?? '' })
-      if (proof === undefined || user === undefined) {
-        const why = user === undefined ? 'unknown user' : 'no proof'
-        await ports.audit('login.refused', name ?? '?', claim.address, { protocol: claim.protocol, why })
-        throw new SallyportError('auth-failed', { detail: `${name ?? 'unreadable login name'}: ${why}` })
-      }
-      return user
-    },
+    authenticate: (claim, prove) => authenticate(ports, claim, prove),
 
     doors(user, claim) {
       if (ports.namesCredential(claim.login, claim.database)) return undefined
@@ -108,6 +96,39 @@ export function createSteps(ports: StepPorts): Steps {
     record: session => record(ports, session),
     lease: (session, tell) => lease(ports, session, tell)
   }
+}
+
+async function authenticate(
+  ports: StepPorts, claim: Claim, prove: (challenge: Challenge) => Promise<Proof | undefined>
+): Promise<User> {
+  const { protocol } = claim
+  const name = ports.userOf(claim.login, claim.database)
+  const declared = await ports.declared()
+  const user = declared.users.get(name ?? '')
+  const verifier = await ports.verifierOf(declared, name ?? '')
+  const factor = await ports.secondFactorOf(name ?? '')
+  const refused = async (code: 'auth-failed' | 'second-factor-required', why: string): Promise<never> => {
+    await ports.audit('login.refused', name ?? '?', claim.address, { protocol, why })
+    throw new SallyportError(code, { detail: `${name ?? 'unreadable login name'}: ${why}` })
+  }
+  // What counts is that a right code was seen here, whatever the front end believes to have proved.
+  let missing = factor !== undefined
+  const secondFactor = factor === undefined ? undefined : {
+    async check(code: string): Promise<boolean> {
+      const isRight = await factor.check(code)
+      if (isRight) missing = false
+      // Somebody has the first factor and not the second: worth a look, however it ends.
+      else await ports.audit('second-factor.refused', name ?? '?', claim.address, { protocol })
+      return isRight
+    }
+  }
+  const { authorities } = ports
+  const publicKeys = user?.publicKeys ?? []
+  const proof = await prove({ verifier, publicKeys, authorities, name: name ?? '', secondFactor })
+  if (user === undefined) return refused('auth-failed', 'unknown user')
+  if (proof === undefined) return refused('auth-failed', 'no proof')
+  if (missing) return refused('second-factor-required', 'no second factor')
+  return user
 }
 
 async function openSession(

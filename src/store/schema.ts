@@ -219,3 +219,17 @@ export const apiToken = pgTable('api_token', {
   expiresAt: instant('expires_at').notNull(),
   oneTime: boolean('one_time').notNull().default(false)
 })
+
+/**
+ * Second factors of people, apart from their documents: `apply` neither shows nor touches them. `last_step`
+ * is the time step of the newest code that was accepted: it only grows, so that no code counts twice.
+ */
+export const secondFactor = pgTable('second_factor', {
+  user: text('user_name').primaryKey(),
+  /** secret_value id of the shared secret; a new enrolment has a new one. */
+  secret: text('secret').notNull(),
+  lastStep: bigint('last_step', { mode: 'number' }).notNull().default(0),
+  createdAt: created(),
+  /** When the first right code came; until then nothing is asked for. */
+  confirmedAt: instant('confirmed_at')
+})

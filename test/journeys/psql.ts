@@ -7,7 +7,8 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { PostgresServer } from '../../tool/postgres.ts'
 import { programOf } from '../../tool/services.ts'
-import { accountsOn, companyDatabase, startHouse, until } from '../peers/house.ts'
+import { authenticator } from '../peers/authenticator.ts'
+import { accountsOn, alicePassword, companyDatabase, startHouse, until } from '../peers/house.ts'
 import type { House } from '../peers/house.ts'
 
 let target: PostgresServer
@@ -199,6 +200,22 @@ test('while the target is away an account stays on the books; soon after its ret
   const done = await until(
     async () => house.json<Session>('sessions', 'show', id), found => found.account?.state === 'proved-gone')
   assert.is(done.receipt?.state, 'proved-gone')
+})
+
+test('a person with a second factor is refused, after the password and in so many words', async () => {
+  const app = authenticator((await house.sallyport('users', 'enrol', 'alice')).trim())
+  await house.sallyport('users', 'confirm', 'alice', await app.next())
+  const before = (await sessions()).length
+  const { status, stderr } = await house.psql('SELECT 1')
+  assert.is(status, 2)
+  assert.match(stderr, /FATAL: {2}a one-time code is needed as well \[second-factor-required [0-9a-f]{6}\]/)
+  const wrong = await house.psql('SELECT 1', { password: 'wrong' })
+  assert.match(wrong.stderr, /authentication failed \[auth-failed/)
+  const appended = await house.psql('SELECT 1', { password: `${alicePassword}${await app.next()}` })
+  assert.match(appended.stderr, /authentication failed \[auth-failed/)
+  assert.is((await sessions()).length, before)
+  await house.sallyport('users', 'unenrol', 'alice')
+  assert.is((await house.psql('SELECT 1')).stdout, '1\n')
 })
 
 test('an orderly stop ends sessions, proves their accounts gone and exits 0', async () => {

@@ -23,6 +23,8 @@ export interface Memory {
   resources: Map<string, ResourceRow>
   secrets: Map<string, string>
   tokens: Map<string, TokenRow>
+  /** Codes that still count, by user; a person has a second factor once it is confirmed. */
+  secondFactors: Map<string, { confirmed: boolean, codes: string[] }>
   templates: TemplateRow[]
   sessions: SessionRow[]
   receipts: Map<string, ReceiptRow>
@@ -37,9 +39,9 @@ export interface Memory {
 
 export function createMemory(): { memory: Memory, ports: ApiPorts } {
   const memory: Memory = {
-    resources: new Map(), secrets: new Map(), tokens: new Map(), templates: shippedRows(), sessions: [],
-    receipts: new Map(), leases: [], audit: [], dependants: new Map(), failures: [], killed: [],
-    throttled: false
+    resources: new Map(), secrets: new Map(), tokens: new Map(), secondFactors: new Map(),
+    templates: shippedRows(), sessions: [], receipts: new Map(), leases: [], audit: [],
+    dependants: new Map(), failures: [], killed: [], throttled: false
   }
   const ports: ApiPorts = {
     clock: systemClock, version: '0.0.0-test', node: 'test',
@@ -77,7 +79,7 @@ function shippedRows(): TemplateRow[] {
 }
 
 function storePorts(memory: Memory): Pick<ApiPorts,
-'resources' | 'templates' | 'passwords' | 'tokens' | 'policy'> {
+'resources' | 'templates' | 'passwords' | 'secondFactors' | 'tokens' | 'policy'> {
   const byKind = (kind?: string): ResourceRow[] =>
     [...memory.resources.values()].filter(row => kind === undefined || row.kind === kind)
   const open = ({ secret }: { secret: string }): Promise<Secret<string>> => {
@@ -117,6 +119,7 @@ function storePorts(memory: Memory): Pick<ApiPorts,
       },
       tried: () => undefined
     },
+    secondFactors: secondFactorsOf(memory),
     tokens: {
       add: (hash, token) => Promise.resolve(void memory.tokens.set(hash, token)),
       find: hash => Promise.resolve(alive(memory.tokens.get(hash))),
@@ -137,6 +140,33 @@ function storePorts(memory: Memory): Pick<ApiPorts,
       declared: () => Promise.resolve(declaredOf(byKind)), readLoginName, printLoginName, choicesOf,
       choicesFor
     }
+  }
+}
+
+function secondFactorsOf({ secondFactors: all }: Memory): ApiPorts['secondFactors'] {
+  const uses = ({ codes }: { codes: string[] }, code: string): boolean => {
+    const at = codes.indexOf(code)
+    if (at >= 0) codes.splice(at, 1)
+    return at >= 0
+  }
+  return {
+    of: user => {
+      const factor = all.get(user)
+      const check = (code: string): Promise<boolean> => Promise.resolve(uses(factor!, code))
+      return Promise.resolve(factor?.confirmed === true ? { check } : undefined)
+    },
+    enrol: user => {
+      if (all.get(user)?.confirmed === true) return Promise.resolve(undefined)
+      all.set(user, { confirmed: false, codes: ['111111', '222222'] })
+      return Promise.resolve(`otpauth://totp/Sallyport:${user}?secret=AAAA`)
+    },
+    confirm: (user, code) => {
+      const factor = all.get(user)
+      if (factor === undefined || factor.confirmed) return Promise.resolve('none' as const)
+      factor.confirmed = uses(factor, code)
+      return Promise.resolve(factor.confirmed ? 'confirmed' as const : 'wrong' as const)
+    },
+    remove: user => Promise.resolve(all.delete(user))
   }
 }
 

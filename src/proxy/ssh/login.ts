@@ -1,10 +1,11 @@
 // How a person proves who they are (RFC 4252, 4256): a signature by one of their keys, a certificate of an
-// authority, or the password, in a request or as an answer to a question. A key that is only offered proves
-// nothing; the key that counts is the one that signed this very connection (its session id). Whatever belongs
-// to another phase ends the connection. For a name that nobody has everything looks and takes the same.
+// authority, or the password, in a request or as an answer to a question; after that, where a second factor
+// is wanted, a one-time code as an answer to one. A key that is only offered proves nothing; the key that
+// counts is the one that signed this very connection (its session id). Whatever belongs to another phase ends
+// the connection. For a name that nobody has everything looks and takes the same.
 import { BlockList, isIPv6 } from 'node:net'
 import { SallyportError } from '../../errors.ts'
-import type { Challenge, Proof } from '../../session/front.ts'
+import type { Challenge, Proof, SecondFactor } from '../../session/front.ts'
 import { isCertificateType, readCertificate } from '../../wire/ssh/certificate.ts'
 import type { Certificate } from '../../wire/ssh/certificate.ts'
 import { SshReader, sshFields, sshUint32 } from '../../wire/ssh/data.ts'
@@ -26,10 +27,14 @@ const offersMax = 32
 const requestsMax = 64
 /** People type no more; also what a verifier is asked to digest. */
 const passwordBytesMax = 1024
+/** Six digits, and what people put around them. */
+const codeBytesMax = 64
 /** A login name reaches us before anything is proved. What is longer is cut, and then nobody's name. */
 const loginBytesMax = 257
 const service = 'ssh-connection'
 const methods = 'publickey,password,keyboard-interactive'
+/** What can still be used once the first factor is proved: only here a question can be asked. */
+const secondMethods = 'keyboard-interactive'
 
 /** What a login needs of its connection. */
 export interface LoginPorts {
@@ -54,6 +59,8 @@ interface Request {
 export class Login {
   readonly #ports: LoginPorts
   #first: Request | undefined
+  /** The first factor, once it is proved and a second one is wanted; it stays proved. */
+  #proved: Proof | undefined
   #failures = 0
   #offers = 0
 
@@ -96,7 +103,22 @@ export class Login {
     return { login: name.toString('utf8'), method: reader.text(), reader, whole }
   }
 
-  #attempt(request: Request, challenge: Challenge): Promise<Proof | undefined> {
+  async #attempt(request: Request, challenge: Challenge): Promise<Proof | undefined> {
+    const { method } = request
+    const { secondFactor } = challenge
+    const asks = method === 'keyboard-interactive'
+    if (this.#proved === undefined || secondFactor === undefined) {
+      const proof = await this.#firstFactor(request, challenge)
+      if (proof === undefined || secondFactor === undefined) return proof
+      this.#proved = proof
+      // After an answer the code is one more question; after a signature or a password it is another method.
+      return asks ? this.#code(proof, secondFactor) : this.#refuse('partial')
+    }
+    if (asks) return this.#code(this.#proved, secondFactor)
+    return this.#refuse(method === 'none' ? '' : 'wrong')
+  }
+
+  #firstFactor(request: Request, challenge: Challenge): Promise<Proof | undefined> {
     switch (request.method) {
       case 'publickey': return this.#publicKey(request, challenge)
       case 'password': return this.#password(request, challenge)
@@ -107,15 +129,16 @@ export class Login {
     }
   }
 
-  /** `wrong`: counts as a failed attempt; `offer`: a key that is not known. */
-  async #refuse(what: '' | 'offer' | 'wrong'): Promise<undefined> {
+  /** `wrong`: a failed attempt, counted; `offer`: a key that is not known; `partial`: right, but not all. */
+  async #refuse(what: '' | 'offer' | 'wrong' | 'partial'): Promise<undefined> {
     if (what === 'offer') this.#offers++
     if (what === 'wrong') {
       this.#failures++
       this.#ports.failed()
       this.#ports.admit()
     }
-    this.#ports.send(Buffer.concat([Buffer.of(loginMessage.failure), sshFields(methods, false)]))
+    const left = this.#proved === undefined ? methods : secondMethods
+    this.#ports.send(Buffer.concat([Buffer.of(loginMessage.failure), sshFields(left, what === 'partial')]))
     return undefined
   }
 
@@ -129,14 +152,19 @@ export class Login {
   }
 
   async #question(challenge: Challenge): Promise<Proof | undefined> {
+    const password = await this.#ask('Password: ', false)
+    if (!await this.#knows(password, challenge)) return this.#refuse('wrong')
+    return { method: 'keyboard-interactive' }
+  }
+
+  /** The answer to one question; the empty one when there were none or several. */
+  async #ask(question: string, echo: boolean): Promise<string> {
     this.#ports.send(Buffer.concat([
-      Buffer.of(loginMessage.question), sshFields('', '', ''), sshUint32(1), sshFields('Password: ', false)
+      Buffer.of(loginMessage.question), sshFields('', '', ''), sshUint32(1), sshFields(question, echo)
     ]))
     const answer = new SshReader(await this.#ports.mailbox.next())
     if (answer.byte() !== loginMessage.answer) throw violation('expected the answer to a question')
-    const password = answer.uint32() === 1 ? answer.text() : ''
-    if (!await this.#knows(password, challenge)) return this.#refuse('wrong')
-    return { method: 'keyboard-interactive' }
+    return answer.uint32() === 1 ? answer.text() : ''
   }
 
   async #knows(password: string, { verifier }: Challenge): Promise<boolean> {
@@ -144,6 +172,17 @@ export class Login {
     // HMAC pads its key with zero bytes: with some behind it a password would be the same one.
     if (Buffer.byteLength(password) > passwordBytesMax || password.includes('\0')) return false
     return verifyPassword(password, verifier)
+  }
+
+  // ---- the second factor
+
+  async #code({ method }: Proof, { check }: SecondFactor): Promise<Proof | undefined> {
+    const code = await this.#ask('One-time code: ', true)
+    this.#ports.admit()
+    if (Buffer.byteLength(code) > codeBytesMax || !await check(code)) return this.#refuse('wrong')
+    // Again: many guesses, each over a connection of its own, may have come at the same moment.
+    this.#ports.admit()
+    return { method: `${method}, one-time code` }
   }
 
   // ---- keys

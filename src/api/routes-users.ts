@@ -1,0 +1,64 @@
+// Routes over the second factor of a person: enrol one, confirm it with its first code, take it away. People
+// have the first two for themselves, admins for everybody; nobody takes an own one away, or whoever finds an
+// unlocked terminal could.
+import { z } from 'zod'
+import { SallyportError } from '../errors.ts'
+import { quote } from '../input.ts'
+import { codeCharactersMax } from './access.ts'
+import type { ApiPorts } from './ports.ts'
+import { admins, everyone, route } from './route.ts'
+import type { Caller, Route } from './route.ts'
+import { done, enrolledShape } from './shapes.ts'
+
+const path = '/users/{name}/second-factor'
+const params = z.object({ name: z.string() })
+
+export function userRoutes(ports: ApiPorts): Route[] {
+  return [
+    route({
+      method: 'post', path, roles: everyone,
+      summary: 'Draws the secret of a second factor and shows it, once; it counts when it was confirmed.',
+      params, response: enrolledShape,
+      run: async ({ params: { name }, caller }) => {
+        await own(ports, name, caller)
+        const uri = await ports.secondFactors.enrol(name, caller.name)
+        if (uri !== undefined) return { user: name, uri }
+        const problem = `${name} has a second factor: an admin takes it away first (users unenrol)`
+        throw new SallyportError('in-use', { problems: [problem] })
+      }
+    }),
+    route({
+      method: 'post', path: `${path}/confirm`, roles: everyone,
+      summary: 'Takes the first code of a second factor: from now on it is asked for.',
+      params, body: z.strictObject({ code: z.string().max(codeCharactersMax) }), response: done,
+      run: async ({ params: { name }, body, caller, address }) => {
+        await own(ports, name, caller)
+        ports.passwords.admit(address)
+        const outcome = await ports.secondFactors.confirm(name, body.code, caller.name)
+        if (outcome === 'confirmed') return { done: true }
+        if (outcome === 'none') {
+          throw new SallyportError('not-found', { detail: `${quote(name)} has none that waits for a code` })
+        }
+        ports.passwords.tried(address, false)
+        const problem = 'code: is not the one of this moment; is the clock of the device right?'
+        throw new SallyportError('invalid', { problems: [problem] })
+      }
+    }),
+    route({
+      method: 'delete', path, roles: admins, summary: 'Takes the second factor of a person away.',
+      params, response: done,
+      run: async ({ params: { name }, caller }) => {
+        if (await ports.secondFactors.remove(name, caller.name)) return { done: true }
+        throw new SallyportError('not-found', { detail: `${quote(name)} has no second factor` })
+      }
+    })
+  ]
+}
+
+/** Who is no admin learns of nobody else, not even that somebody exists. */
+async function own(ports: ApiPorts, name: string, caller: Caller): Promise<void> {
+  const isOwn = caller.how === 'token' && caller.name === name
+  const isKnown = (await ports.policy.declared()).users.has(name)
+  if (isKnown && (isOwn || caller.roles.includes('admin'))) return
+  throw new SallyportError('not-found', { detail: `no user ${quote(name)}` })
+}

@@ -1,0 +1,36 @@
+// `users`: the second factor of a person. The URI that `enrol` prints holds the secret: it is for the
+// authenticator app and is not shown again.
+import type { EnrolledJson } from '../api/client-types.ts'
+import { pathOf } from './client.ts'
+import { exit } from './command.ts'
+import type { Run } from './command.ts'
+import { clientOf } from './connect.ts'
+
+export const enrol: Run = async call => {
+  const client = await clientOf(call)
+  const { user, uri } = await client.post<EnrolledJson>(pathOf`/users/${call.args[0]!}/second-factor`, {})
+  if (call.json) call.out.json({ user, uri })
+  else {
+    call.out.line(uri)
+    call.out.aside(`give this to the authenticator app, now; then: sallyport users confirm ${user} CODE`)
+  }
+  return exit.ok
+}
+
+export const confirm: Run = async call => {
+  const client = await clientOf(call)
+  const [user, code] = call.args
+  await client.post(pathOf`/users/${user!}/second-factor/confirm`, { code })
+  if (call.json) call.out.json({ user, confirmed: true })
+  else call.out.line(`${user} is asked for a one-time code from now on`)
+  return exit.ok
+}
+
+export const unenrol: Run = async call => {
+  const client = await clientOf(call)
+  const user = call.args[0]!
+  await client.delete(pathOf`/users/${user}/second-factor`)
+  if (call.json) call.out.json({ user, unenrolled: true })
+  else call.out.line(`${user} has no second factor any more`)
+  return exit.ok
+}
