@@ -1,4 +1,4 @@
-// deadline: 240 s
+// deadline: 400 s
 // R25, F29 to F31: what people do so that something of theirs outlives the session. Each trick is really done
 // by a session of a real account, the account is removed, and within 10 seconds it is dead, removed, or
 // harmless and on the receipt. A trick that did not work in the first place fails the test.

@@ -1,4 +1,4 @@
-// deadline: 240 s
+// deadline: 400 s
 // Accounts on a real sshd, made and taken away by the shipped templates: what a session can do with them,
 // what nobody can do afterwards, whose account is never touched, and who wins when two act at once.
 import { spawnSync } from 'node:child_process'

@@ -1,4 +1,4 @@
-// deadline: 240 s
+// deadline: 400 s
 // One SSH connection as messages, our own code at both ends: whatever the cipher, the way of reading and the
 // moment of a key exchange, each side gets what the other one sent, in order. And what a peer
 // costs that stops reading.

@@ -161,6 +161,7 @@ runner('a deadline is read from the first lines only', () => {
   assert.is(deadlineOf('// What.\n// deadline: 300 s\n'), 300)
   assert.is(deadlineOf('// What.\n'), 240)
   assert.is(deadlineOf(`${'\n'.repeat(40)}// deadline: 300 s\n`), 240)
+  assert.throws(() => deadlineOf('// deadline: 300 s What.\n'), /line of its own/)
 })
 
 runner.run()

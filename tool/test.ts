@@ -60,10 +60,17 @@ export function findFiles(root: string, words: readonly string[]): TestFile[] {
     .map(path => ({ path, deadlineSeconds: deadlineOf(readFileSync(join(root, path), 'utf8')) }))
 }
 
-/** The deadline that a file asks for in its first lines, or the default. */
+/**
+ * The deadline that a file asks for in its first lines, or the default. Throws where it asks and is not
+ * understood: a comment that was reflowed had given slow files the default for a while.
+ */
 export function deadlineOf(text: string): number {
   const head = text.split('\n', headLinesMax).join('\n')
-  return Number(/^\/\/ deadline: (\d+) s$/m.exec(head)?.[1] ?? deadlineSecondsDefault)
+  const asked = /^\/\/ deadline: (\d+) s$/m.exec(head)?.[1]
+  if (asked === undefined && head.includes('// deadline:')) {
+    throw new Error(`'// deadline: N s' must be a line of its own: ${head.slice(0, 60)}`)
+  }
+  return Number(asked ?? deadlineSecondsDefault)
 }
 
 /** Believes only a full count: everything else that may have happened is at least one failure. */

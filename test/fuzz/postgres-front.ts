@@ -1,8 +1,9 @@
-// deadline: 300 s Damaged conversations with the PostgreSQL front end: good logins and good sessions whose
-// bytes are flipped, cut, doubled and mixed, from the client's side and from the target's. Whatever comes,
-// the process lives, a session beside it answers, nothing reaches the target that the recorder does not
-// have, and nobody is left in the house. The seed is printed; `SEED=n node test/fuzz/postgres-front.ts`
-// runs the same again, `ROUNDS=n` makes it longer.
+// Damaged conversations with the PostgreSQL front end: good logins and good sessions whose bytes are
+// flipped, cut, doubled and mixed, from the client's side and from the target's. Whatever comes, the process
+// lives, a session beside it answers, nothing reaches the target that the recorder does not have, and nobody
+// is left in the house. The seed is printed; `SEED=n node test/fuzz/postgres-front.ts` runs the same again,
+// `ROUNDS=n` makes it longer.
+// deadline: 300 s
 import { createHash, randomInt } from 'node:crypto'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'

@@ -1,4 +1,5 @@
-// deadline: 300 s Damaged conversations with the SSH front end, on the level of decrypted messages: good
+// deadline: 300 s
+// Damaged conversations with the SSH front end, on the level of decrypted messages: good
 // logins and good sessions whose messages are flipped, cut, doubled, swapped and mixed, from the client's
 // side and from the target's. Whatever comes, the process lives, a session beside it answers, nobody is let
 // in who did not prove it, and nobody is left in the house. The seed is printed; `SEED=n node

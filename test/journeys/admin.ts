@@ -1,6 +1,6 @@
-// deadline: 240 s An admin's and an auditor's day with the command line, against the product on a PostgreSQL
-// store and a PostgreSQL 18 target: doctor, proof of templates, time limits, orphans, refusals that change
-// nothing.
+// An admin's and an auditor's day with the command line, against the product on a PostgreSQL store and a
+// PostgreSQL 18 target: doctor, proof of templates, time limits, orphans, refusals that change nothing.
+// deadline: 240 s
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'

@@ -1,6 +1,7 @@
-// deadline: 240 s What happens to a session while its account is still being made: the person goes away, an
-// admin ends it, its time is up, the node stops. Whichever it is, nobody gets in, and the account is gone.
-// The creation hook is slow here: the role is there at once, and then the hook goes on for seconds.
+// What happens to a session while its account is still being made: the person goes away, an admin ends it,
+// its time is up, the node stops. Whichever it is, nobody gets in, and the account is gone. The creation
+// hook is slow here: the role is there at once, and then the hook goes on for seconds.
+// deadline: 240 s
 import { spawn } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
 import { writeFileSync } from 'node:fs'

@@ -1,6 +1,7 @@
-// deadline: 240 s The kinds of JIT account beside the usual one, as people meet them: an account that is only
-// given a role and keeps its own password (privileges only, J12), and a credential that makes accounts with
-// its own login (J7).
+// The kinds of JIT account beside the usual one, as people meet them: an account that is only given a role
+// and keeps its own password (privileges only, J12), and a credential that makes accounts with its own login
+// (J7).
+// deadline: 240 s
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { PostgresServer } from '../../tool/postgres.ts'

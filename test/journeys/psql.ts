@@ -1,5 +1,6 @@
-// deadline: 240 s The main job, as its people have it: stock psql, the product in a process of its own, a
-// real PostgreSQL. Each promise is checked where it must hold, on the target, by its superuser.
+// The main job, as its people have it: stock psql, the product in a process of its own, a real PostgreSQL.
+// Each promise is checked where it must hold, on the target, by its superuser.
+// deadline: 240 s
 import { spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { setTimeout as pause } from 'node:timers/promises'

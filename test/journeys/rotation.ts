@@ -1,6 +1,7 @@
-// deadline: 120 s Rotating the master key: the old key beside the new one for one start, then without it.
-// What was sealed before is still readable afterwards, and a start with a wrong key is refused instead of
-// sealing half of the store anew.
+// Rotating the master key: the old key beside the new one for one start, then without it. What was sealed
+// before is still readable afterwards, and a start with a wrong key is refused instead of sealing half of
+// the store anew.
+// deadline: 240 s
 import { readFileSync, rmSync, writeFileSync, renameSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'

@@ -1,4 +1,4 @@
-// deadline: 300 s
+// deadline: 400 s
 // A person with a second factor, with stock clients against the whole product: key and code, password and
 // code, both within one exchange of questions, a code that is used up, and PostgreSQL, which has no place to
 // ask. Whoever has none, or has not proved the first factor, sees nothing of it.

@@ -1,4 +1,4 @@
-// deadline: 180 s
+// deadline: 300 s
 // How SSH sessions end (J13, D4, J10): by their time limit, by an admin, by either end's death, by a stop of
 // the proxy; and how one does not even begin. Each time the person reads one line with a code, in stock ssh,
 // and the books are closed.

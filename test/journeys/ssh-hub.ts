@@ -1,4 +1,4 @@
-// deadline: 180 s
+// deadline: 300 s
 // A person who names no target: the menu on a terminal, the list without one, and `ssh -J` to a target, each
 // with stock ssh against a real sshd. A session that was reached so is like any other: recorded, and its host
 // believed by the authority of the proxy.

@@ -1,4 +1,4 @@
-// deadline: 240 s
+// deadline: 400 s
 // The main job on Linux: stock ssh through the whole product, with an account that exists only while it is
 // connected, recorded, and proved gone at the end, whatever dies in between (J3–J6, J10, J13, D4, F5, F9).
 import { writeFileSync } from 'node:fs'

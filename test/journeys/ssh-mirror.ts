@@ -1,4 +1,4 @@
-// deadline: 240 s
+// deadline: 400 s
 // D1: whoever works through the proxy must not notice it. Each line of the table is done with stock OpenSSH
 // straight at a real sshd and through the proxy, and compared: output, complaints, exit status. Here:
 // commands, terminals, transfers; ssh-mirror-channels.ts has forwards, shared connections, keys and ciphers.

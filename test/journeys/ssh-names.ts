@@ -1,4 +1,4 @@
-// deadline: 240 s
+// deadline: 400 s
 // Login names that no person has, typed into stock ssh: shell, SQL, paths, escape sequences, 64 KiB. None has
 // an effect, each is refused with a code, and what was a login is in the audit (R13, R16). And a person who
 // was disabled proves who they are in vain.

@@ -1,4 +1,4 @@
-// deadline: 180 s
+// deadline: 300 s
 // D5: what a grant does not allow is refused over SSH, in words that stock clients show; each refusal is in
 // the audit, the rest of the connection goes on, and nothing was dialled for it (R17).
 import { createServer } from 'node:net'
