@@ -4,7 +4,7 @@
 import type { Recording, Ending } from '../../recording/recording.ts'
 import { SallyportError } from '../../errors.ts'
 import type { Challenge, Claim, Front, Proof, Upstreaming } from '../../session/front.ts'
-import type { FrontSetting } from './front.ts'
+import type { FrontSetting } from './setting.ts'
 import { Relay } from './relay.ts'
 import type { Adopted } from './relay.ts'
 import { connectTarget } from './target.ts'

@@ -2,37 +2,20 @@
 // session/session.ts for the order). A connection is a stranger's until `prove`. The client hears that it is
 // logged in only when the target is ready (`relay`), so that progress and refusals have a place in every
 // client: banners, and the text of the disconnect.
-import type { Duplex } from 'node:stream'
-import type { Clock } from '../../clock.ts'
 import { SallyportError, asSallyportError } from '../../errors.ts'
 import type { Ending, Recording } from '../../recording/recording.ts'
-import type {
-  ChannelKind, Challenge, Claim, Doors, Front, Proof, Upstreaming
-} from '../../session/front.ts'
+import type { Challenge, Claim, Doors, Front, Proof, Upstreaming } from '../../session/front.ts'
 import { WireError } from '../../wire/error.ts'
 import { sshFields } from '../../wire/ssh/data.ts'
-import type { Penalties } from '../penalties.ts'
 import { Hub, claimOf } from './hub.ts'
 import { Login, loginMessage } from './login.ts'
 import { Mailbox } from './mailbox.ts'
 import { Relay } from './relay.ts'
-import type { SshTape } from './tape.ts'
+import type { FrontSetting } from './setting.ts'
 import { connectTarget } from './target.ts'
-import type { Target, TargetTimeouts } from './target.ts'
+import type { Target } from './target.ts'
 import { ProtocolBreach, disconnectReason } from './transport.ts'
 import type { Transport, TransportEvents } from './transport.ts'
-
-/** What all sessions of a listener share. */
-export interface FrontSetting {
-  clock: Clock
-  penalties: Penalties
-  timeouts: TargetTimeouts
-  tapeOf(recording: Recording, channels: readonly ChannelKind[]): SshTape
-  /** An SSH server of ours within a channel, which shows itself as the host of that name. */
-  openInner(stream: Duplex, host: string, events: TransportEvents): Transport
-  /** Something that a grant does not allow was asked for: for the log. */
-  refused(session: string, what: string, right: ChannelKind | undefined): void
-}
 
 /** What the connection means to the listener. */
 export interface FrontEvents {

@@ -12,7 +12,7 @@ import {
 import type { ChannelOpen } from '../../wire/ssh/connection.ts'
 import { parseChannelRequest } from '../../wire/ssh/request.ts'
 import { DoorFront } from './door.ts'
-import type { FrontSetting } from './front.ts'
+import type { FrontSetting } from './setting.ts'
 import { loginMessage } from './login.ts'
 import { Menu } from './menu.ts'
 import { ChannelStream, streamPacketBytes, streamWindowBytes } from './stream.ts'
