@@ -254,7 +254,10 @@ export class Transport {
       if (this.#identification !== undefined) return this.#identify(chunk.subarray(0, bytes))
       // While keys are exchanged ssh2 keeps views of what it was given.
       const kept = this.#protocol._kexinit !== undefined || !this.#isReady
-      const readable = kept ? Buffer.from(chunk.subarray(0, bytes)) : chunk
+      // Its ciphers take a read that lies within one packet whole, whatever end they are told: so no more is
+      // shown.
+      const read = bytes === chunk.length ? chunk : chunk.subarray(0, bytes)
+      const readable = kept ? Buffer.from(read) : read
       this.#protocol.parse(readable, 0, bytes)
       this.#keepPart(readable)
       this.#boundStranger()
