@@ -158,7 +158,8 @@ class Door {
   openInner(socket: Duplex, host: string, events: TransportEvents): Transport {
     const { clock, certify } = this.#options
     return new Transport({
-      socket, clock, readMode: 'stream', offer: offerOf([certifiedType, ...Object.keys(this.#hostKeys)]),
+      socket, clock, readMode: 'stream',
+      offer: offerOf([certifiedType, ...Object.keys(this.#hostKeys)], clientKeyExchanges),
       side: {
         kind: 'server', hostKeys: this.#hostKeys, signatures: userSignatures, certificate: certify(host)
       }
