@@ -8,6 +8,7 @@ import { sshWorld } from './peers/ssh-world.ts'
 
 const reasons: Readonly<Record<string, string>> = {
   'kex-strict-s-v00@openssh.com': 'the mark of the strict exchange, which answers the Terrapin attack',
+  'mlkem768x25519-sha256': 'newer than this scanner: X25519 and ML-KEM together',
   'hmac-sha2-256': 'clients with counter mode and without the better order; the strict exchange covers it',
   'hmac-sha2-512': 'the same'
 }

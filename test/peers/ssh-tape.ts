@@ -59,8 +59,8 @@ export class TapeWorld {
   }
 
   open(number = 0, type = 'session', ...more: SshField[]): void {
-    this.client(wire.channelOpen(type, number, 2 ** 21, 2 ** 15, ...more))
-    this.target(wire.openConfirmation(number, number + 100, 2 ** 21, 2 ** 15))
+    this.client(wire.channelOpen(type, number, 2 ** 32 - 1, 2 ** 15, ...more))
+    this.target(wire.openConfirmation(number, number + 100, 2 ** 32 - 1, 2 ** 15))
   }
 
   /** A request of the client, and the target's answer. */
