@@ -4,6 +4,7 @@
 // Encryption comes last, behind the gate: what may not leave is dropped in clear, and the connection is still
 // one on which the reason can be said.
 import { randomFillSync } from 'node:crypto'
+import type { Writable } from 'node:stream'
 import { packetBytesMax, ssh2 } from './ssh2.ts'
 import type { Cipher, Protocol } from './ssh2.ts'
 
@@ -53,6 +54,20 @@ export type Write = (bytes: Buffer, done?: () => void) => void
  * (strict recording: what is not on record is not delivered).
  */
 export type Gate = () => true | Promise<void>
+
+/** With so much unread a peer is slow, and a copy costs less than the room. */
+const slowBytes = 256 * 1024
+
+/**
+ * Hands bytes to a socket. For a peer that does not read, what waits is kept in its own size: a batch may be
+ * eight times as large.
+ */
+export function writeTo(socket: Writable, bytes: Buffer, done: (() => void) | undefined): void {
+  const isSlow = done !== undefined && socket.writableLength > slowBytes
+  if (!isSlow) return void socket.write(bytes, done)
+  socket.write(Buffer.from(bytes))
+  done()
+}
 
 interface Held {
   bytes: Buffer

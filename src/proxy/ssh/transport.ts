@@ -11,7 +11,7 @@ import { sshFields, sshUint32 } from '../../wire/ssh/data.ts'
 import { ReadBuffer } from '../buffers.ts'
 import { readShared, readStream } from '../takeover.ts'
 import { Identification } from './identification.ts'
-import { Outbox } from './outbox.ts'
+import { Outbox, writeTo } from './outbox.ts'
 import type { Gate } from './outbox.ts'
 import { ssh2 } from './ssh2.ts'
 import type { HostKey, Negotiated, Offer, Protocol } from './ssh2.ts'
@@ -137,7 +137,7 @@ export class Transport {
       onHandshakeComplete: () => undefined
     })
     this.#outbox = new Outbox(
-      this.#protocol, (bytes, done) => { this.#socket.write(bytes, done) },
+      this.#protocol, (bytes, done) => writeTo(this.#socket, bytes, done),
       thrown => this.#events.refused(thrown)
     )
     this.#protocol._onPayload = payload => this.#payload(payload)
