@@ -8,7 +8,7 @@ import { dirname, resolve } from 'node:path'
 import { parseDocument } from 'yaml'
 import { z } from 'zod'
 import { SallyportError } from './errors.ts'
-import { duration, problemsOf, readAddress, size } from './input.ts'
+import { duration, problemsOf, publicKey, readAddress, size } from './input.ts'
 import type { Address } from './input.ts'
 import { Secret } from './secret.ts'
 
@@ -97,9 +97,6 @@ const source = z.strictObject({
   env: z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'expected the name of a variable').optional(),
   command: z.array(z.string()).min(1).optional()
 }).refine(value => Object.keys(value).length === 1, 'expected exactly one of file, env, command')
-
-const publicKey = z.string().regex(/^(ssh-|ecdsa-|sk-)[a-z0-9@.-]+ [A-Za-z0-9+/]+=*( .*)?$/,
-  'expected a public key such as "ssh-ed25519 AAAA…"')
 
 const schema = z.strictObject({
   data: z.string().min(1).default('./data'),

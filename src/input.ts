@@ -38,6 +38,10 @@ const bytesOf: Readonly<Record<string, number>> = {
   B: 1, KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3, TiB: 1024 ** 4
 }
 
+/** A public key as OpenSSH writes it, with or without a comment. */
+export const publicKey = z.string().regex(/^(ssh-|ecdsa-|sk-)[a-z0-9@.-]+ [A-Za-z0-9+/]+=*( .*)?$/,
+  'expected a public key such as "ssh-ed25519 AAAA…"')
+
 /** Schema of a size such as `64KiB` or `500MiB`; its value is in bytes. */
 export const size = z.string().transform((text, context) => {
   const [, count, unit] = /^(\d{1,9})(B|KiB|MiB|GiB|TiB)$/.exec(text) ?? []

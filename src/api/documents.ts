@@ -4,7 +4,9 @@
 // `<secret>` where a secret stands. References to other resources are not looked at here: they need the
 // store (resources.ts).
 import { z } from 'zod'
-import { duration, printAddress, printDuration, quote, readAddress } from '../input.ts'
+import {
+  duration, printAddress, printDuration, publicKey as publicKeyLine, quote, readAddress
+} from '../input.ts'
 import { channelKinds, resourceNamePattern } from '../policy/types.ts'
 import type { Credential, GrantRule, JitSetting, JitType, Target, User } from '../policy/types.ts'
 import type { Action } from '../jit/plugin.ts'
@@ -87,8 +89,7 @@ const secret = z.preprocess(
   z.strictObject({ value: text.optional(), keep: z.literal(true).optional() })
     .refine(read => (read.value === undefined) !== (read.keep === undefined), 'expected {value: …}')
 ).transform((read): SecretInput => read.value === undefined ? { keep: true } : { value: read.value })
-const publicKey = z.string().regex(/^(ssh-|ecdsa-|sk-)[a-z0-9@.-]+ [A-Za-z0-9+/]+=*( .*)?$/,
-  'expected a public key such as "ssh-ed25519 AAAA…"').max(textCharactersMax)
+const publicKey = publicKeyLine.max(textCharactersMax)
 
 const target = z.strictObject({
   kind: z.literal('target'),

@@ -27,8 +27,6 @@ export interface DoorOptions {
   gone(): void
   /** One line for the person while there is no target. */
   tell(line: string): void
-  /** The relay begins: the client hears that it is logged in, if it has not yet. */
-  begin?(): void
 }
 
 export class DoorFront implements Front<Target | undefined> {
@@ -82,13 +80,12 @@ export class DoorFront implements Front<Target | undefined> {
 
   async relay(target: Target | undefined, recording: Recording, signal: AbortSignal): Promise<Ending> {
     if (target === undefined) return { how: 'ended', reason: 'client-closed' }
-    const { transport, setting, adopted, begin, gone } = this.#options
+    const { transport, setting, adopted, gone } = this.#options
     this.#relay = new Relay({
       client: transport, target, recording, signal, channels: target.channels, adopted, gone,
       ahead: this.#ahead, tape: setting.tapeOf(recording, target.channels),
       refused: (what, right) => setting.refused(recording.session, what, right)
     })
-    begin?.()
     return this.#relay.run()
   }
 }
