@@ -141,6 +141,11 @@ const table = {
     operator: 'ended by `sessions kill`; the audit names by whom',
     sqlstate: '57P01', http: 403
   },
+  'node-silent': {
+    client: 'the node of this session did not answer',
+    operator: 'the session is on another node, which did not say within three seconds that it ended it',
+    sqlstate: '57P03', http: 503
+  },
   'lease-lost': {
     client: 'the account of this session was withdrawn',
     operator: 'the lease was revoked or fenced while the session ran',

@@ -301,16 +301,18 @@ interface Compose {
 
 const compose = parse(readFileSync(join(root, 'docker-compose.yml'), 'utf8')) as Compose
 
-containers('the compose file has the proxy, its store and Redis, and a target of each kind', () => {
+containers('the compose file has two nodes, their store and Redis, and a target of each kind', () => {
   const entries = compose.services
-  assert.equal(Object.keys(entries).sort(), ['proxy', 'redis', 'store', 'target-postgres', 'target-ssh'])
+  assert.equal(Object.keys(entries).sort(), [
+    'proxy', 'proxy-two', 'redis', 'store', 'target-postgres', 'target-ssh'
+  ])
   assert.match(entries['store']!.image!, /^postgres:1[5-9]/)
   assert.match(entries['target-postgres']!.image!, /^postgres:1[5-9]/)
   assert.match(entries['redis']!.image!, /^redis:/)
   assert.ok(entries['target-ssh']!.build !== undefined)
 })
 
-containers('whatever a service refers to is there, and only the proxy is reached, on loopback', () => {
+containers('whatever a service refers to is there, and only the nodes are reached, on loopback', () => {
   for (const [name, service] of Object.entries(compose.services)) {
     const missing = [
       ...Object.keys(service.depends_on ?? {}).filter(other => !(other in compose.services)),
@@ -318,7 +320,9 @@ containers('whatever a service refers to is there, and only the proxy is reached
       ...(service.volumes ?? []).filter(volume => !(volume.split(':')[0]! in compose.volumes))
     ]
     assert.equal(missing, [], name)
-    for (const port of service.ports ?? []) assert.ok(name === 'proxy' && port.startsWith('127.0.0.1:'), port)
+    for (const port of service.ports ?? []) {
+      assert.ok(name.startsWith('proxy') && port.startsWith('127.0.0.1:'), port)
+    }
     for (const [key, value] of Object.entries(service.environment ?? {})) {
       if (/PASSWORD|STORE/.test(key)) assert.match(value, /\$\{(STORE|TARGET)_PASSWORD:\?/, `${name} ${key}`)
     }
@@ -327,9 +331,11 @@ containers('whatever a service refers to is there, and only the proxy is reached
 
 containers('the settings of the proxy in the compose file are YAML and listen where the ports lead', () => {
   const settings = parse(compose.configs['sallyport']!.content) as { listen: Record<string, string | null> }
-  const inside = compose.services['proxy']!.ports!.map(port => port.split(':').at(-1))
   const listened = Object.values(settings.listen).filter(address => address !== null)
-  assert.equal(listened.map(address => address.split(':')[1]), inside)
+  for (const node of ['proxy', 'proxy-two']) {
+    const inside = compose.services[node]!.ports!.map(port => port.split(':').at(-1))
+    assert.equal(listened.map(address => address.split(':')[1]), inside)
+  }
 })
 
 containers('the image runs as another user than root, and copies only what exists', () => {

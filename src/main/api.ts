@@ -4,7 +4,7 @@ import { statfsSync } from 'node:fs'
 import { hostname } from 'node:os'
 import type { ApiPorts, HealthCheck, SshDoor } from '../api/ports.ts'
 import { SallyportError } from '../errors.ts'
-import { choicesFor, choicesOf, isStillGranted } from '../policy/authorise.ts'
+import { choicesFor, choicesOf } from '../policy/authorise.ts'
 import { printLoginName, readLoginName } from '../policy/login-name.ts'
 import { createPenalties } from '../proxy/penalties.ts'
 import { exportAudit, listAudit, verifyStoredAudit } from '../store/audit-read.ts'
@@ -20,7 +20,7 @@ export const version = '0.1.0'
 
 export function apiPorts(rooms: Rooms): ApiPorts {
   const {
-    clock, config, database, resources, templates, tokens, sessions, receipts, ledger, audit, registry
+    clock, config, database, resources, templates, tokens, sessions, receipts, ledger, audit
   } = rooms
   const penalties = createPenalties(clock, config.limits.loginFailuresPerMinuteMax)
   return {
@@ -29,7 +29,7 @@ export function apiPorts(rooms: Rooms): ApiPorts {
       ...resources,
       async changed() {
         await resources.changed()
-        await cutWithdrawn(rooms)
+        await rooms.liveSessions.declaredChanged()
       }
     },
     templates: {
@@ -55,7 +55,7 @@ export function apiPorts(rooms: Rooms): ApiPorts {
     sessions: {
       ...sessions,
       receipts: ids => receipts.newestOf(ids),
-      kill: async (id, by) => registry.cut(id, new SallyportError('session-killed', { detail: `by ${by}` }))
+      kill: (id, by) => rooms.liveSessions.kill(id, by)
     },
     recordings: createEvidence(config.recordings.directory, clock, rooms.signer.publicKey),
     leases: ledger,
@@ -95,14 +95,6 @@ function sshDoor({ config, clock }: Rooms): SshDoor | undefined {
   // Whoever listens on every address is reached by the name of the machine.
   const host = at.host === '0.0.0.0' || at.host === '::' ? hostname() : at.host
   return { host, port: at.port, hostKey: publicKey, hostAuthority: authority }
-}
-
-/** What an admin has just taken away ends now, not at the next login. */
-async function cutWithdrawn({ declared, registry, clock }: Rooms): Promise<void> {
-  const now = await declared()
-  for (const { id, grant } of registry.list()) {
-    if (!isStillGranted(now, grant, clock.now())) registry.cut(id, new SallyportError('grant-withdrawn'))
-  }
 }
 
 async function examine(rooms: Rooms, signal: AbortSignal): Promise<HealthCheck[]> {

@@ -47,6 +47,8 @@ import { shippedPlugins } from '../../plugins/shipped.ts'
 import { createLedgerHooks } from './hooks.ts'
 import { createHostKeysOf } from './host-keys.ts'
 import type { HostKeysOf } from './host-keys.ts'
+import { createLiveSessions } from './live-sessions.ts'
+import type { LiveSessions } from './live-sessions.ts'
 import { createSecondFactors } from './second-factors.ts'
 import type { SecondFactors } from './second-factors.ts'
 import { shippedTemplates } from './templates.ts'
@@ -71,6 +73,7 @@ export interface Rooms {
   hooks: Hooks
   ledger: Ledger
   registry: Registry
+  liveSessions: LiveSessions
   declared(): Promise<Declared>
   openSecret(reference: SecretReference): Promise<Secret<string>>
   hostKeysOf: HostKeysOf
@@ -180,7 +183,9 @@ async function openAll(
   return {
     config, clock, log, signer, database, audit, checkpointFile, resources, templates,
     tokens: createTokens(database), sessions, receipts: createReceipts(database),
-    recordings, shelf, hooks, ledger, registry, declared, openSecret, hostKeysOf,
+    recordings, shelf, hooks, ledger, registry,
+    liveSessions: createLiveSessions({ node, clock, log, database, registry, sessions, declared }),
+    declared, openSecret, hostKeysOf,
     verifierOf: createVerifiers(openSecret, name => mockVerifier(seed, name)),
     secondFactors: createSecondFactors(
       createSecondFactorRows(database, secrets, audit), () => database.now())

@@ -14,6 +14,8 @@ import type { Calls } from './calls.ts'
 import { sql } from './drizzle.ts'
 import { openEmbedded } from './embedded.ts'
 import { asStoreError, mayRetry } from './failures.ts'
+import { listen } from './listen.ts'
+import type { Listener } from './listen.ts'
 import { migrate } from './migrate.ts'
 import { tooLate } from './operation.ts'
 import type { Handle, Operation, Outcome } from './operation.ts'
@@ -52,6 +54,13 @@ export interface Database {
    * (F19).
    */
   now(): Promise<Date>
+  /**
+   * Tells every node that listens to `channel`. Within a transaction: once it is committed. A hint, which
+   * may be lost. The embedded store has one node: nothing is sent.
+   */
+  notify(channel: string, text: string): Promise<void>
+  /** Hears what any node says, this one among them, until `close`. Returns how to stop earlier. */
+  listen(channel: string, listener: Listener): () => void
   /** Waits for running calls, then lets go of connections, worker and lock. */
   close(): Promise<void>
 }
@@ -117,6 +126,7 @@ function overBackend(backend: Backend, clock: Clock, onNotice: (line: string) =>
     return scope?.operation.over === false ? scope : undefined
   }
   const storeNow = watchedNow(clock, onNotice)
+  const stops: (() => void)[] = []
   const database: Database = {
     store: backend.store,
     run(act) {
@@ -146,7 +156,19 @@ function overBackend(backend: Backend, clock: Clock, onNotice: (line: string) =>
     inTransaction: () => openScope() !== undefined,
     detached: act => around.run(undefined, act),
     now: () => database.run(storeNow),
-    close: calls.close
+    async notify(channel, text) {
+      if (backend.store === 'pglite') return
+      await database.run(handle => handle.execute(sql`select pg_notify(${channel}, ${text})`))
+    },
+    listen(channel, listener) {
+      const stop = listen(backend, clock, channel, listener)
+      stops.push(stop)
+      return stop
+    },
+    close() {
+      for (const stop of stops) stop()
+      return calls.close()
+    }
   }
   return database
 }

@@ -178,8 +178,8 @@ const terminals: Behaviour[] = [
   // the first is refused as long as the shell has not seen that its stopped job is gone.
   {
     name: 'Ctrl-Z in a login shell',
-    script: `T 80x24 'see:\\$ $' "send:sh -c 'echo g\\"\\"o; exec sleep 60'\\n" see:go 'send:\\x1a' see:Stopped \
-      'send:kill -9 %1; exit 5\\nexit 5\\n' -- ssh -F $C -tt box | grep -v rest`,
+    script: `T 80x24 'see:\\$ $' "send:sh -c 'echo g\\"\\"o; exec sleep 60'\\n" see:go \
+      'send:\\x1a' see:Stopped 'send:kill -9 %1; exit 5\\nexit 5\\n' -- ssh -F $C -tt box | grep -v rest`,
     shows: /exit 5\n$/
   },
   {
