@@ -146,6 +146,11 @@ const table = {
     operator: 'the session is on another node, which did not say within three seconds that it ended it',
     sqlstate: '57P03', http: 503
   },
+  'recorded-elsewhere': {
+    client: 'this session was recorded on another node',
+    operator: 'recordings are kept by the node of the session: ask it, or give all nodes one folder',
+    sqlstate: '55000', http: 421
+  },
   'lease-lost': {
     client: 'the account of this session was withdrawn',
     operator: 'the lease was revoked or fenced while the session ran',

@@ -2,7 +2,7 @@
 // receipt. Whoever is neither auditor nor admin sees the list of their own sessions and nothing of what was
 // recorded. Looking into a recording is itself audited, because a recording may hold what the person typed.
 import { z } from 'zod'
-import { SallyportError } from '../errors.ts'
+import { SallyportError, asSallyportError } from '../errors.ts'
 import { exportFormats } from '../recording/export.ts'
 import type { ExportFormat } from '../recording/export.ts'
 import { inertLine } from '../recording/inert.ts'
@@ -81,7 +81,7 @@ export function sessionRoutes(ports: ApiPorts): Route[] {
         const row = await sessionOf(ports, call.params.id, call.caller)
         const { id: session, recordingHead, recordingBytes } = row
         const expected = { headHash: recordingHead ?? undefined, bytes: recordingBytes ?? undefined }
-        return verifiedJson(await ports.recordings.verify(session, expected))
+        return verifiedJson(await recorded(ports, row, () => ports.recordings.verify(session, expected)))
       }
     }),
     route({
@@ -125,8 +125,9 @@ function streamRoutes(ports: ApiPorts): Route[] {
       summary: 'What was recorded, one JSON object a line, with its time since the start.', params,
       response: { stream: [eventLines] },
       run: async call => {
-        await looked(ports, call, 'session.replayed')
-        return { contentType: eventLines, chunks: lines(ports.recordings.scenes(call.params.id)) }
+        const row = await looked(ports, call, 'session.replayed')
+        const scenes = await recorded(ports, row, () => ports.recordings.scenes(row.id))
+        return { contentType: eventLines, chunks: lines(scenes) }
       }
     }),
     streamRoute({
@@ -134,8 +135,8 @@ function streamRoutes(ports: ApiPorts): Route[] {
       summary: 'The same of a live session, as it happens; ends with the session.', params,
       response: { stream: [eventLines] },
       run: async call => {
-        await looked(ports, call, 'session.watched')
-        const scenes = ports.recordings.follow(call.params.id, call.signal)
+        const row = await looked(ports, call, 'session.watched')
+        const scenes = await recorded(ports, row, () => ports.recordings.follow(row.id, call.signal))
         return { contentType: eventLines, live: true, chunks: lines(scenes) }
       }
     }),
@@ -145,10 +146,10 @@ function streamRoutes(ports: ApiPorts): Route[] {
       query: z.strictObject({ format: z.enum(exportFormats) }),
       response: { stream: [...new Set(Object.values(exportTypes).map(({ contentType }) => contentType))] },
       run: async call => {
-        await looked(ports, call, 'session.exported', { format: call.query.format })
+        const row = await looked(ports, call, 'session.exported', { format: call.query.format })
         const { contentType, extension } = exportTypes[call.query.format]
-        const chunks = ports.recordings.export(call.params.id, call.query.format)
-        return { contentType, fileName: `${call.params.id}.${extension}`, chunks }
+        const chunks = await recorded(ports, row, () => ports.recordings.export(row.id, call.query.format))
+        return { contentType, fileName: `${row.id}.${extension}`, chunks }
       }
     }),
     streamRoute({
@@ -156,9 +157,9 @@ function streamRoutes(ports: ApiPorts): Route[] {
       summary: 'The recording as it is on the disk, for `sessions verify FILE`.', params,
       response: { stream: ['application/octet-stream'] },
       run: async call => {
-        await looked(ports, call, 'session.exported', { format: 'recording' })
-        const chunks = ports.recordings.raw(call.params.id)
-        return { contentType: 'application/octet-stream', fileName: call.params.id + recordingSuffix, chunks }
+        const row = await looked(ports, call, 'session.exported', { format: 'recording' })
+        const chunks = await recorded(ports, row, () => ports.recordings.raw(row.id))
+        return { contentType: 'application/octet-stream', fileName: row.id + recordingSuffix, chunks }
       }
     })
   ]
@@ -185,9 +186,22 @@ async function sessionsJson(ports: ApiPorts, rows: readonly SessionRow[]): Promi
 
 async function looked(
   ports: ApiPorts, call: ById, kind: string, detail: Record<string, unknown> = {}
-): Promise<void> {
-  await sessionOf(ports, call.params.id, call.caller)
-  await ports.audit.append(kind, call.caller.name, call.params.id, detail)
+): Promise<SessionRow> {
+  const row = await sessionOf(ports, call.params.id, call.caller)
+  await ports.audit.append(kind, call.caller.name, row.id, detail)
+  return row
+}
+
+/** Each node has the recordings of its own sessions, unless all have one folder. */
+async function recorded<T>(
+  { node }: ApiPorts, row: SessionRow, act: () => T | Promise<T>
+): Promise<T> {
+  try {
+    return await act()
+  } catch (thrown) {
+    if (row.node === node || asSallyportError(thrown).code !== 'not-found') throw thrown
+    throw new SallyportError('recorded-elsewhere', { detail: `node ${row.node}` })
+  }
 }
 
 async function* lines(scenes: AsyncIterable<Scene>): AsyncGenerator<string> {

@@ -73,6 +73,10 @@ test('an admin of either node ends a session of the other', async () => {
     await psql.sees(/the session was ended by an administrator/)
     await psql.leave()
     await until(() => rowOf(mine!.id), row => row?.status === 'ended')
+    for (const look of ['replay', 'verify']) {
+      await there.sallyport('sessions', look, mine!.id).then(assert.unreachable, (thrown: Error) =>
+        assert.match(thrown.message, /recorded on another node.*\bnode (one|two)\b/s, look))
+    }
     await there.sallyport('sessions', 'kill', mine!.id).then(assert.unreachable, (thrown: Error) =>
       assert.match(thrown.message, /is not alive/))
   }
