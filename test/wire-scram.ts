@@ -9,12 +9,14 @@ import * as assert from 'uvu/assert'
 import { WireError } from '../src/wire/error.ts'
 import { tlsServerEndPoint } from '../src/wire/postgres/channel-binding.ts'
 import { errorResponse } from '../src/wire/postgres/messages.ts'
+import { rememberedKeys } from '../src/wire/postgres/remembered-keys.ts'
 import { saslPrepare } from '../src/wire/postgres/saslprep.ts'
 import {
   chooseMechanism, ScramClient, scramSha256, scramSha256Plus, ScramServer, type ScramSecret
 } from '../src/wire/postgres/scram.ts'
 import {
-  iterationsMax, makeVerifier, mockVerifier, parseVerifier, randomKeys, verifierFromKeys, verifyPassword
+  deriveKeys, iterationsMax, makeVerifier, mockVerifier, parseVerifier, randomKeys, verifierFromKeys,
+  verifyPassword
 } from '../src/wire/postgres/verifier.ts'
 import { certificateFor, Peer } from './peers/postgres-target.ts'
 
@@ -275,6 +277,22 @@ test('node-postgres logs in at our end, with and without TLS, but not with a wro
   assert.is(await nodePostgresLogin('pa\u0308sswo\u0308rd', false), scramSha256, 'other normal form')
   assert.is(await nodePostgresLogin('p\u00e4ssw\u00f6rd', true), scramSha256Plus)
   assert.is(await nodePostgresLogin('passwort', false), 'the client gave a wrong proof')
+})
+
+test('the keys of a password are derived once for each salt and number of iterations', async () => {
+  const salt = randomBytes(16)
+  const [first, atOnce] = [rememberedKeys('secret', salt, 4096), rememberedKeys('secret', salt, 4096)]
+  assert.is(await first, await atOnce)
+  assert.is(await rememberedKeys('secret', Buffer.from(salt), 4096), await first)
+  const derived = await deriveKeys('secret', salt, 4096)
+  assert.equal((await first).clientKey, derived.clientKey)
+  for (const other of [
+    rememberedKeys('secret', salt, 4097), rememberedKeys('secret', randomBytes(16), 4096),
+    rememberedKeys('Secret', salt, 4096)
+  ]) assert.not.equal((await other).clientKey, derived.clientKey)
+  // A target that draws a new salt at each login does not make us keep them all.
+  for (let index = 0; index < 300; index++) await rememberedKeys('secret', randomBytes(8), 1)
+  assert.is.not(await rememberedKeys('secret', salt, 4096), await first)
 })
 
 test.run()

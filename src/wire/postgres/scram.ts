@@ -4,8 +4,9 @@
 // account, and the number of iterations that a target asks for is bounded. Nothing here touches a socket.
 import { randomBytes, timingSafeEqual } from 'node:crypto'
 import { WireError } from '../error.ts'
+import { rememberedKeys } from './remembered-keys.ts'
 import {
-  base64, deriveKeys, hmac, iterationsMax, keyBytes, parseVerifier, sha256, type ScramKeys
+  base64, hmac, iterationsMax, keyBytes, parseVerifier, sha256, type ScramKeys
 } from './verifier.ts'
 
 export const scramSha256 = 'SCRAM-SHA-256'
@@ -129,7 +130,7 @@ export class ScramClient {
 
   async #keys(salt: Buffer, iterations: number): Promise<ScramKeys> {
     const secret = this.#secret
-    if (secret.kind === 'password') return deriveKeys(secret.password, salt, iterations)
+    if (secret.kind === 'password') return rememberedKeys(secret.password, salt, iterations)
     if (secret.clientKey.length !== keyBytes || secret.serverKey.length !== keyBytes) {
       throw new WireError('SCRAM keys have 32 bytes')
     }
