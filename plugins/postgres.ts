@@ -56,7 +56,7 @@ function mint(): Minted {
   }
 }
 
-/** A password exists here, if only for one session: its verifier has PostgreSQL's own number of iterations. */
+/** A password exists here, if only for a session: its verifier has PostgreSQL's own number of iterations. */
 async function mintTyped(): Promise<Minted> {
   const password = mintTypedPassword()
   const verifier = await makeVerifier(password.expose())

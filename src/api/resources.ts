@@ -16,7 +16,9 @@ import {
 } from './documents.ts'
 import type { ResourceKind, SecretField, Specs, Wanted } from './documents.ts'
 import type { ApiPorts, ResourceChange, ResourceRow, TemplateRow } from './ports.ts'
-import { authenticationFlaws, jitFlaws, keyOf, referencesIn, typedFlaws, variableFlaws } from './references.ts'
+import {
+  authenticationFlaws, jitFlaws, keyOf, referencesIn, typedFlaws, variableFlaws
+} from './references.ts'
 import type { Flaw } from './references.ts'
 
 /** Documents in one `apply`; a batch is held in memory and in one transaction. */

@@ -1,7 +1,7 @@
-// The one way in which a secret reaches a person, the exception of J14. A TCP target speaks a protocol that we
-// do not read, so nothing can be injected: whoever was let in gets the login of the account that was made for
-// this very session, once, and the account dies with it. Never a secret that was there before, never on
-// another kind of target; no other file of the house opens an account's secret for anybody but a target.
+// The one way in which a secret reaches a person, the exception of J14. A TCP target speaks a protocol that
+// we do not read, so nothing can be injected: whoever was let in gets the login of the account that was made
+// for this very session, once, and the account dies with it. Never a secret that was there before, never on
+// another kind of target; nothing else of the house opens an account's secret for anybody but a target.
 import { SallyportError } from '../errors.ts'
 import type { Injectable } from '../jit/plugin.ts'
 import type { Target } from '../policy/types.ts'

@@ -37,6 +37,15 @@ export interface Target {
   channels: readonly ChannelKind[]
 }
 
+/**
+ * What a session over SSH goes to: a server, or the bytes of a TCP target; nothing for a client that left.
+ */
+export type SshUpstream = Target | TcpUpstream | undefined
+
+export interface TcpUpstream {
+  tcp: Upstreaming
+}
+
 const keepAliveMs = 15_000
 /** Banners and questions before a login is through; more are a target that plays for time. */
 const messagesMax = 64
