@@ -2,15 +2,12 @@
 // A TCP target with stock ssh: `ssh -L` to a real PostgreSQL that is reached as plain TCP, with an account
 // that exists only while ssh is connected and whose one-time password its person is told once; what does not
 // belong to the target is refused, in words and on record (J3, J10, J13, J14, D3, D4).
-import { connect } from 'node:net'
 import { readFileSync } from 'node:fs'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { SessionJson } from '../../src/api/client-types.ts'
-import { programOf } from '../../tool/services.ts'
 import { accountsOn, ran, until } from '../peers/house.ts'
-import type { Ran } from '../peers/house.ts'
-import { startTcpHouse, storedPassword, toldLogin } from '../peers/tcp-house.ts'
+import { exchange, psqlAt, startTcpHouse, storedPassword, toldLogin } from '../peers/tcp-house.ts'
 import type { TcpHouse } from '../peers/tcp-house.ts'
 
 let house: TcpHouse
@@ -23,20 +20,6 @@ const newest = async (): Promise<SessionJson> => (await house.json<SessionJson[]
 const ended = (): Promise<SessionJson> => until(newest, ({ status }) => status === 'ended')
 const replayed = (id: string): Promise<string> => house.sallyport('sessions', 'replay', id, '--speed', '0')
 
-const psql = (port: number, user: string, password: string, sql: string): Promise<Ran> =>
-  ran(programOf('psql'), ['-XAtq', '-c', sql, `host=127.0.0.1 port=${port} user=${user} dbname=orders`],
-    { PGPASSWORD: password, PGSSLMODE: 'disable' })
-
-/** What comes back for some bytes, after the sending side has ended. */
-function exchange(port: number, text: string): Promise<string> {
-  return new Promise((resolve, reject) => {
-    let answer = ''
-    const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true }, () => socket.end(text))
-    socket.on('data', chunk => { answer += String(chunk) })
-    socket.on('end', () => resolve(answer)).on('error', reject)
-  })
-}
-
 test('ssh -L and psql work with an account that lives as long as the ssh connection', async () => {
   const tunnel = await house.forward('alice+orders-tcp-rw', 'orders-tcp:5432')
   const { user, password } = toldLogin(tunnel.text())
@@ -44,10 +27,10 @@ test('ssh -L and psql work with an account that lives as long as the ssh connect
   assert.match(user, /^jit_\d{7}$/)
   assert.is(tunnel.text().split(password).length, 2, 'it is told once')
   const lines = await Promise.all([1, 2].map(n =>
-    psql(tunnel.port, user, password, `SELECT current_user, count(*) + ${n} FROM orders`)))
+    psqlAt(tunnel.port, user, password, `SELECT current_user, count(*) + ${n} FROM orders`)))
   assert.equal(lines.map(({ stdout }) => stdout), [`${user}|101\n`, `${user}|102\n`], lines[0]!.stderr)
   assert.is(await accountsOn(house.database), user)
-  const byAddress = await psql(tunnel.port, user, 'wrong', 'SELECT 1')
+  const byAddress = await psqlAt(tunnel.port, user, 'wrong', 'SELECT 1')
   assert.match(byAddress.stderr, /password authentication failed/)
   await tunnel.stop()
   const { account, protocol, target } = await ended()
@@ -83,7 +66,7 @@ test('ssh without -N: no shell, in words and in the audit; connections pass unti
   secrets.push(password)
   await until(async () => tunnel.text(), text => text.includes('connections to orders-tcp pass'))
   assert.match(tunnel.text(), /is a TCP target, without a shell: access denied \[not-allowed [0-9a-f]{6}\]/)
-  assert.is((await psql(tunnel.port, user, password, 'SELECT 42')).stdout, '42\n')
+  assert.is((await psqlAt(tunnel.port, user, password, 'SELECT 42')).stdout, '42\n')
   tunnel.child.stdin!.end()
   assert.is(await tunnel.ended, 0)
   const { id } = await ended()
@@ -138,7 +121,7 @@ test('an admin’s kill and the end of the time cut it with a code, and the acco
   const tunnel = await house.forward('alice+orders-tcp-rw', 'orders-tcp:5432')
   const { user, password } = toldLogin(tunnel.text())
   secrets.push(password)
-  const sleeping = psql(tunnel.port, user, password, 'SELECT pg_sleep(60)')
+  const sleeping = psqlAt(tunnel.port, user, password, 'SELECT pg_sleep(60)')
   const { id } = await until(newest, ({ status }) => status === 'live')
   await house.sallyport('sessions', 'kill', id)
   assert.is(await tunnel.ended, 255)

@@ -3,7 +3,7 @@
 import { spawn } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:net'
+import { connect, createServer } from 'node:net'
 import type { AddressInfo, Server, Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -44,6 +44,22 @@ export function toldLogin(text: string): { user: string, password: string } {
   const found = /as (\S+) with the one-time password (\S{24}) /.exec(text)
   if (found === null) throw new Error(`no login in: ${text}`)
   return { user: found[1]!, password: found[2]! }
+}
+
+/** Stock psql through a local port, as somebody who was told a login. */
+export function psqlAt(port: number, user: string, password: string, sql: string): Promise<Ran> {
+  const words = ['-XAtq', '-c', sql, `host=127.0.0.1 port=${port} user=${user} dbname=orders`]
+  return ran(programOf('psql'), words, { PGPASSWORD: password, PGSSLMODE: 'disable' })
+}
+
+/** What comes back for some bytes, after the sending side has ended. */
+export function exchange(port: number, text: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    let answer = ''
+    const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true }, () => socket.end(text))
+    socket.on('data', chunk => { answer += String(chunk) })
+    socket.on('end', () => resolve(answer)).on('error', reject)
+  })
 }
 
 function startShouter(): Promise<Server> {
@@ -133,6 +149,7 @@ export async function startTcpHouse(): Promise<TcpHouse> {
   const product = await startProduct({
     listen: `ssh: "127.0.0.1:${sshPort}", postgres: null, tcp: "127.0.0.1:${tcpPort}"`,
     access: documents(database, (shouter.address() as AddressInfo).port, await freePort(), key.publicKey),
+    limits: 'recordingsReserve: 1MiB, loginGrace: 5s',
     environment: { ORDERS_ADMIN_PASSWORD: adminPassword, STORED_PASSWORD: storedPassword }
   })
   const hostKey = readFileSync(join(product.folder, 'data/ssh/host_ed25519_key.pub'), 'utf8').trim()
