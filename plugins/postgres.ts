@@ -6,8 +6,9 @@
 import type {
   Access, AccountRef, Action, HookContext, Minted, Owned, Pinned, Plugin, Verified
 } from '../src/jit/plugin.ts'
+import { mintTypedPassword } from '../src/jit/typed-password.ts'
 import { Secret } from '../src/secret.ts'
-import { randomKeys, verifierFromKeys } from '../src/wire/postgres/verifier.ts'
+import { makeVerifier, randomKeys, verifierFromKeys } from '../src/wire/postgres/verifier.ts'
 import { advise, lint, plan } from './postgres/lint.ts'
 import { assertRoleName, knockAt, markerRole, openLink, readMarker } from './postgres/link.ts'
 import { probe } from './postgres/probe.ts'
@@ -32,6 +33,7 @@ export const postgres: Plugin = {
   advise,
   plan,
   mint,
+  mintTyped,
   knock: knockAt,
   probe,
   run,
@@ -52,6 +54,13 @@ function mint(): Minted {
     },
     variables: { verifier: new Secret(verifierFromKeys({ clientKey, serverKey })) }
   }
+}
+
+/** A password exists here, if only for a session: its verifier has PostgreSQL's own number of iterations. */
+async function mintTyped(): Promise<Minted> {
+  const password = mintTypedPassword()
+  const verifier = await makeVerifier(password.expose())
+  return { inject: { kind: 'password', password }, variables: { verifier: new Secret(verifier) } }
 }
 
 async function verify(

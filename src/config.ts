@@ -26,7 +26,7 @@ export interface Config {
   redis: Secret<string> | undefined
   recordings: { directory: string, mode: 'strict' | 'best-effort' }
   /** `undefined`: switched off. */
-  listen: Record<'ssh' | 'postgres' | 'http' | 'rdp', Address | undefined>
+  listen: Record<'ssh' | 'postgres' | 'http' | 'rdp' | 'tcp', Address | undefined>
   tls: {
     /** PEM files of the listeners; undefined: made by ourselves, under `data`/tls. */
     files: { certificate: string, key: string } | undefined
@@ -112,7 +112,8 @@ const schema = z.strictObject({
     ssh: address.default({ host: '127.0.0.1', port: 2222 }),
     postgres: address.default({ host: '127.0.0.1', port: 6432 }),
     http: address.default({ host: '127.0.0.1', port: 8443 }),
-    rdp: address.default(null)
+    rdp: address.default(null),
+    tcp: address.default(null)
   }).prefault({}),
   tls: z.strictObject({
     certificate: z.string().min(1).optional(),
@@ -191,7 +192,8 @@ function complete(read: z.output<typeof schema>, file: string | undefined, folde
       ssh: read.listen.ssh ?? undefined,
       postgres: read.listen.postgres ?? undefined,
       http: read.listen.http ?? undefined,
-      rdp: read.listen.rdp ?? undefined
+      rdp: read.listen.rdp ?? undefined,
+      tcp: read.listen.tcp ?? undefined
     },
     tls: {
       files: certificate === undefined || key === undefined

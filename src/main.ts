@@ -25,6 +25,7 @@ import { readLoginName } from './policy/login-name.ts'
 import { listenPostgres } from './proxy/postgres/listen.ts'
 import { listenSsh } from './proxy/ssh/listen.ts'
 import { ssh2 } from './proxy/ssh/ssh2.ts'
+import { listenTcpTargets } from './proxy/tcp/listen.ts'
 import { run } from './session/session.ts'
 import { createSteps } from './session/steps.ts'
 import type { Steps } from './session/session.ts'
@@ -47,11 +48,12 @@ export async function openProgram(config: Config): Promise<Program> {
     const steps = createSteps(stepPorts(rooms))
     const postgres = await openPostgres(rooms, keys, steps)
     const ssh = await openSsh(rooms, steps)
+    const tcp = await openTcp(rooms, keys, steps)
     log.info({ node: config.node, store: rooms.database.store, version }, 'sallyport serves')
     return {
       rooms,
       async close() {
-        await Promise.all([postgres?.close(), ssh?.close()])
+        await Promise.all([postgres?.close(), ssh?.close(), tcp?.close()])
         await rooms.registry.drain(config.limits.drain * 1000)
         await closeApi()
         await rooms.close()
@@ -84,14 +86,9 @@ async function openPostgres(rooms: Rooms, keys: ListenerKeys, steps: Steps) {
   const { config, clock, log } = rooms
   const at = config.listen.postgres
   if (at === undefined) return undefined
-  const { loginGrace, hookConnect, connectionsMax } = config.limits
-  const { unauthenticatedPerAddressMax, loginFailuresPerMinuteMax } = config.limits
   const listener = await listenPostgres({
     ...at, clock, log, tls: { key: keys.key, cert: keys.certificate, required: config.tls.required },
-    limits: {
-      connectionsMax, unauthenticatedPerAddressMax, loginFailuresPerMinuteMax,
-      loginGraceMs: loginGrace * 1000, connectMs: hookConnect * 1000
-    },
+    limits: limitsOf(config),
     onSession: front => serveSession(rooms, steps, front)
   })
   log.info({ address: `${at.host}:${listener.address.port}` }, 'postgres listens')
@@ -102,15 +99,10 @@ async function openSsh(rooms: Rooms, steps: Steps) {
   const { config, clock, log, audit } = rooms
   const at = config.listen.ssh
   if (at === undefined) return undefined
-  const { loginGrace, hookConnect, connectionsMax } = config.limits
-  const { unauthenticatedPerAddressMax, loginFailuresPerMinuteMax } = config.limits
   const keys = listenerHostKeys(config.data, clock)
   const listener = await listenSsh({
     ...at, clock, log, hostKeys: [keys.hostKey], certify: host => keys.certify(host),
-    limits: {
-      connectionsMax, unauthenticatedPerAddressMax, loginFailuresPerMinuteMax,
-      loginGraceMs: loginGrace * 1000, connectMs: hookConnect * 1000
-    },
+    limits: limitsOf(config),
     onRefused: (session, what, right) => {
       void audit.append('channel.refused', 'system', session, { what, right }).catch(() => undefined)
     },
@@ -121,6 +113,28 @@ async function openSsh(rooms: Rooms, steps: Steps) {
   if (!ssh2().hasKem) log.warn({}, 'ssh key exchange: not safe from quantum computers; Node 24.7 has ML-KEM')
   if (crypto !== 'native') log.warn({}, 'ssh crypto: javascript, at three times the CPU; see tool/native.ts')
   return listener
+}
+
+async function openTcp(rooms: Rooms, keys: ListenerKeys, steps: Steps) {
+  const { config, clock, log, tickets } = rooms
+  const at = config.listen.tcp
+  if (at === undefined) return undefined
+  const listener = await listenTcpTargets({
+    ...at, clock, log, tickets, tls: { key: keys.key, cert: keys.certificate }, limits: limitsOf(config),
+    onSession: front => serveSession(rooms, steps, front)
+  })
+  log.info({ address: `${at.host}:${listener.address.port}` }, 'tcp targets listen')
+  return listener
+}
+
+/** What the limits of the configuration mean to each listener. */
+function limitsOf({ limits }: Config) {
+  const { loginGrace, hookConnect, connectionsMax } = limits
+  const { unauthenticatedPerAddressMax, loginFailuresPerMinuteMax } = limits
+  return {
+    connectionsMax, unauthenticatedPerAddressMax, loginFailuresPerMinuteMax,
+    loginGraceMs: loginGrace * 1000, connectMs: hookConnect * 1000
+  }
 }
 
 async function serveSession<Upstream>(

@@ -31,7 +31,7 @@ test('an empty file means the defaults of the manual', () => {
   assert.equal(config.recordings, { directory: '/etc/sallyport/recordings', mode: 'strict' })
   assert.equal(config.listen, {
     ssh: { host: '127.0.0.1', port: 2222 }, postgres: { host: '127.0.0.1', port: 6432 },
-    http: { host: '127.0.0.1', port: 8443 }, rdp: undefined
+    http: { host: '127.0.0.1', port: 8443 }, rdp: undefined, tcp: undefined
   })
   assert.equal(config.masterKey, { kind: 'file', file: '/etc/sallyport/data/master.key' })
   assert.is(config.limits.loginGrace, 30)

@@ -295,7 +295,9 @@ export async function openLink(
   access: Access, context: HookContext, options: LinkOptions = {}
 ): Promise<Link> {
   const { target, username, secret } = access
-  const database = options.database ?? target.database ?? 'postgres'
+  // A TCP target need not name one.
+  const declared = target.database === '' ? undefined : target.database
+  const database = options.database ?? declared ?? 'postgres'
   const limitMs = context.connectTimeoutMs
   const limit = AbortSignal.timeout(limitMs)
   try {

@@ -24,4 +24,5 @@ export type ResourceJson = z.output<typeof shapes.resourceShape>
 export type SessionJson = z.output<typeof shapes.sessionShape>
 export type TemplateBodyJson = z.output<typeof shapes.templateBodyShape>
 export type TemplateJson = z.output<typeof shapes.templateShape>
+export type TicketJson = z.output<typeof shapes.ticketShape>
 export type VerifiedJson = z.output<typeof shapes.verifiedShape>

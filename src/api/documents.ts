@@ -111,13 +111,13 @@ const target = z.strictObject({
     context.addIssue({ code: 'custom', path: ['address'], message })
     return z.NEVER
   }
-  for (const field of protocol === 'postgres' ? ['hostKeys'] as const : ['database', 'tls'] as const) {
+  for (const field of protocol === 'ssh' ? ['database', 'tls'] as const : ['hostKeys'] as const) {
     if (read[field] === undefined) continue
     context.addIssue({ code: 'custom', path: [field], message: `does not belong to a ${protocol} target` })
   }
   const spec: Target = {
     name, protocol, ...address,
-    database: protocol === 'postgres' ? read.database ?? 'postgres' : '',
+    database: read.database ?? (protocol === 'postgres' ? 'postgres' : ''),
     tls: defined(read.tls ?? { mode: protocol === 'postgres' ? 'verify-full' as const : 'disable' as const }),
     ...(read.hostKeys === undefined ? {} : { hostKeys: read.hostKeys })
   }
@@ -283,8 +283,8 @@ export function documentOf<K extends ResourceKind>(kind: K, spec: Specs[K]): Rec
 const writers: { [K in ResourceKind]: (spec: Specs[K]) => Record<string, unknown> } = {
   target: ({ name, protocol, host, port, database, tls, hostKeys }) => ({
     name, protocol, address: printAddress({ host, port }),
-    database: protocol === 'postgres' ? database : undefined,
-    tls: protocol === 'postgres' ? tls : undefined,
+    database: database === '' ? undefined : database,
+    tls: protocol === 'ssh' ? undefined : tls,
     hostKeys
   }),
   credential: ({ name, target: of, username, password, privateKey, jit: setting }) => ({

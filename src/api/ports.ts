@@ -34,6 +34,8 @@ export interface ApiPorts {
   health: HealthPort
   /** What SSH clients must know of this node; undefined when it takes none. */
   ssh(): SshDoor | undefined
+  /** The listener of TCP targets; undefined when this node has none. */
+  tunnel(): TunnelDoor | undefined
   /** Log line for an error of ours, under its reference. */
   failed(error: SallyportError, request: string): void
 }
@@ -46,6 +48,13 @@ export interface SshDoor {
    */
   hostKey: string
   hostAuthority: string
+}
+
+export interface TunnelDoor {
+  host: string
+  port: number
+  /** A ticket for one session of a user with this login. Throws `too-many-connections`. */
+  issue(user: string, login: string): { ticket: string, expiresAt: Date }
 }
 
 // ---- what admins declare

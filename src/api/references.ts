@@ -2,6 +2,7 @@
 // plugin and action (J8), whoever authenticates a hook can (J7). Pure: looks at the state as it would be
 // after the change and says everything that is wrong with it, each with the resource and the path.
 import { quote } from '../input.ts'
+import { makesTyped } from '../jit/shelf.ts'
 import type { Shelf } from '../jit/shelf.ts'
 import { checkVariables } from '../jit/template.ts'
 import type { Template } from '../jit/template.ts'
@@ -107,6 +108,22 @@ export function jitFlaws(
     }
   }
   return flaws
+}
+
+/**
+ * On a TCP target a person is told the secret: so there is a password, and nobody else has it (`fresh`: the
+ * opening template sets a new one).
+ */
+export function typedFlaws(owner: string, jit: JitSetting, shelf: Shelf, fresh: boolean): Flaw[] {
+  const [opening] = actionsOf[jit.type]
+  const path = `jit.${opening}`
+  const plugin = shelf.plugins.find(({ id }) => id === jit.actions[opening]?.plugin)
+  if (jit.type === 'enable-disable') {
+    const message = 'sets a new secret, which people on a tcp target would share: use creation-deletion'
+    return fresh ? [{ owner, path, message }] : []
+  }
+  if (plugin === undefined || makesTyped(plugin)) return []
+  return [{ owner, path, message: `plugin ${quote(plugin.id)} gives no password, which a tcp target needs` }]
 }
 
 /** The values of a credential fit what its two templates declare. */

@@ -9,14 +9,16 @@ import { SallyportError } from '../errors.ts'
 import { problemsOf, quote } from '../input.ts'
 import { keepsItsSecret } from '../jit/shelf.ts'
 import { parseTemplate } from '../jit/template.ts'
-import type { SecretReference } from '../policy/types.ts'
+import type { SecretReference, Target } from '../policy/types.ts'
 import { Secret } from '../secret.ts'
 import {
   defined, documentOf, documentSchemas, resourceKinds, secretPlaces, shownSecret
 } from './documents.ts'
 import type { ResourceKind, SecretField, Specs, Wanted } from './documents.ts'
 import type { ApiPorts, ResourceChange, ResourceRow, TemplateRow } from './ports.ts'
-import { authenticationFlaws, jitFlaws, keyOf, referencesIn, variableFlaws } from './references.ts'
+import {
+  authenticationFlaws, jitFlaws, keyOf, referencesIn, typedFlaws, variableFlaws
+} from './references.ts'
 import type { Flaw } from './references.ts'
 
 /** Documents in one `apply`; a batch is held in memory and in one transaction. */
@@ -253,13 +255,15 @@ async function flawsAfter(
   const templates = new Map((await ports.templates.list()).map(row => [row.id, row]))
   for (const wanted of read.wanted) {
     if (wanted.kind !== 'credential') continue
-    flaws.push(...templateFlaws(ports, wanted as Wanted<'credential'>, templates))
+    const credential = wanted as Wanted<'credential'>
+    const target = state.get(keyOf('target', credential.spec.target)) as Target | undefined
+    flaws.push(...templateFlaws(ports, credential, target, templates))
   }
   return flaws
 }
 
 function templateFlaws(
-  ports: Needs, { name, spec: { jit }, secrets }: Wanted<'credential'>,
+  ports: Needs, { name, spec: { jit }, secrets }: Wanted<'credential'>, target: Target | undefined,
   templates: ReadonlyMap<string, TemplateRow>
 ): Flaw[] {
   if (jit === undefined) return []
@@ -271,6 +275,10 @@ function templateFlaws(
   const parsed = rows.filter(row => row !== undefined).map(row => parseTemplate(row.body, row.version))
   const flawed = variableFlaws(owner, jit, parsed)
   const enabling = jit.enabled ? parsed.find(({ action }) => action === 'enable') : undefined
+  if (jit.enabled && target?.protocol === 'tcp') {
+    const fresh = enabling !== undefined && !keepsItsSecret(ports.shelf.plugin(enabling.plugin), enabling)
+    flawed.push(...typedFlaws(owner, jit, ports.shelf, fresh))
+  }
   if (enabling === undefined || secrets.password !== undefined) return flawed
   if (!keepsItsSecret(ports.shelf.plugin(enabling.plugin), enabling)) return flawed
   return [...flawed, { owner, path: 'password', message: `is missing: ${enabling.id} sets none` }]

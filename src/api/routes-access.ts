@@ -45,7 +45,8 @@ export function accessRoutes(ports: ApiPorts, loginTokenSeconds: number): Route[
         const declared = await ports.policy.declared()
         const open = ports.policy.choicesFor(declared, caller.name, 'ssh', ports.clock.now())
         const all = [...declared.targets.values()].filter(({ protocol }) => protocol === 'ssh')
-        const seen = caller.roles.includes('admin') ? all : open.map(({ target }) => target)
+        const own = open.map(({ target }) => target).filter(({ protocol }) => protocol === 'ssh')
+        const seen = caller.roles.includes('admin') ? all : own
         return { ...door, targets: [...new Set(seen.map(({ name }) => name))].sort() }
       }
     }),

@@ -10,6 +10,7 @@ import type { Route } from './route.ts'
 import { accessRoutes } from './routes-access.ts'
 import { auditRoutes } from './routes-audit.ts'
 import { leaseRoutes } from './routes-leases.ts'
+import { connectRoutes } from './routes-connect.ts'
 import { resourceRoutes } from './routes-resources.ts'
 import { sessionRoutes } from './routes-sessions.ts'
 import { templateRoutes } from './routes-templates.ts'
@@ -27,7 +28,8 @@ export function allRoutes(
 ): Route[] {
   return [
     ...accessRoutes(ports, loginTokenSeconds), ...userRoutes(ports), ...resourceRoutes(ports),
-    ...sessionRoutes(ports), ...templateRoutes(ports), ...leaseRoutes(ports), ...auditRoutes(ports)
+    ...connectRoutes(ports), ...sessionRoutes(ports), ...templateRoutes(ports),
+    ...leaseRoutes(ports), ...auditRoutes(ports)
   ]
 }
 

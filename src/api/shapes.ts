@@ -13,6 +13,11 @@ export const done = z.object({ done: z.boolean() })
 export const issuedShape = z.object({
   token: z.string(), name: z.string(), roles: z.array(z.string()), expiresAt: instant
 })
+/** For the listener of TCP targets, where it has to be brought. */
+export const ticketShape = z.object({
+  ticket: z.string(), expiresAt: instant, host: z.string(), port: z.int()
+})
+
 export const sshDoorShape = z.object({
   host: z.string(), port: z.int(), hostKey: z.string(), hostAuthority: z.string(),
   /** Names of the targets that are open to the caller; of all targets for admins. */

@@ -103,7 +103,8 @@ async function askedFor(user: string): Promise<Given> {
   return second === '' ? { ...known, password: given } : { user, password: given, code: second }
 }
 
-async function ask(question: string, output: Writable): Promise<string> {
+/** A question to the person at the terminal. */
+export async function ask(question: string, output: Writable): Promise<string> {
   const lines = createInterface({ input: process.stdin, output, terminal: true })
   try {
     return await lines.question(question)

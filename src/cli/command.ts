@@ -117,10 +117,12 @@ function checkArguments(command: Command, args: readonly string[]): void {
   const places = command.args.split(' ').filter(place => place !== '')
   const required = places.filter(place => !place.startsWith('['))
   if (args.length < required.length) throw new UsageError(`${required[args.length]} is missing`, command)
-  if (args.length > places.length) {
+  // `[WORD...]`: the words of another program, whatever they are.
+  const isOpen = places.at(-1)?.endsWith('...]') === true
+  if (args.length > places.length && !isOpen) {
     throw new UsageError(`unexpected argument ${JSON.stringify(args[places.length])}`, command)
   }
-  for (const [at, arg] of args.entries()) {
+  for (const [at, arg] of args.slice(0, isOpen ? places.length - 1 : undefined).entries()) {
     if (arg === '') throw new UsageError(`${places[at]} is empty`, command)
   }
 }

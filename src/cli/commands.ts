@@ -50,6 +50,16 @@ const running: Command[] = [
     load: async () => (await import('./access.ts')).whoami
   },
   {
+    words: ['connect'], args: 'CREDENTIAL [COMMAND...]',
+    summary: 'open a local port that leads to a TCP target, with an account for as long as it is open',
+    details: [
+      'Shows user name and one-time password, and runs until Ctrl-C; or give a COMMAND behind `--`, which',
+      'finds them in SALLYPORT_USER, SALLYPORT_PASSWORD, SALLYPORT_HOST and SALLYPORT_PORT.'
+    ],
+    options: { port: takes('N', 'the local port (default: any free one)'), server },
+    load: async () => (await import('./tunnel.ts')).connect
+  },
+  {
     words: ['ssh-config'], args: '', summary: 'print the lines for ~/.ssh/config that reach your targets',
     details: ['Then `ssh root@web01` goes through the proxy. The host keys go into ~/.ssh/known_hosts.'],
     options: { 'known-hosts': flag('print the lines for known_hosts instead'), server },

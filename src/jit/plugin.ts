@@ -169,6 +169,11 @@ export interface Plugin {
   plan(template: Template, variables: Variables): readonly PlannedStep[]
   mint(): Minted
   /**
+   * The same as a password, for accounts of TCP targets: a person types it, since nothing can be injected
+   * there. Left out where `mint` gives a password, or where accounts have none (no TCP target then).
+   */
+  mintTyped?(): Promise<Minted>
+  /**
    * `variables`: of one credential, to check its roles as well; `username` is an account to switch on and
    * off.
    */

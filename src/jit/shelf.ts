@@ -3,7 +3,7 @@
 // must parse, name a plugin and an action that exist, use only variables that somebody supplies, and pass the
 // plugin's own lint.
 import { SallyportError } from '../errors.ts'
-import type { Plugin } from './plugin.ts'
+import type { Minted, Plugin } from './plugin.ts'
 import { parseTemplate, unknownVariables } from './template.ts'
 import type { Template } from './template.ts'
 
@@ -58,6 +58,21 @@ export function createShelf(plugins: readonly Plugin[]): Shelf {
  */
 export function keepsItsSecret(plugin: Plugin, opening: Template): boolean {
   return !Object.keys(plugin.mint().variables).some(name => opening.uses.includes(name))
+}
+
+/**
+ * A fresh password for one account. @throws SallyportError `hook-failed` for a plugin whose accounts have
+ * none
+ */
+export async function mintTyped(plugin: Plugin): Promise<Minted> {
+  const minted = await plugin.mintTyped?.() ?? plugin.mint()
+  if (minted.inject.kind === 'password') return minted
+  throw new SallyportError('hook-failed', { detail: `plugin ${plugin.id} makes no accounts with passwords` })
+}
+
+/** False: accounts of this plugin have no password that a person could type. */
+export function makesTyped(plugin: Plugin): boolean {
+  return plugin.mintTyped !== undefined || plugin.mint().inject.kind === 'password'
 }
 
 function admissionProblems(template: Template, plugin: Plugin): string[] {

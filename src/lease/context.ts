@@ -42,6 +42,8 @@ export interface IssueRequest {
   spec: AccountSpec
   /** enable: the secret that the account has and keeps, when its hook sets none (J12: privileges only). */
   standing?: Injectable | undefined
+  /** create: a person types its secret, so it is a password. */
+  typed?: boolean | undefined
   /** Name of the lease; the credential's when absent (S2). */
   name?: string | undefined
   owner: Owner

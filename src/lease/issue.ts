@@ -79,7 +79,7 @@ function intentOf(context: Context, request: IssueRequest, accountName: string):
 
 async function issueNew(context: Context, remover: Remover, request: IssueRequest): Promise<Issued> {
   const { options: { hooks, mintName, clock }, limits } = context
-  const minted = hooks.mint(request.spec.plugin)
+  const minted = await hooks.mint(request.spec.plugin, request.typed === true)
   for (let attempt = 0; attempt < limits.namesMax; attempt++) {
     const intent = intentOf(context, request, mintName(request, attempt))
     const claimEndsMs = clock.monotonicMs() + intent.claimMs
@@ -140,7 +140,7 @@ async function issueShared(context: Context, remover: Remover, request: IssueReq
           return await open(context, remover, {
             request, intent, claimant, accountId, epoch, term, claimEndsMs
           }, request.standing === undefined
-            ? hooks.mint(request.spec.plugin)
+            ? await hooks.mint(request.spec.plugin, false)
             : { inject: request.standing, variables: {} })
         }
         case 'joined': {

@@ -64,7 +64,8 @@ export interface HookWork {
 
 /** Towards the target, with limits, a queue and a circuit breaker for each target (jit/hooks.ts). */
 export interface Hooks {
-  mint(plugin: string): Minted
+  /** `typed`: as a password, for a person. */
+  mint(plugin: string, typed: boolean): Minted | Promise<Minted>
   /** Acts and looks. Never throws. */
   run(work: HookWork): Promise<HookResult>
   /** Looks, over a fresh connection. Throws when it could not look. */

@@ -77,6 +77,13 @@ export async function requestOf(
   }
   const shared = setting.type === 'enable-disable'
   const spec = await specOf(ports, credential, setting, target)
+  const standing = shared ? await standingOf(ports, credential, spec) : undefined
+  const isTyped = target.protocol === 'tcp'
+  if (isTyped && shared && standing === undefined) {
+    // Whoever was told the password could use it on while the sessions of others keep the account on.
+    const detail = `${spec.open.id} gives ${credential.name} a fresh secret, and people would share it`
+    throw new SallyportError('not-allowed', { detail })
+  }
   return {
     credential: credential.name,
     target: target.name,
@@ -84,7 +91,8 @@ export async function requestOf(
     accountName: shared ? credential.username : undefined,
     namePattern: `${setting.namePrefix}#######`,
     spec,
-    standing: shared ? await standingOf(ports, credential, spec) : undefined,
+    standing,
+    typed: isTyped && !shared,
     owner: { kind: 'session', id: session.id },
     actor: user.name,
     ttlSeconds: maxSessionSeconds,

@@ -2,8 +2,9 @@
 // that answers, and reshapes where two rooms say the same thing in different words.
 import { statfsSync } from 'node:fs'
 import { hostname } from 'node:os'
-import type { ApiPorts, HealthCheck, SshDoor } from '../api/ports.ts'
+import type { ApiPorts, HealthCheck, SshDoor, TunnelDoor } from '../api/ports.ts'
 import { SallyportError } from '../errors.ts'
+import type { Address } from '../input.ts'
 import { choicesFor, choicesOf } from '../policy/authorise.ts'
 import { printLoginName, readLoginName } from '../policy/login-name.ts'
 import { createPenalties } from '../proxy/penalties.ts'
@@ -51,6 +52,7 @@ export function apiPorts(rooms: Rooms): ApiPorts {
     },
     policy: { declared: rooms.declared, readLoginName, printLoginName, choicesOf, choicesFor },
     ssh: () => sshDoor(rooms),
+    tunnel: () => tunnelDoor(rooms),
     secondFactors: rooms.secondFactors,
     sessions: {
       ...sessions,
@@ -92,9 +94,20 @@ function sshDoor({ config, clock }: Rooms): SshDoor | undefined {
   const at = config.listen.ssh
   if (at === undefined) return undefined
   const { publicKey, authority } = listenerHostKeys(config.data, clock)
-  // Whoever listens on every address is reached by the name of the machine.
-  const host = at.host === '0.0.0.0' || at.host === '::' ? hostname() : at.host
-  return { host, port: at.port, hostKey: publicKey, hostAuthority: authority }
+  return { ...reachedAt(at), hostKey: publicKey, hostAuthority: authority }
+}
+
+function tunnelDoor({ config, tickets }: Rooms): TunnelDoor | undefined {
+  const at = config.listen.tcp
+  if (at === undefined) return undefined
+  return {
+    ...reachedAt(at), issue: (user, login) => tickets.issue(user, { kind: 'session', user, login })
+  }
+}
+
+/** Whoever listens on every address is reached by the name of the machine. */
+function reachedAt({ host, port }: Address): Address {
+  return { host: host === '0.0.0.0' || host === '::' ? hostname() : host, port }
 }
 
 async function examine(rooms: Rooms, signal: AbortSignal): Promise<HealthCheck[]> {

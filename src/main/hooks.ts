@@ -6,6 +6,7 @@
 import { SallyportError, asSallyportError } from '../errors.ts'
 import type { Access, Injectable, TargetAddress } from '../jit/plugin.ts'
 import type { HookJob, HookResult, Hooks as HookRunner } from '../jit/hooks.ts'
+import { mintTyped } from '../jit/shelf.ts'
 import type { Shelf } from '../jit/shelf.ts'
 import { parseTemplate } from '../jit/template.ts'
 import type { Template } from '../jit/template.ts'
@@ -63,7 +64,10 @@ export function createLedgerHooks(runner: HookRunner, shelf: Shelf, ports: Acces
     }
   }
   return {
-    mint: plugin => shelf.plugin(plugin).mint(),
+    mint: (id, typed) => {
+      const plugin = shelf.plugin(id)
+      return typed ? mintTyped(plugin) : plugin.mint()
+    },
     async run(work) {
       try {
         return await runner.run(await jobOf(work))

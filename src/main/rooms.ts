@@ -42,6 +42,8 @@ import { createTemplates } from '../store/templates.ts'
 import type { Templates } from '../store/templates.ts'
 import { createTokens } from '../store/tokens.ts'
 import type { Tokens } from '../store/tokens.ts'
+import { createTickets } from '../proxy/tcp/tickets.ts'
+import type { Tickets } from '../proxy/tcp/tickets.ts'
 import { mockVerifier } from '../wire/postgres/verifier.ts'
 import { shippedPlugins } from '../../plugins/shipped.ts'
 import { createLedgerHooks } from './hooks.ts'
@@ -79,6 +81,8 @@ export interface Rooms {
   hostKeysOf: HostKeysOf
   verifierOf: VerifierOf
   secondFactors: SecondFactors
+  /** For the listener of TCP targets. */
+  tickets: Tickets
   /** Closes in reverse. Never throws. */
   close(): Promise<void>
 }
@@ -187,6 +191,7 @@ async function openAll(
     liveSessions: createLiveSessions({ node, clock, log, database, registry, sessions, declared }),
     declared, openSecret, hostKeysOf,
     verifierOf: createVerifiers(openSecret, name => mockVerifier(seed, name)),
+    tickets: createTickets(clock),
     secondFactors: createSecondFactors(
       createSecondFactorRows(database, secrets, audit), () => database.now())
   }

@@ -97,7 +97,7 @@ export function choicesOf(
     const rule = rules[0] ?? covering[0]
     // A bare login offers what the user is allowed; it does not list what others have.
     if (rule === undefined && login.credential === undefined) continue
-    const refusal = target.protocol !== protocol
+    const refusal = !carries(protocol, target)
       ? `it is for ${target.protocol}, not ${protocol}`
       : rule === undefined ? 'no grant covers it' : windowRefusal(rule, now)
     choices.push({ credential, target, rule, rules, refusal })
@@ -105,6 +105,11 @@ export function choicesOf(
   // `user+name` where the name is a credential's own name beats an account name that happens to be equal.
   const exact = choices.filter(choice => choice.credential.name === login.credential)
   return exact.length > 0 ? exact : choices
+}
+
+/** Over SSH people reach TCP targets as well (`ssh -L`). */
+function carries(protocol: string, target: Target): boolean {
+  return target.protocol === protocol || (protocol === 'ssh' && target.protocol === 'tcp')
 }
 
 function means(login: LoginName, credential: Credential): boolean {

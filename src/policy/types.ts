@@ -16,8 +16,9 @@ export interface Target {
   protocol: 'postgres' | 'ssh' | 'tcp'
   host: string
   port: number
-  /** PostgreSQL: where hooks connect, and where a client lands that names none. */
+  /** PostgreSQL: where hooks connect, and where a client lands that names none. TCP: for hooks; may be ''. */
   database: string
+  /** TCP: of the hooks' connections; a person's bytes pass as they are. */
   tls: TlsPolicy
   /** SSH: the only host keys that are believed. */
   hostKeys?: readonly string[] | undefined

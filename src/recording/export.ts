@@ -3,6 +3,7 @@
 // inert or escaped. Typed input is left out unless it is asked for: people type passwords.
 import { randomBytes } from 'node:crypto'
 import { SallyportError } from '../errors.ts'
+import { bytesProtocol } from './bytes.ts'
 import { timeOf } from './catalog.ts'
 import { inert, inertJson, inertLine } from './inert.ts'
 import { StatementDecoder } from './postgres.ts'
@@ -129,7 +130,8 @@ function jsonFrame(
     case frameKind.input:
     case frameKind.output: {
       const type = frame.kind === frameKind.input ? 'input' : 'output'
-      if (type === 'input' && !withInput) return undefined
+      // Half of what is on record of a TCP target; nobody's keyboard is behind it.
+      if (type === 'input' && !withInput && head.protocol !== bytesProtocol) return undefined
       return { type, ...place, text: frame.body.toString('utf8'), bytes: frame.body.toString('base64') }
     }
     case frameKind.event: {

@@ -1,7 +1,8 @@
 // A recording as scenes: at this moment this appears on the screen. Replay, live watch and the asciicast
 // exports are made of it, for every protocol: a terminal's output passes through the filter of terminal.ts, a
-// PostgreSQL session is written out as a person would have seen it in psql, without the rows. Everything in a
-// scene is safe to print.
+// PostgreSQL session is written out as a person would have seen it in psql, without the rows, the bytes of a
+// TCP target as a dump of both directions. Everything in a scene is safe to print.
+import { ByteDump, bytesProtocol } from './bytes.ts'
 import type { Frame } from './format.ts'
 import { inert, inertLine } from './inert.ts'
 import { StatementDecoder } from './postgres.ts'
@@ -106,6 +107,7 @@ export class Screenplay {
   #shownLane: number | undefined
   readonly #statements = new StatementDecoder()
   readonly #filters = new Map<number, TerminalFilter>()
+  readonly #dump = new ByteDump()
   #head: RecordingHead | undefined
   #atMs = 0
   #usedTerminal = false
@@ -127,7 +129,10 @@ export class Screenplay {
         this.#head = parseHead(frame.body)
         return []
       }
-      case frameKind.output: return this.#output(atMs, frame, lane)
+      case frameKind.input: return this.#isDumped ? this.#dumped(atMs, frame, lane) : []
+      case frameKind.output: {
+        return this.#isDumped ? this.#dumped(atMs, frame, lane) : this.#output(atMs, frame, lane)
+      }
       case frameKind.event: return this.#event(atMs, frame.body, lane)
       case frameKind.statement:
       case frameKind.result: return this.#statements.push(frame).flatMap(record => this.#statement(record))
@@ -166,6 +171,14 @@ export class Screenplay {
 
   #text(atMs: number, text: string, lane = 0): Scene[] {
     return text === '' ? [] : [{ kind: 'text', atMs: this.#monotone(atMs), text, ...lane !== 0 && { lane } }]
+  }
+
+  get #isDumped(): boolean {
+    return this.#head?.protocol === bytesProtocol
+  }
+
+  #dumped(atMs: number, frame: Frame, lane: number): Scene[] {
+    return this.#text(atMs, forTerminal(this.#dump.rows(frame)), lane)
   }
 
   /** When another channel than before prints, a line says which. */

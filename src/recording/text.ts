@@ -1,10 +1,12 @@
 // The text of a recording as lines, for search and its index: statements with parameters and errors, what
 // terminals showed, and events. Passwords in SQL are masked here already, so that neither the index nor a hit
 // holds one. What was typed (`input` frames) is left out: passwords are typed without an echo, and what has
-// an echo is in the output.
+// an echo is in the output. Of a TCP target it is the printable runs of both directions (bytes.ts).
+import { TextRuns, bytesProtocol, isBytes } from './bytes.ts'
+import type { Run } from './bytes.ts'
 import type { Frame } from './format.ts'
 import { StatementDecoder } from './postgres.ts'
-import { parseBody, readBatches } from './reader.ts'
+import { parseBody, parseHead, readBatches } from './reader.ts'
 import type { RecordingFile } from './reader.ts'
 import { frameKind } from './recording.ts'
 import type { StatementRecord } from './statement.ts'
@@ -24,7 +26,8 @@ export interface TextLine {
   lane: number
   /** Offset of the frame in which the line begins. */
   offset: number
-  kind: 'statement' | 'output' | 'event'
+  /** `input`: of TCP targets only. */
+  kind: 'statement' | 'input' | 'output' | 'event'
   text: string
 }
 
@@ -58,18 +61,26 @@ export function statementText(record: StatementRecord): string {
 export class TextReader {
   readonly #statements = new StatementDecoder()
   readonly #lanes = new Map<number, OpenLine>()
+  /** Of a TCP target. */
+  #runs: TextRuns | undefined
   #drawn: TextLine[] = []
   #screens = 0
 
   push(frame: Frame): TextLine[] {
+    if (this.#runs !== undefined && isBytes(frame)) return this.#runs.push(frame).map(lineOfRun)
     switch (frame.kind) {
+      case frameKind.open:
+        if (parseHead(frame.body).protocol === bytesProtocol) this.#runs = new TextRuns()
+        return []
       case frameKind.statement:
       case frameKind.result: return this.#statements.push(frame).map(toLine)
       case frameKind.output: return this.#output(frame)
       case frameKind.event: {
         const event = parseBody(frame.body)
         const words = Object.values(event).filter(value => typeof value === 'string')
-        return [...this.#sized(frame, event), { ...placeOf(frame), kind: 'event', text: words.join(' ') }]
+        const line: TextLine = { ...placeOf(frame), kind: 'event', text: words.join(' ') }
+        const runs = event['type'] === 'channel-close' ? this.#runs?.end(frame.lane) ?? [] : []
+        return [...runs.map(lineOfRun), ...this.#sized(frame, event), line]
       }
       default: return []
     }
@@ -77,7 +88,8 @@ export class TextReader {
 
   end(): TextLine[] {
     const open = [...this.#lanes].flatMap(([lane, line]) => this.#rest(lane, line))
-    return [...this.#statements.end().map(toLine), ...open]
+    const runs = this.#runs?.end().map(lineOfRun) ?? []
+    return [...this.#statements.end().map(toLine), ...open, ...runs]
   }
 
   /** A terminal gets a screen; a channel that ends gives its place to the next one on its lane. */
@@ -151,7 +163,11 @@ export class TextReader {
   }
 }
 
-function placeOf(frame: Frame): { atMs: number, lane: number, offset: number } {
+function lineOfRun({ frame, direction: kind, text }: Run): TextLine {
+  return { ...placeOf(frame), kind, text }
+}
+
+function placeOf(frame: Run['frame']): { atMs: number, lane: number, offset: number } {
   return { atMs: frame.atMicroseconds / 1000, lane: frame.lane, offset: frame.offset }
 }
 

@@ -4,8 +4,9 @@ import type { SallyportError } from '../errors.ts'
 import type { Injectable, TargetAddress } from '../jit/plugin.ts'
 import type { ChannelKind } from '../policy/types.ts'
 import type { Ending, Recording } from '../recording/recording.ts'
+import type { HandOver } from './hand-over.ts'
 
-export type { ChannelKind }
+export type { ChannelKind, HandOver }
 
 /** What a client says it is and wants, before any of it is believed. */
 export interface Claim {
@@ -56,7 +57,10 @@ export interface Upstreaming {
   target: TargetAddress
   database: string | undefined
   username: string
-  secret: Injectable
+  /** Undefined for TCP: bytes that we do not understand have no place to present it. */
+  secret: Injectable | undefined
+  /** TCP, where an account was made for this session: how the person gets its login. */
+  handOver?: HandOver | undefined
   allowReplication: boolean
   /** SSH: what the grant allows; everything else is refused. */
   channels: readonly ChannelKind[]
@@ -66,6 +70,9 @@ export interface Upstreaming {
 export interface Door {
   credential: string
   target: string
+  /** Of the target; `port` as well. */
+  protocol: string
+  port: number
   /** The account's name, where it is a standing one. */
   username: string | undefined
 }
@@ -76,7 +83,8 @@ export interface Doors {
   /** As it is now; grants may change while somebody looks at the list. */
   list(): Promise<readonly Door[]>
   /**
-   * The name of the target that is meant by a host (its name or its address); undefined: none that is open.
+   * The name of the SSH target that is meant by a host (its name or its address); undefined: none that is
+   * open.
    */
   targetOf(host: string, port: number): Promise<string | undefined>
 }

@@ -8,7 +8,8 @@ import type { Choice, Grant, Wish } from '../policy/authorise.ts'
 import type { Credential, Declared, SecretReference, Target, User } from '../policy/types.ts'
 import type { Ending, Recording, RecordingHead } from '../recording/recording.ts'
 import type { Secret } from '../secret.ts'
-import type { Challenge, Claim, Proof, SecondFactor } from './front.ts'
+import type { Challenge, Claim, Proof, SecondFactor, Upstreaming } from './front.ts'
+import { handOver } from './hand-over.ts'
 import { mintSessionId } from './id.ts'
 import type { LiveSession, Registry } from './registry.ts'
 import type { OpenSession, SessionLease, Steps } from './session.ts'
@@ -74,9 +75,13 @@ export function createSteps(ports: StepPorts): Steps {
       return {
         user: user.name,
         list: async () => (await list()).map(({ credential, target }) =>
-          ({ credential: credential.name, target: target.name, username: credential.username })),
+          ({
+            credential: credential.name, target: target.name, username: credential.username,
+            protocol: target.protocol, port: target.port
+          })),
         targetOf: async (host, port) => (await list()).map(({ target }) => target).find(target =>
-          target.name === host || (target.host === host && target.port === port))?.name
+          target.protocol === claim.protocol
+          && (target.name === host || (target.host === host && target.port === port)))?.name
       }
     },
 
@@ -196,7 +201,10 @@ async function lease(
   const { credential, database, replication } = grant
   const target = await ports.located(grant.target)
   if (credential.jit?.enabled !== true) {
-    const account = await standing(ports, credential)
+    // Through a tunnel people bring a login of their own: a stored secret is nobody's to see.
+    const account = grant.target.protocol === 'tcp'
+      ? { username: credential.username ?? '', secret: undefined }
+      : await standing(ports, credential)
     const { channels } = grant
     const upstreaming = { target, database, allowReplication: replication, channels, ...account }
     await ports.sessions.live(session.id, undefined)
@@ -215,7 +223,7 @@ async function lease(
   }
   return {
     upstreaming: {
-      target, database, username: account.accountName, secret: account.inject,
+      target, database, username: account.accountName, ...presented(grant, account),
       allowReplication: replication, channels: grant.channels
     },
     [Symbol.asyncDispose]: async () => {
@@ -223,6 +231,15 @@ async function lease(
       await account.release('session ended')
     }
   }
+}
+
+/** To the target, or, where it cannot be, to the person: then only what was made for this session. */
+function presented(
+  { target, credential }: Grant, { accountName: username, inject: secret }: IssuedAccount
+): Pick<Upstreaming, 'secret' | 'handOver'> {
+  if (target.protocol !== 'tcp') return { secret }
+  const made = credential.jit?.type === 'creation-deletion'
+  return { secret: undefined, ...made && { handOver: handOver(target, { username, secret, made }) } }
 }
 
 /** J1: JIT disabled, the stored secret is injected and no hook runs. */

@@ -59,6 +59,7 @@ export function createMemory(): { memory: Memory, ports: ApiPorts } {
     ssh: () => ({
       host: '127.0.0.1', port: 2222, hostKey: 'ssh-ed25519 AAAA', hostAuthority: 'ssh-ed25519 BBBB'
     }),
+    tunnel: () => undefined,
     health: {
       ready: () => Promise.resolve(true),
       examine: () => Promise.resolve([{ name: 'store', status: 'ok', detail: 'answers in 1 ms' }])

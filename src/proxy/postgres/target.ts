@@ -74,7 +74,8 @@ export async function connectTarget(
 }
 
 /** The one place of this room where a secret is opened: on its way into the login. */
-function exposed(secret: Injectable): ScramSecret {
+function exposed(secret: Injectable | undefined): ScramSecret {
+  if (secret === undefined) throw new SallyportError('internal', { detail: 'no secret to present' })
   if (secret.kind === 'password') return { kind: 'password', password: secret.password.expose() }
   if (secret.kind === 'private-key') {
     throw new SallyportError('target-refused', { detail: 'PostgreSQL has no login with an SSH key' })

@@ -8,7 +8,7 @@ import type { FrontSetting } from './setting.ts'
 import { Relay } from './relay.ts'
 import type { Adopted } from './relay.ts'
 import { connectTarget } from './target.ts'
-import type { Target } from './target.ts'
+import type { SshUpstream } from './target.ts'
 import { disconnectReason } from './transport.ts'
 import type { Transport } from './transport.ts'
 
@@ -29,7 +29,7 @@ export interface DoorOptions {
   tell(line: string): void
 }
 
-export class DoorFront implements Front<Target | undefined> {
+export class DoorFront implements Front<SshUpstream> {
   readonly #options: DoorOptions
   readonly #ahead: Buffer[]
   #aheadBytes = 0
@@ -72,14 +72,14 @@ export class DoorFront implements Front<Target | undefined> {
   }
 
   /** Undefined when the client went away meanwhile: then no connection is opened. */
-  async connect(upstreaming: Upstreaming, signal: AbortSignal): Promise<Target | undefined> {
+  async connect(upstreaming: Upstreaming, signal: AbortSignal): Promise<SshUpstream> {
     const { transport, setting } = this.#options
     if (transport.closed) return undefined
     return connectTarget(upstreaming, setting.timeouts, setting.clock, signal)
   }
 
-  async relay(target: Target | undefined, recording: Recording, signal: AbortSignal): Promise<Ending> {
-    if (target === undefined) return { how: 'ended', reason: 'client-closed' }
+  async relay(target: SshUpstream, recording: Recording, signal: AbortSignal): Promise<Ending> {
+    if (target === undefined || 'tcp' in target) return { how: 'ended', reason: 'client-closed' }
     const { transport, setting, adopted, gone } = this.#options
     this.#relay = new Relay({
       client: transport, target, recording, signal, channels: target.channels, adopted, gone,

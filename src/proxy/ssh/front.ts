@@ -13,9 +13,12 @@ import { Mailbox } from './mailbox.ts'
 import { Relay } from './relay.ts'
 import type { FrontSetting } from './setting.ts'
 import { connectTarget } from './target.ts'
-import type { Target } from './target.ts'
+import type { SshUpstream, Target } from './target.ts'
 import { ProtocolBreach, disconnectReason } from './transport.ts'
 import type { Transport, TransportEvents } from './transport.ts'
+import { SshTunnel } from './tunnel.ts'
+import { Tunnel } from '../tcp/tunnel.ts'
+import { loginWords } from '../tcp/words.ts'
 
 /** What the connection means to the listener. */
 export interface FrontEvents {
@@ -35,7 +38,7 @@ export interface Through {
 /** Answers that a stranger did not read, before nothing more of it is read. */
 const unreadBytesMax = 64 * 1024
 
-export class SshFront implements Front<Target | undefined> {
+export class SshFront implements Front<SshUpstream> {
   readonly address: string
   readonly #transport: Transport
   readonly #setting: FrontSetting
@@ -47,7 +50,7 @@ export class SshFront implements Front<Target | undefined> {
   #isProved: boolean
   /** What the client did between its login and the session. */
   #violation: SallyportError | undefined
-  #relay: Relay | undefined
+  #relay: Relay | SshTunnel | undefined
 
   constructor(
     address: string, open: (events: TransportEvents) => Transport, setting: FrontSetting, events: FrontEvents,
@@ -97,7 +100,7 @@ export class SshFront implements Front<Target | undefined> {
     return proof
   }
 
-  receive(doors: Doors, enter: (inner: Front<Target | undefined>) => Promise<Ending>): Promise<Ending> {
+  receive(doors: Doors, enter: (inner: Front<SshUpstream>) => Promise<Ending>): Promise<Ending> {
     const { address } = this
     const setting = this.#setting
     const nothing = (): void => undefined
@@ -128,9 +131,11 @@ export class SshFront implements Front<Target | undefined> {
   }
 
   /** Undefined when the client went away meanwhile: then no connection is opened. */
-  async connect(upstreaming: Upstreaming, signal: AbortSignal): Promise<Target | undefined> {
+  async connect(upstreaming: Upstreaming, signal: AbortSignal): Promise<SshUpstream> {
     this.#expectNoViolation()
     if (this.#transport.closed) return undefined
+    // Dialled for each connection that the client opens.
+    if (upstreaming.target.protocol === 'tcp') return { tcp: upstreaming }
     const { timeouts, clock } = this.#setting
     const target = await connectTarget(upstreaming, timeouts, clock, signal)
     try {
@@ -142,17 +147,37 @@ export class SshFront implements Front<Target | undefined> {
     }
   }
 
-  async relay(target: Target | undefined, recording: Recording, signal: AbortSignal): Promise<Ending> {
+  async relay(target: SshUpstream, recording: Recording, signal: AbortSignal): Promise<Ending> {
     if (target === undefined) return { how: 'ended', reason: 'client-closed' }
+    const ending = 'tcp' in target
+      ? this.#carry(target.tcp, recording, signal)
+      : this.#pass(target, recording, signal)
+    this.#transport.send(Buffer.of(loginMessage.success))
+    return ending
+  }
+
+  #pass(target: Target, recording: Recording, signal: AbortSignal): Promise<Ending> {
     const { tapeOf, refused } = this.#setting
-    this.#relay = new Relay({
+    const relay = this.#relay = new Relay({
       client: this.#transport, target, recording, signal, channels: target.channels,
       tape: tapeOf(recording, target.channels), gone: () => this.#events.gone(),
       refused: (what, right) => refused(recording.session, what, right)
     })
-    const ending = this.#relay.run()
-    this.#transport.send(Buffer.of(loginMessage.success))
-    return ending
+    return relay.run()
+  }
+
+  #carry(upstreaming: Upstreaming, recording: Recording, signal: AbortSignal): Promise<Ending> {
+    const { clock, timeouts: { connectMs }, refused } = this.#setting
+    const { target, handOver } = upstreaming
+    const login = handOver?.take()
+    // The last banner: every client shows it before its login is through.
+    this.tell(loginWords(upstreaming, login))
+    const tunnel = new Tunnel({ target, recording, clock, connectMs, password: login?.password })
+    const relay = this.#relay = new SshTunnel({
+      client: this.#transport, target, tunnel, recording, signal, gone: () => this.#events.gone(),
+      refused: what => refused(recording.session, what, undefined)
+    })
+    return relay.run()
   }
 
   #transportEvents(): TransportEvents {

@@ -16,7 +16,7 @@ import type { FrontSetting } from './setting.ts'
 import { loginMessage } from './login.ts'
 import { Menu } from './menu.ts'
 import { ChannelStream, streamPacketBytes, streamWindowBytes } from './stream.ts'
-import type { Target } from './target.ts'
+import type { SshUpstream } from './target.ts'
 import { disconnectReason } from './transport.ts'
 import type { Transport, TransportEvents } from './transport.ts'
 
@@ -34,7 +34,7 @@ export interface HubOptions {
   setting: FrontSetting
   doors: Doors
   address: string
-  enter(front: Front<Target | undefined>): Promise<Ending>
+  enter(front: Front<SshUpstream>): Promise<Ending>
   /** The connection is closed. */
   gone(): void
   /** Serves SSH within a channel, as the target of that name; its session is entered by itself. */
@@ -151,8 +151,9 @@ export class Hub {
       const list = await doors.list()
       const [only, ...others] = list
       if (only === undefined) throw new SallyportError('not-allowed', { detail: 'nothing is open to them' })
-      // Nothing to choose: the channel is the target's from the start.
-      if (others.length === 0) return this.#choose(only, [payload], undefined)
+      // Nothing to choose: the channel is the target's from the start. A TCP target has none, and the menu
+      // says so.
+      if (others.length === 0 && only.protocol !== 'tcp') return this.#choose(only, [payload], undefined)
       terminal.menu = new Menu(doors.user, list)
       this.#send(openConfirmation(open.sender, terminal.ours, menuWindowBytes, streamPacketBytes))
     } catch (thrown) {

@@ -28,7 +28,9 @@ export class Menu {
 
   /** The greeting and the first list. */
   begin(): string {
-    const count = `${this.#doors.length} targets are open to ${this.#user}`
+    const count = this.#doors.length === 1
+      ? `1 target is open to ${this.#user}`
+      : `${this.#doors.length} targets are open to ${this.#user}`
     return `${count}; type to narrow, Enter to open, help for more\r\n${this.#draw()}`
   }
 
@@ -55,7 +57,7 @@ export class Menu {
 
   /** Lines for somebody who has no terminal. */
   list(): string {
-    return this.#doors.map(door => `  ${this.#user}+${nameOf(door)}\n`).join('')
+    return this.#doors.map(door => `  ${this.#words(door)}\n`).join('')
   }
 
   #enter(): Answer {
@@ -65,9 +67,22 @@ export class Menu {
     if (line === 'help' || line === '?') return { kind: 'text', text: said(help) }
     if (line === 'list' || line === 'ls') return { kind: 'text', text: said(this.#rows(this.#doors)) }
     const door = this.#meant(line)
+    if (door?.protocol === 'tcp') {
+      const how = `${nameOf(door)} has no shell; from your own machine: ssh ${this.#words(door)}@…`
+      return { kind: 'text', text: said([how]) }
+    }
     if (door !== undefined) return { kind: 'chosen', door, text: said([`opening ${nameOf(door)}`]) }
     const why = line === '' ? 'type a name, or list' : `${line}: none or several of these; list shows all`
     return { kind: 'text', text: said([why]) }
+  }
+
+  /** What stands behind `ssh` for a door; `…` is the proxy as the person reached it. */
+  #words(door: Door): string {
+    const login = `${this.#user}+${nameOf(door)}`
+    if (door.protocol !== 'tcp') return login
+    // Ports below 1024 are root's.
+    const local = door.port < 1024 ? door.port + 10_000 : door.port
+    return `-N -L ${local}:${door.target}:${door.port} ${login}`
   }
 
   /** The number of a line as it was numbered, a whole name, or a part that only one has. */

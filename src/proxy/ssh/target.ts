@@ -37,6 +37,15 @@ export interface Target {
   channels: readonly ChannelKind[]
 }
 
+/**
+ * What a session over SSH goes to: a server, or the bytes of a TCP target; nothing for a client that left.
+ */
+export type SshUpstream = Target | TcpUpstream | undefined
+
+export interface TcpUpstream {
+  tcp: Upstreaming
+}
+
 const keepAliveMs = 15_000
 /** Banners and questions before a login is through; more are a target that plays for time. */
 const messagesMax = 64
@@ -132,11 +141,11 @@ class Attempt {
   #onBroken: (error: SallyportError) => void = () => undefined
 
   /** RFC 4252 from the client's side: exactly one way, the one that the secret is for. */
-  async login(username: string, secret: Injectable): Promise<void> {
+  async login(username: string, secret: Injectable | undefined): Promise<void> {
     this.#send(transportMessage.serviceRequest, sshFields('ssh-userauth'))
     await this.#answer(username, [transportMessage.serviceAccept])
-    if (secret.kind === 'private-key') return await this.#withKey(username, secret.privateKey.expose())
-    if (secret.kind === 'password') return await this.#withPassword(username, secret.password.expose())
+    if (secret?.kind === 'private-key') return await this.#withKey(username, secret.privateKey.expose())
+    if (secret?.kind === 'password') return await this.#withPassword(username, secret.password.expose())
     throw failure('target-refused', 'these keys open no SSH login')
   }
 

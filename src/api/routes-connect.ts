@@ -1,0 +1,39 @@
+// The route of `sallyport connect`: a ticket for the listener of TCP targets. Whether its caller may open the
+// credential is decided there, as for every session, and not here; a ticket only says who comes.
+import { z } from 'zod'
+import { SallyportError } from '../errors.ts'
+import { quote } from '../input.ts'
+import type { ApiPorts } from './ports.ts'
+import { everyone, route } from './route.ts'
+import type { Route } from './route.ts'
+import { ticketShape } from './shapes.ts'
+
+export function connectRoutes(ports: ApiPorts): Route[] {
+  return [
+    route({
+      method: 'post', path: '/connections', roles: everyone,
+      summary: 'A ticket for one session with a TCP target, to be brought to the listener within moments.',
+      body: z.strictObject({ credential: z.string().min(1).max(256) }),
+      response: ticketShape,
+      run: async ({ body: { credential }, caller }) => {
+        const { policy } = ports
+        const user = (await policy.declared()).users.get(caller.name)
+        if (caller.how === 'local' || user === undefined) {
+          const problem = 'only people with a grant open targets: run `sallyport login` as one of them'
+          throw new SallyportError('not-allowed', { problems: [problem] })
+        }
+        const login = policy.readLoginName(`${user.name}+${credential}`)
+        if (login === undefined) {
+          throw new SallyportError('invalid', { problems: [`credential: ${quote(credential)} is no name`] })
+        }
+        const door = ports.tunnel()
+        if (door === undefined) {
+          const detail = 'this node takes no connections to TCP targets (listen.tcp)'
+          throw new SallyportError('not-found', { detail })
+        }
+        const { ticket, expiresAt } = door.issue(user.name, policy.printLoginName(login))
+        return { ticket, expiresAt: expiresAt.toISOString(), host: door.host, port: door.port }
+      }
+    })
+  ]
+}
