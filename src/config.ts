@@ -38,6 +38,11 @@ export interface Config {
   ssh: {
     /** Authorities (`ssh-ed25519 AAAA…`) whose certificates prove who a person is. */
     userAuthorities: readonly string[]
+    /**
+     * Addresses and networks that targets see us come from, for the certificates of accounts; empty: they
+     * hold from anywhere; undefined: from the address of each connection itself.
+     */
+    certificateSources: readonly string[] | undefined
   }
   masterKey: MasterKeySource
   /** Keys that older values may still be sealed under: at start those are wrapped anew under `masterKey`. */
@@ -123,7 +128,9 @@ const schema = z.strictObject({
   }).refine(({ certificate, key }) => (certificate === undefined) === (key === undefined),
     'certificate and key belong together').prefault({}),
   ssh: z.strictObject({
-    userAuthorities: z.array(publicKey).max(64).default([])
+    userAuthorities: z.array(publicKey).max(64).default([]),
+    certificateSources: z.array(z.union([z.ipv4(), z.ipv6(), z.cidrv4(), z.cidrv6()],
+      'expected an address or a network such as 192.0.2.0/24')).max(64).optional()
   }).prefault({}),
   masterKey: source.optional(),
   oldMasterKeys: z.array(source).max(16).default([]),
@@ -199,7 +206,7 @@ function complete(read: z.output<typeof schema>, file: string | undefined, folde
         : { certificate: resolve(folder, certificate), key: resolve(folder, key) },
       names, required
     },
-    ssh: read.ssh,
+    ssh: { ...read.ssh, certificateSources: read.ssh.certificateSources },
     masterKey: masterKeyOf(read.masterKey, data, folder),
     oldMasterKeys: read.oldMasterKeys.map(old => masterKeyOf(old, data, folder)),
     log: read.log,

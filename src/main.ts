@@ -20,6 +20,7 @@ import { openRooms } from './main/rooms.ts'
 import type { Rooms } from './main/rooms.ts'
 import { listenerKeys } from './main/tls.ts'
 import type { ListenerKeys } from './main/tls.ts'
+import { certified, openUserAuthority } from './main/user-authority.ts'
 import { authorise, choicesFor } from './policy/authorise.ts'
 import { readLoginName } from './policy/login-name.ts'
 import { listenPostgres } from './proxy/postgres/listen.ts'
@@ -134,6 +135,8 @@ function stepPorts(rooms: Rooms): Parameters<typeof createSteps>[0] {
   const {
     clock, config, registry, sessions, audit, recordings, ledger, declared, openSecret, templates
   } = rooms
+  const authority = openUserAuthority(config.data, clock)
+  const certifying = { authority, audit, sources: config.ssh.certificateSources }
   return {
     clock, node: config.node, registry, declared, authorise, choicesFor, sessions, openSecret,
     namesCredential: (login, database) => readLoginName(login, database)?.credential !== undefined,
@@ -144,8 +147,10 @@ function stepPorts(rooms: Rooms): Parameters<typeof createSteps>[0] {
     secondFactorOf: name => rooms.secondFactors.of(name),
     audit: (kind, actor, subject, detail) => audit.append(kind, actor, subject, detail),
     createRecording: head => recordings.create(head),
-    issue: async (session, tell) => ledger.issue(
-      await requestOf({ ...rooms, template: id => templates.get(id) }, session, tell))
+    issue: async (session, tell) => {
+      const request = await requestOf({ ...rooms, template: id => templates.get(id) }, session, tell)
+      return certified(certifying, await ledger.issue(request), request.spec.open, session)
+    }
   }
 }
 

@@ -46,6 +46,8 @@ export interface SshDoor {
    */
   hostKey: string
   hostAuthority: string
+  /** The authority that certifies accounts for targets: their sshd may trust it (TrustedUserCAKeys). */
+  userAuthority: string
 }
 
 // ---- what admins declare

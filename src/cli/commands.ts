@@ -51,8 +51,14 @@ const running: Command[] = [
   },
   {
     words: ['ssh-config'], args: '', summary: 'print the lines for ~/.ssh/config that reach your targets',
-    details: ['Then `ssh root@web01` goes through the proxy. The host keys go into ~/.ssh/known_hosts.'],
-    options: { 'known-hosts': flag('print the lines for known_hosts instead'), server },
+    details: [
+      'Then `ssh root@web01` goes through the proxy. The host keys go into ~/.ssh/known_hosts.',
+      'A host whose accounts log in with certificates trusts the line of --user-ca (TrustedUserCAKeys).'
+    ],
+    options: {
+      'known-hosts': flag('print the lines for known_hosts instead'),
+      'user-ca': flag('print the authority of the accounts’ certificates instead'), server
+    },
     load: async () => (await import('./access.ts')).sshConfig
   }
 ]

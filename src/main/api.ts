@@ -15,6 +15,7 @@ import { listenerHostKeys } from './host-keys.ts'
 import type { Rooms } from './rooms.ts'
 import { createProve } from './prove.ts'
 import { createOrphans, examineTargets } from './targets.ts'
+import { openUserAuthority } from './user-authority.ts'
 
 export const version = '0.1.0'
 
@@ -94,7 +95,8 @@ function sshDoor({ config, clock }: Rooms): SshDoor | undefined {
   const { publicKey, authority } = listenerHostKeys(config.data, clock)
   // Whoever listens on every address is reached by the name of the machine.
   const host = at.host === '0.0.0.0' || at.host === '::' ? hostname() : at.host
-  return { host, port: at.port, hostKey: publicKey, hostAuthority: authority }
+  const { line: userAuthority } = openUserAuthority(config.data, clock)
+  return { host, port: at.port, hostKey: publicKey, hostAuthority: authority, userAuthority }
 }
 
 /** What an admin has just taken away ends now, not at the next login. */

@@ -177,8 +177,8 @@ const terminals: Behaviour[] = [
   // exec: while a shell waits inside vfork for its child to begin, a stop reaches the child alone.
   {
     name: 'Ctrl-Z and fg in a login shell',
-    script: `T 80x24 'see:\\$ $' "send:sh -c 'echo g\\"\\"o; exec sleep 60'\\n" see:go 'send:\\x1a' see:Stopped \
-      'send:kill %1; exit 5\\n' -- ssh -F $C -tt box | grep -v rest`,
+    script: `T 80x24 'see:\\$ $' "send:sh -c 'echo g\\"\\"o; exec sleep 60'\\n" see:go 'send:\\x1a' \
+      see:Stopped 'send:kill %1; exit 5\\n' -- ssh -F $C -tt box | grep -v rest`,
     shows: /exit 5\n$/
   },
   {

@@ -57,7 +57,8 @@ export function createMemory(): { memory: Memory, ports: ApiPorts } {
     ...storePorts(memory),
     ...evidencePorts(memory),
     ssh: () => ({
-      host: '127.0.0.1', port: 2222, hostKey: 'ssh-ed25519 AAAA', hostAuthority: 'ssh-ed25519 BBBB'
+      host: '127.0.0.1', port: 2222, hostKey: 'ssh-ed25519 AAAA', hostAuthority: 'ssh-ed25519 BBBB',
+      userAuthority: 'ssh-ed25519 CCCC'
     }),
     health: {
       ready: () => Promise.resolve(true),
