@@ -234,11 +234,15 @@ const user = z.strictObject({
   roles: z.array(z.enum(['user', 'auditor', 'admin'])).min(1).default(['user']),
   password: secret.optional(),
   publicKeys: z.array(publicKey).max(listItemsMax).default([]),
+  requireTouch: z.boolean().default(true),
+  requirePin: z.boolean().default(false),
   disabled: z.boolean().default(false)
 }).transform((read): Wanted<'user'> => ({
   kind: 'user', name: read.name,
   spec: {
-    name: read.name, roles: [...new Set(read.roles)], publicKeys: read.publicKeys, disabled: read.disabled
+    name: read.name, roles: [...new Set(read.roles)], publicKeys: read.publicKeys, disabled: read.disabled,
+    // What says nothing else than the default is not stored: older users do not have it either.
+    ...read.requireTouch ? {} : { requireTouch: false }, ...read.requirePin ? { requirePin: true } : {}
   },
   secrets: defined({ password: read.password }),
   notes: []
@@ -293,9 +297,7 @@ const writers: { [K in ResourceKind]: (spec: Specs[K]) => Record<string, unknown
     privateKey: privateKey === undefined ? undefined : shownSecret,
     jit: setting === undefined ? undefined : documentOfJit(setting)
   }),
-  user: ({ name, roles, verifier, publicKeys, disabled }) => ({
-    name, roles, password: verifier === undefined ? undefined : shownSecret, publicKeys, disabled
-  }),
+  user: ({ verifier, ...rest }) => ({ ...rest, password: verifier === undefined ? undefined : shownSecret }),
   grant: ({ maxSessionSeconds, ...rest }) => ({
     ...rest, maxSession: maxSessionSeconds === undefined ? undefined : printDuration(maxSessionSeconds)
   })

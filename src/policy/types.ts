@@ -65,6 +65,10 @@ export interface User {
   /** Sealed SCRAM-SHA-256 verifier; absent when the user has no password. */
   verifier?: SecretReference | undefined
   publicKeys: readonly string[]
+  /** Security keys (FIDO) that nobody touched prove nothing; true when absent. */
+  requireTouch?: boolean | undefined
+  /** … nor do those that did not ask for a PIN or a finger; false when absent. */
+  requirePin?: boolean | undefined
   disabled: boolean
 }
 

@@ -124,7 +124,15 @@ async function authenticate(
   }
   const { authorities } = ports
   const publicKeys = user?.publicKeys ?? []
-  const proof = await prove({ verifier, publicKeys, authorities, name: name ?? '', secondFactor })
+  const presence = {
+    touch: user?.requireTouch ?? true, pin: user?.requirePin ?? false,
+    async lacks(code: 'touch-required' | 'pin-required', key: string): Promise<string> {
+      const { reference, clientMessage } = new SallyportError(code)
+      await ports.audit('login.refused', name ?? '?', claim.address, { protocol, why: key, code, reference })
+      return clientMessage
+    }
+  }
+  const proof = await prove({ verifier, publicKeys, authorities, name: name ?? '', presence, secondFactor })
   if (user === undefined) return refused('auth-failed', 'unknown user')
   if (proof === undefined) return refused('auth-failed', 'no proof')
   if (missing) return refused('second-factor-required', 'no second factor')

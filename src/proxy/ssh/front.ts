@@ -6,9 +6,8 @@ import { SallyportError, asSallyportError } from '../../errors.ts'
 import type { Ending, Recording } from '../../recording/recording.ts'
 import type { Challenge, Claim, Doors, Front, Proof, Upstreaming } from '../../session/front.ts'
 import { WireError } from '../../wire/error.ts'
-import { sshFields } from '../../wire/ssh/data.ts'
 import { Hub, claimOf } from './hub.ts'
-import { Login, loginMessage } from './login.ts'
+import { Login, bannerOf, loginMessage } from './login.ts'
 import { Mailbox } from './mailbox.ts'
 import { Relay } from './relay.ts'
 import type { FrontSetting } from './setting.ts'
@@ -112,8 +111,7 @@ export class SshFront implements Front<Target | undefined> {
   tell(line: string): void {
     if (this.#relay !== undefined) this.#relay.tell(line)
     else if (this.#isProved) {
-      const banner = sshFields(`sallyport: ${line}\r\n`, '')
-      this.#transport.send(Buffer.concat([Buffer.of(loginMessage.banner), banner]))
+      this.#transport.send(bannerOf(line))
     }
   }
 
