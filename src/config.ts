@@ -24,7 +24,18 @@ export interface Config {
   node: string
   store: { kind: 'pglite', directory: string } | { kind: 'postgres', url: Secret<string> }
   redis: Secret<string> | undefined
-  recordings: { directory: string, mode: 'strict' | 'best-effort' }
+  recordings: {
+    directory: string
+    mode: 'strict' | 'best-effort'
+    /** What is not kept is hashed: files, input of commands, rsync, git. */
+    hashes: boolean
+    /** Of a command's output so much is kept at once, and then so much for each second. Bytes. */
+    outputMax: number
+    outputPerSecond: number
+    /** Where a grant has copies of files kept: of each file, and of all of a session. Bytes. */
+    fileCopyMax: number
+    fileCopiesMax: number
+  }
   /** `undefined`: switched off. */
   listen: Record<'ssh' | 'postgres' | 'http' | 'rdp', Address | undefined>
   tls: {
@@ -111,7 +122,12 @@ const schema = z.strictObject({
   redis: z.string().regex(/^rediss?:\/\/.+$/, 'expected redis://… or null').nullable().default(null),
   recordings: z.strictObject({
     dir: z.string().min(1).default('./recordings'),
-    mode: z.enum(['strict', 'best-effort']).default('strict')
+    mode: z.enum(['strict', 'best-effort']).default('strict'),
+    hashes: z.boolean().default(true),
+    outputMax: size.default(64 * 1024 ** 2),
+    outputPerSecond: size.default(256 * 1024),
+    fileCopyMax: size.default(16 * 1024 ** 2),
+    fileCopiesMax: size.default(256 * 1024 ** 2)
   }).prefault({}),
   listen: z.strictObject({
     ssh: address.default({ host: '127.0.0.1', port: 2222 }),
@@ -193,7 +209,7 @@ function complete(read: z.output<typeof schema>, file: string | undefined, folde
       ? { kind: 'pglite', directory: resolve(data, 'store') }
       : { kind: 'postgres', url: new Secret(read.store) },
     redis: read.redis === null ? undefined : new Secret(read.redis),
-    recordings: { directory: resolve(folder, read.recordings.dir), mode: read.recordings.mode },
+    recordings: recordingsOf(read.recordings, folder),
     listen: {
       ssh: read.listen.ssh ?? undefined,
       postgres: read.listen.postgres ?? undefined,
@@ -212,6 +228,12 @@ function complete(read: z.output<typeof schema>, file: string | undefined, folde
     log: read.log,
     limits: read.limits
   }
+}
+
+function recordingsOf(
+  { dir, ...rest }: z.output<typeof schema>['recordings'], folder: string
+): Config['recordings'] {
+  return { directory: resolve(folder, dir), ...rest }
 }
 
 function masterKeyOf(

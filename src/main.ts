@@ -106,8 +106,14 @@ async function openSsh(rooms: Rooms, steps: Steps) {
   const { loginGrace, hookConnect, connectionsMax } = config.limits
   const { unauthenticatedPerAddressMax, loginFailuresPerMinuteMax } = config.limits
   const keys = listenerHostKeys(config.data, clock)
+  const { hashes, outputMax, outputPerSecond, fileCopyMax, fileCopiesMax } = config.recordings
   const listener = await listenSsh({
-    ...at, clock, log, hostKeys: [keys.hostKey], certify: host => keys.certify(host),
+    ...at, clock, log,
+    evidence: {
+      hashes, outputKeptBytesMax: outputMax, outputBytesPerSecond: outputPerSecond,
+      copies: { fileBytesMax: fileCopyMax, sessionBytesMax: fileCopiesMax }
+    },
+    hostKeys: [keys.hostKey], certify: host => keys.certify(host),
     limits: {
       connectionsMax, unauthenticatedPerAddressMax, loginFailuresPerMinuteMax,
       loginGraceMs: loginGrace * 1000, connectMs: hookConnect * 1000

@@ -258,7 +258,8 @@ const grant = z.strictObject({
   maxSession: duration.optional(),
   replication: z.boolean().default(false),
   databases: z.array(z.string().min(1).max(63)).max(listItemsMax).optional(),
-  channels: z.array(z.enum(channelKinds)).max(channelKinds.length).optional()
+  channels: z.array(z.enum(channelKinds)).max(channelKinds.length).optional(),
+  copyFiles: z.boolean().default(false)
 }).transform((read, context): Wanted<'grant'> => {
   const { name, users, credentials, notBefore, notAfter, maxSession, replication, databases, channels } = read
   if (notBefore !== undefined && notAfter !== undefined && notAfter <= notBefore) {
@@ -266,7 +267,8 @@ const grant = z.strictObject({
   }
   const spec = {
     name, users, credentials, replication,
-    ...defined({ notBefore, notAfter, maxSessionSeconds: maxSession, databases, channels })
+    ...defined({ notBefore, notAfter, maxSessionSeconds: maxSession, databases, channels }),
+    ...read.copyFiles ? { copyFiles: true } : {}
   }
   return { kind: 'grant', name, spec, secrets: {}, notes: [] }
 })

@@ -148,6 +148,7 @@ const sessions: Command[] = [
     words: ['sessions', 'export'], args: 'ID', summary: 'write a recording in another format',
     options: {
       format: takes('FORMAT', 'asciicast-v2 (default), asciicast-v3, sql, jsonl, recording'),
+      copy: takes('N', 'the copy of a transferred file instead; its event says the number'),
       output: takes('FILE', 'into a file (default: standard output)', 'o'), server
     },
     load: async () => (await import('./evidence.ts')).exportOne

@@ -94,6 +94,8 @@ export interface GrantRule {
   replication: boolean
   /** SSH: what may be done; what people need every day when absent. */
   channels?: readonly ChannelKind[] | undefined
+  /** SSH: copies of the files that are transferred are kept in the recording; false when absent. */
+  copyFiles?: boolean | undefined
   /** PostgreSQL databases that may be opened; all when absent. */
   databases?: readonly string[] | undefined
 }

@@ -70,6 +70,8 @@ export interface Upstreaming {
   allowReplication: boolean
   /** SSH: what the grant allows; everything else is refused. */
   channels: readonly ChannelKind[]
+  /** SSH: copies of transferred files are kept. */
+  copyFiles: boolean
 }
 
 /** One credential that a person may open, for those who have to choose. */

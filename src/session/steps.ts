@@ -201,12 +201,12 @@ async function lease(
   ports: StepPorts, session: OpenSession, tell: (line: string) => void
 ): Promise<SessionLease> {
   const { grant } = session
-  const { credential, database, replication } = grant
+  const { credential, database, replication, channels } = grant
+  const rights = { allowReplication: replication, channels, copyFiles: grant.rule.copyFiles === true }
   const target = await ports.located(grant.target)
   if (credential.jit?.enabled !== true) {
     const account = await standing(ports, credential)
-    const { channels } = grant
-    const upstreaming = { target, database, allowReplication: replication, channels, ...account }
+    const upstreaming = { target, database, ...rights, ...account }
     await ports.sessions.live(session.id, undefined)
     return { upstreaming, [Symbol.asyncDispose]: async () => undefined }
   }
@@ -223,8 +223,7 @@ async function lease(
   }
   return {
     upstreaming: {
-      target, database, username: account.accountName, secret: account.inject,
-      allowReplication: replication, channels: grant.channels
+      target, database, username: account.accountName, secret: account.inject, ...rights
     },
     [Symbol.asyncDispose]: async () => {
       account.signal.removeEventListener('abort', withdrawn)

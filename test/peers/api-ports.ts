@@ -257,6 +257,7 @@ function evidencePorts(
       scenes: session => (there(session), played()),
       follow: (session, signal) => (there(session), live(signal)),
       export: (session, format) => (there(session), pieces(`${format} of ${session}\n`)),
+      fileCopy: (session, number) => (there(session), pieces(Buffer.from([number, 0xff]))),
       verify: (session, expected) => Promise.resolve({
         state: expected.headHash === 'cafe' ? 'sealed' : 'interrupted', session, head: undefined,
         close: undefined,

@@ -22,6 +22,8 @@ export interface SshHouseOptions {
   publicKeys?: readonly string[]
   /** Of alice's grant. */
   channels?: readonly string[] | undefined
+  /** One more line of that grant. */
+  grant?: string
   /** More of `sallyport.yaml`. */
   config?: string
   /** Its `limits`, as `name: value, name: value`. */
@@ -76,7 +78,8 @@ kind: grant
 name: alice-on-web01
 users: [alice]
 credentials: [deploy]
-${channels}${(options.access ?? '').replaceAll('PUBLIC', publicKey)}`
+${channels}${options.grant ?? ''}
+${(options.access ?? '').replaceAll('PUBLIC', publicKey)}`
 }
 
 export async function startSshHouse(options: SshHouseOptions = {}): Promise<SshHouse> {

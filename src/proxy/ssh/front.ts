@@ -145,7 +145,7 @@ export class SshFront implements Front<Target | undefined> {
     const { tapeOf, refused } = this.#setting
     this.#relay = new Relay({
       client: this.#transport, target, recording, signal, channels: target.channels,
-      tape: tapeOf(recording, target.channels), gone: () => this.#events.gone(),
+      tape: tapeOf(recording, target), gone: () => this.#events.gone(),
       refused: (what, right) => refused(recording.session, what, right)
     })
     const ending = this.#relay.run()

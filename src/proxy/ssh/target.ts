@@ -36,6 +36,8 @@ export interface Target {
   early: readonly Buffer[]
   /** What may be done there. */
   channels: readonly ChannelKind[]
+  /** Copies of transferred files are kept. */
+  copyFiles: boolean
 }
 
 const keepAliveMs = 15_000
@@ -57,7 +59,8 @@ export async function connectTarget(
     const transport = attempt.open(socket, target.name, target.hostKeys ?? [])
     await attempt.within(timeouts.handshakeMs, attempt.ready, 'the key exchange')
     await attempt.within(timeouts.loginMs, attempt.login(username, secret), 'the login')
-    return { transport, early: attempt.finish(), channels: upstreaming.channels }
+    const { channels, copyFiles } = upstreaming
+    return { transport, early: attempt.finish(), channels, copyFiles }
   } catch (thrown) {
     throw attempt.abandon(thrown)
   }
