@@ -30,6 +30,8 @@ interface Event {
 }
 
 // A second credential of the same account, whose grant says nothing of copies.
+const config = 'recordings: { fileCopyMax: 300KiB, fileCopiesMax: 800KiB, outputMax: 100KiB }'
+
 const access = `---
 kind: credential
 name: plain
@@ -44,9 +46,7 @@ credentials: [plain]
 `
 
 test.before(async () => {
-  house = await startSshHouse({
-    access, grant: 'copyFiles: true', config: 'recordings: { fileCopyMax: 300KiB, fileCopiesMax: 800KiB }'
-  })
+  house = await startSshHouse({ access, grant: 'copyFiles: true', config })
 })
 test.after(async () => house.end())
 
@@ -67,7 +67,7 @@ const scp = (words: string[]): Promise<Ran> =>
   ran(programOf('scp'), [...house.options, '-P', String(house.sshPort), ...words])
 
 /** The newest session, sealed, and what happened in it. */
-async function recorded(): Promise<{ id: string, files: Event[], limits: Event[] }> {
+async function recorded(): Promise<Record<'files' | 'limits' | 'gaps', Event[]> & { id: string }> {
   const { id } = await until(
     async () => (await house.json<SessionJson[]>('sessions', 'list'))[0]!,
     ({ recording }) => recording?.sealed === true)
@@ -75,7 +75,8 @@ async function recorded(): Promise<{ id: string, files: Event[], limits: Event[]
   const events = lines.map(line => JSON.parse(line) as Event).filter(({ type }) => type === 'event')
   return {
     id, files: events.filter(({ event, op }) => event === 'file' && /load$/.test(op)),
-    limits: events.filter(({ event }) => event === 'copy-limit')
+    limits: events.filter(({ event }) => event === 'copy-limit'),
+    gaps: events.filter(({ event }) => event === 'output-not-kept')
   }
 }
 
@@ -128,6 +129,13 @@ test('beyond a limit a copy ends, the recording says where, and the hash is that
   assert.equal(second.limits.map(({ limit }) => limit), ['file', 'file', 'session', 'session'])
   assert.ok(second.files.every(({ sha256: hash }) => hash === sha256(big)))
   assert.ok((await copyOf(second.id, 3)).equals(big.subarray(0, 200 * KiB)))
+})
+
+test('so much of a command’s output is kept at once as the configuration says', async () => {
+  const { status, stdout } = await house.ssh(['head -c 500000 /dev/zero'])
+  assert.equal([status, stdout.length], [0, 500_000])
+  const { gaps } = await recorded()
+  assert.ok(Number(gaps[0]?.bytes) > 200_000, JSON.stringify(gaps))
 })
 
 test('without the grant’s word nothing is kept but the hash', async () => {

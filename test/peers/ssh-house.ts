@@ -82,6 +82,27 @@ ${channels}${options.grant ?? ''}
 ${(options.access ?? '').replaceAll('PUBLIC', publicKey)}`
 }
 
+/** A credential whose account is made for each session, or switched on where `templates` say so. */
+export function jitCredential(
+  name: string, templates: readonly [open: string, close: string] = ['create-user', 'delete-user'], more = ''
+): string {
+  const isShared = templates[1].startsWith('disable')
+  const [open, close] = isShared ? ['enable', 'disable'] : ['create', 'delete']
+  return `---
+kind: credential
+name: ${name}
+target: web01
+${more}
+jit:
+  enabled: true
+  type: ${isShared ? 'enable-disable' : 'creation-deletion'}
+  authenticationCredential: web01-admin
+  ${open}: { plugin: linux, template: linux/${templates[0]} }
+  ${close}: { plugin: linux, template: linux/${templates[1]} }
+  maxSession: 1h
+`
+}
+
 export async function startSshHouse(options: SshHouseOptions = {}): Promise<SshHouse> {
   const box = await startLinuxBox(options.box ?? {})
   const home = mkdtempSync(join(tmpdir(), 'sallyport-alice-'))
