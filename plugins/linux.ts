@@ -19,6 +19,7 @@ export const linux: Plugin = {
   // An account that has expired cannot log in to switch itself on.
   canEnableItself: false,
   fences: true,
+  certifies: true,
   variables: {
     username: 'name of the account',
     public_key: 'public half of a fresh key, as in authorized_keys (secret)',

@@ -24,7 +24,18 @@ export interface Config {
   node: string
   store: { kind: 'pglite', directory: string } | { kind: 'postgres', url: Secret<string> }
   redis: Secret<string> | undefined
-  recordings: { directory: string, mode: 'strict' | 'best-effort' }
+  recordings: {
+    directory: string
+    mode: 'strict' | 'best-effort'
+    /** What is not kept is hashed: files, input of commands, rsync, git. */
+    hashes: boolean
+    /** Of a command's output so much is kept at once, and then so much for each second. Bytes. */
+    outputMax: number
+    outputPerSecond: number
+    /** Where a grant has copies of files kept: of each file, and of all of a session. Bytes. */
+    fileCopyMax: number
+    fileCopiesMax: number
+  }
   /** `undefined`: switched off. */
   listen: Record<'ssh' | 'postgres' | 'http' | 'rdp' | 'tcp', Address | undefined>
   tls: {
@@ -38,6 +49,11 @@ export interface Config {
   ssh: {
     /** Authorities (`ssh-ed25519 AAAA…`) whose certificates prove who a person is. */
     userAuthorities: readonly string[]
+    /**
+     * Addresses and networks that targets see us come from, for the certificates of accounts; empty: they
+     * hold from anywhere; undefined: from the address of each connection itself.
+     */
+    certificateSources: readonly string[] | undefined
   }
   masterKey: MasterKeySource
   /** Keys that older values may still be sealed under: at start those are wrapped anew under `masterKey`. */
@@ -106,7 +122,12 @@ const schema = z.strictObject({
   redis: z.string().regex(/^rediss?:\/\/.+$/, 'expected redis://… or null').nullable().default(null),
   recordings: z.strictObject({
     dir: z.string().min(1).default('./recordings'),
-    mode: z.enum(['strict', 'best-effort']).default('strict')
+    mode: z.enum(['strict', 'best-effort']).default('strict'),
+    hashes: z.boolean().default(true),
+    outputMax: size.default(64 * 1024 ** 2),
+    outputPerSecond: size.default(256 * 1024),
+    fileCopyMax: size.default(16 * 1024 ** 2),
+    fileCopiesMax: size.default(256 * 1024 ** 2)
   }).prefault({}),
   listen: z.strictObject({
     ssh: address.default({ host: '127.0.0.1', port: 2222 }),
@@ -124,7 +145,9 @@ const schema = z.strictObject({
   }).refine(({ certificate, key }) => (certificate === undefined) === (key === undefined),
     'certificate and key belong together').prefault({}),
   ssh: z.strictObject({
-    userAuthorities: z.array(publicKey).max(64).default([])
+    userAuthorities: z.array(publicKey).max(64).default([]),
+    certificateSources: z.array(z.union([z.ipv4(), z.ipv6(), z.cidrv4(), z.cidrv6()],
+      'expected an address or a network such as 192.0.2.0/24')).max(64).optional()
   }).prefault({}),
   masterKey: source.optional(),
   oldMasterKeys: z.array(source).max(16).default([]),
@@ -187,7 +210,7 @@ function complete(read: z.output<typeof schema>, file: string | undefined, folde
       ? { kind: 'pglite', directory: resolve(data, 'store') }
       : { kind: 'postgres', url: new Secret(read.store) },
     redis: read.redis === null ? undefined : new Secret(read.redis),
-    recordings: { directory: resolve(folder, read.recordings.dir), mode: read.recordings.mode },
+    recordings: recordingsOf(read.recordings, folder),
     listen: {
       ssh: read.listen.ssh ?? undefined,
       postgres: read.listen.postgres ?? undefined,
@@ -201,12 +224,18 @@ function complete(read: z.output<typeof schema>, file: string | undefined, folde
         : { certificate: resolve(folder, certificate), key: resolve(folder, key) },
       names, required
     },
-    ssh: read.ssh,
+    ssh: { ...read.ssh, certificateSources: read.ssh.certificateSources },
     masterKey: masterKeyOf(read.masterKey, data, folder),
     oldMasterKeys: read.oldMasterKeys.map(old => masterKeyOf(old, data, folder)),
     log: read.log,
     limits: read.limits
   }
+}
+
+function recordingsOf(
+  { dir, ...rest }: z.output<typeof schema>['recordings'], folder: string
+): Config['recordings'] {
+  return { directory: resolve(folder, dir), ...rest }
 }
 
 function masterKeyOf(

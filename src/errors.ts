@@ -37,6 +37,17 @@ const table = {
       + 'login` have); an admin can take it away with `sallyport users unenrol`',
     sqlstate: '28000', http: 401
   },
+  'touch-required': {
+    client: 'this login needs your touch on the security key',
+    operator: 'the key signed and nobody touched it: `requireTouch: false` on the user lets such keys in',
+    sqlstate: '28000', http: 401
+  },
+  'pin-required': {
+    client: 'this login needs the PIN of the security key (made with -O verify-required)',
+    operator:
+      'the user has `requirePin: true` (or the certificate `verify-required`), and the key asked for none',
+    sqlstate: '28000', http: 401
+  },
   'auth-timeout': {
     client: 'login took too long',
     operator: 'the client did not finish its login within the grace time',

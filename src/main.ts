@@ -20,6 +20,7 @@ import { openRooms } from './main/rooms.ts'
 import type { Rooms } from './main/rooms.ts'
 import { listenerKeys } from './main/tls.ts'
 import type { ListenerKeys } from './main/tls.ts'
+import { certified, openUserAuthority } from './main/user-authority.ts'
 import { authorise, choicesFor } from './policy/authorise.ts'
 import { readLoginName } from './policy/login-name.ts'
 import { listenPostgres } from './proxy/postgres/listen.ts'
@@ -100,8 +101,14 @@ async function openSsh(rooms: Rooms, steps: Steps) {
   const at = config.listen.ssh
   if (at === undefined) return undefined
   const keys = listenerHostKeys(config.data, clock)
+  const { hashes, outputMax, outputPerSecond, fileCopyMax, fileCopiesMax } = config.recordings
   const listener = await listenSsh({
-    ...at, clock, log, hostKeys: [keys.hostKey], certify: host => keys.certify(host),
+    ...at, clock, log,
+    evidence: {
+      hashes, outputKeptBytesMax: outputMax, outputBytesPerSecond: outputPerSecond,
+      copies: { fileBytesMax: fileCopyMax, sessionBytesMax: fileCopiesMax }
+    },
+    hostKeys: [keys.hostKey], certify: host => keys.certify(host),
     limits: limitsOf(config),
     onRefused: (session, what, right) => {
       void audit.append('channel.refused', 'system', session, { what, right }).catch(() => undefined)
@@ -148,6 +155,8 @@ function stepPorts(rooms: Rooms): Parameters<typeof createSteps>[0] {
   const {
     clock, config, registry, sessions, audit, recordings, ledger, declared, openSecret, templates
   } = rooms
+  const authority = openUserAuthority(config.data, clock)
+  const certifying = { authority, audit, sources: config.ssh.certificateSources }
   return {
     clock, node: config.node, registry, declared, authorise, choicesFor, sessions, openSecret,
     namesCredential: (login, database) => readLoginName(login, database)?.credential !== undefined,
@@ -158,8 +167,10 @@ function stepPorts(rooms: Rooms): Parameters<typeof createSteps>[0] {
     secondFactorOf: name => rooms.secondFactors.of(name),
     audit: (kind, actor, subject, detail) => audit.append(kind, actor, subject, detail),
     createRecording: head => recordings.create(head),
-    issue: async (session, tell) => ledger.issue(
-      await requestOf({ ...rooms, template: id => templates.get(id) }, session, tell))
+    issue: async (session, tell) => {
+      const request = await requestOf({ ...rooms, template: id => templates.get(id) }, session, tell)
+      return certified(certifying, await ledger.issue(request), request.spec.open, session)
+    }
   }
 }
 

@@ -239,9 +239,12 @@ test('a recording is replayed, exported, watched and downloaded, and each look i
   assert.is(sql.text, `sql of ${sessionId}\n`)
   assert.is((await ask('GET', `/api/v1/sessions/${sessionId}/recording`, { token })).type,
     'application/octet-stream')
+  const copy = await ask('GET', `/api/v1/sessions/${sessionId}/files/7`, { token })
+  assert.is(copy.headers.get('content-disposition'), `attachment; filename="${sessionId}-file-7"`)
+  assert.is((await ask('GET', `/api/v1/sessions/${sessionId}/files/0`, { token })).status, 400)
   assert.is((await ask('GET', `/api/v1/sessions/${sessionId}/watch`, { token })).status, 200)
   assert.equal(memory.audit.map(event => event.kind),
-    ['session.replayed', 'session.exported', 'session.exported', 'session.watched'])
+    ['session.replayed', ...Array(3).fill('session.exported'), 'session.watched'])
   assert.is((await ask('GET', `/api/v1/sessions/${sessionId}/export?format=exe`, { token })).status, 400)
   assert.is((await ask('GET', '/api/v1/sessions/01hzzzzzzznowhere0000000/events', { token })).status, 404)
 })

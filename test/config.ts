@@ -28,7 +28,10 @@ test('an empty file means the defaults of the manual', () => {
   assert.is(config.data, '/etc/sallyport/data')
   assert.equal(config.store, { kind: 'pglite', directory: '/etc/sallyport/data/store' })
   assert.is(config.redis, undefined)
-  assert.equal(config.recordings, { directory: '/etc/sallyport/recordings', mode: 'strict' })
+  assert.equal(config.recordings, {
+    directory: '/etc/sallyport/recordings', mode: 'strict', hashes: true, outputMax: 64 * 1024 ** 2,
+    outputPerSecond: 256 * 1024, fileCopyMax: 16 * 1024 ** 2, fileCopiesMax: 256 * 1024 ** 2
+  })
   assert.equal(config.listen, {
     ssh: { host: '127.0.0.1', port: 2222 }, postgres: { host: '127.0.0.1', port: 6432 },
     http: { host: '127.0.0.1', port: 8443 }, rdp: undefined, tcp: undefined

@@ -16,8 +16,9 @@ function template(action: string, steps: string, more = ''): ReturnType<typeof p
 const make = "  - { do: make-account, with: { until: '{{ expires_at }}' } }\n"
 
 lint('the shipped templates have no problems and no advice', () => {
-  for (const name of ['create', 'delete', 'enable', 'disable']) {
-    const shipped = linuxTemplate(`${name}-user`)
+  const users = ['create-user', 'delete-user', 'enable-user', 'disable-user']
+  for (const name of [...users, 'create-user-certificate', 'enable-user-certificate']) {
+    const shipped = linuxTemplate(name)
     assert.equal([linux.lint(shipped), linux.advise?.(shipped)], [[], []], name)
   }
   for (const name of ['grant-group', 'revoke-group', 'grant-sudo', 'revoke-sudo']) {
@@ -33,7 +34,10 @@ const mistakes: readonly [action: string, steps: string, more: string, problem: 
   ['create', `${make}  - { do: end-processes, with: { hard: 'yes' } }`, '', 'steps[1].with.hard: '],
   ['enable', '  - { do: add-to-groups }', '', 'variables.roles: a verb takes the groups'],
   ['enable', '  - { do: allow-logins, with: { until: x } }', 'proof: privileges', 'proof: privileges looks'],
-  ['enable', '  - { do: add-to-groups }', 'variables: { roles: { description: x } }', 'variables.roles']
+  ['enable', '  - { do: add-to-groups }', 'variables: { roles: { description: x } }', 'variables.roles'],
+  ['disable', '  - { do: refuse-logins }', 'injection: certificate', 'injection: is for create and enable'],
+  ['enable', "  - { do: place-key, with: { key: '{{ public_key }}', until: '{{ expires_at }}' } }",
+    'injection: certificate', 'injection: with a certificate the host gets no key']
 ]
 
 for (const [action, steps, more, problem] of mistakes) {

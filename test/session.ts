@@ -56,7 +56,7 @@ function houseOf(failing: string | undefined): { notes: string[], front: Front<s
       lease: async () => {
         await step('lease', undefined)
         const secret = { kind: 'password' } as never
-        const rights = { allowReplication: false, channels: [] }
+        const rights = { allowReplication: false, channels: [], copyFiles: false }
         const upstreaming = { target, database: 'd', username: 'u', secret, ...rights }
         return { upstreaming, ...given('release') }
       }

@@ -268,4 +268,26 @@ test('what is open at the end of the session is closed on record', () => {
   assert.equal(world.recording.events().slice(-2).map(event => event['type']), ['stdin', 'channel-close'])
 })
 
+test('with hashes off nothing is hashed, and everything is still counted', () => {
+  const world = new TapeWorld({ hashes: false, outputKeptBytesMax: 10 })
+  world.exec('tar xf -')
+  world.say('an archive')
+  world.hear('x'.repeat(11))
+  world.close()
+  world.exec('git-upload-pack repo')
+  world.say('0000')
+  world.close()
+  world.exec('scp -t /tmp')
+  world.hear('\0')
+  world.say('C0644 3 a\n')
+  world.hear('\0')
+  world.say('abc\0')
+  world.hear('\0')
+  world.close()
+  const events = world.recording.events()
+  assert.not.match(JSON.stringify(events), /sha256/i)
+  const bytes = (type: string): unknown => events.find(event => event['type'] === type)?.['bytes']
+  assert.equal([bytes('stdin'), bytes('output-not-kept'), bytes('file')], [10, 11, 3])
+})
+
 test.run()

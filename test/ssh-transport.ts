@@ -198,7 +198,7 @@ async function relayed(commit: () => true | Promise<void>, options: Options = {}
   }
   const relay = new Relay({
     client: outer.server.transport, recording, tape: new SshTape(recording), channels: ['exec'],
-    target: { transport: inner.client.transport, early: [], channels: ['exec'] },
+    target: { transport: inner.client.transport, early: [], channels: ['exec'], copyFiles: false },
     signal: new AbortController().signal, refused: () => undefined, gone: () => undefined
   })
   const ending = relay.run()

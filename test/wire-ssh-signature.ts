@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { systemClock } from '../src/clock.ts'
-import { hostCertificate, isCertificateType, readCertificate } from '../src/wire/ssh/certificate.ts'
+import { isCertificateType, readCertificate, signCertificate } from '../src/wire/ssh/certificate.ts'
 import { SshReader, sshFields, sshUint32 } from '../src/wire/ssh/data.ts'
 import { blobOf, generateSshKey } from '../src/wire/ssh/key.ts'
 import { algorithmsOf, verifySignature } from '../src/wire/ssh/signature.ts'
@@ -123,10 +123,9 @@ test('a host certificate of ours is one that ssh-keygen understands', () => {
   const [host, authority] = [generateSshKey(), generateSshKey()]
   const key = readPrivateKey(authority.privateKey)
   const now = systemClock.now().getTime()
-  const blob = hostCertificate({
-    key: blobOf(host.publicKey), keyId: 'web01', principals: ['web01', '10.0.0.5'], serial: 3n,
-    validAfter: new Date(now - 60_000), validBefore: new Date(now + 3_600_000),
-    authority: blobOf(authority.publicKey), sign: data => key.sign(data) as Buffer
+  const blob = signCertificate(key, {
+    kind: 'host', key: blobOf(host.publicKey), keyId: 'web01', principals: ['web01', '10.0.0.5'], serial: 3n,
+    validAfter: new Date(now - 60_000), validBefore: new Date(now + 3_600_000)
   })
   assert.is(readCertificate(blob).kind, 'host')
   const line = `ssh-ed25519-cert-v01@openssh.com ${blob.toString('base64')}\n`
@@ -134,6 +133,24 @@ test('a host certificate of ours is one that ssh-keygen understands', () => {
   const shown = keygen('-L', '-f', 'host-cert.pub')
   assert.match(shown, /host certificate/)
   assert.match(shown, /web01\n\s+10\.0\.0\.5/)
+})
+
+test('a user certificate says no more than it was asked to, and never opens every account', () => {
+  const [user, authority] = [generateSshKey(), generateSshKey()]
+  const request = {
+    kind: 'user' as const, key: blobOf(user.publicKey), keyId: 'session 1', principals: ['jit_1'], serial: 1n,
+    validAfter: systemClock.now(), validBefore: systemClock.now(),
+    criticalOptions: { 'source-address': '10.0.0.5' }, extensions: ['permit-pty', 'permit-agent-forwarding']
+  }
+  const key = readPrivateKey(authority.privateKey)
+  const blob = signCertificate(key, request)
+  const { extensions, criticalOptions } = readCertificate(blob)
+  assert.equal([...extensions.keys()], ['permit-agent-forwarding', 'permit-pty'])
+  assert.equal([...criticalOptions], [['source-address', '10.0.0.5']])
+  const line = `ssh-ed25519-cert-v01@openssh.com ${blob.toString('base64')}\n`
+  writeFileSync(join(folder, 'account-cert.pub'), line)
+  assert.match(keygen('-L', '-f', 'account-cert.pub'), /source-address 10\.0\.0\.5\n/)
+  assert.throws(() => signCertificate(key, { ...request, principals: [] }), /without a principal/)
 })
 
 test.run()

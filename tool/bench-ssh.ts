@@ -191,7 +191,7 @@ async function session(estate: Estate, way: Way, command: string, window: number
     target: {
       name: way.name, protocol: 'ssh', host: '127.0.0.1', port, tls: { mode: 'disable' }, hostKeys: [hostKey]
     },
-    database: undefined, username, allowReplication: false, channels: [],
+    database: undefined, username, allowReplication: false, channels: [], copyFiles: false,
     secret: { kind: 'private-key', privateKey: new Secret(estate.privateKey) }
   }, { connectMs: 30_000, handshakeMs: 30_000, loginMs: 30_000 }, systemClock, new AbortController().signal)
   const { transport } = target

@@ -23,6 +23,17 @@ export function lint(template: Template): string[] {
   if (template.action === 'create' && template.steps[0]?.do !== 'make-account') {
     problems.push('steps[0]: must be make-account, which keeps uids from being used twice')
   }
+  if (template.injection === 'certificate') {
+    if (template.action === 'delete' || template.action === 'disable') {
+      problems.push('injection: is for create and enable')
+    }
+    if (used.some(verb => verb?.call === 'jit_place_key')) {
+      problems.push('injection: with a certificate the host gets no key: leave place-key out')
+    }
+    if (template.proof === 'privileges') {
+      problems.push('injection: with proof: privileges the account keeps its own login')
+    }
+  }
   const sudo = template.steps.some(step => step.do === 'place-sudo-rule' || step.do === 'remove-sudo-rule')
   if (template.proof === 'privileges' && declared === undefined && !sudo) {
     problems.push('proof: privileges looks at the groups in the variable `roles`, or at a sudo rule')
@@ -62,8 +73,8 @@ export function advise(template: Template): string[] {
     }
   }
   const at = (verb: string): number => template.steps.findIndex(step => step.do === verb)
-  const { action, proof } = template
-  if (action === 'create' && at('place-key') === -1) {
+  const { action, proof, injection } = template
+  if (action === 'create' && injection === 'secret' && at('place-key') === -1) {
     advice.push('steps: no place-key: nobody can log in with the key of the session')
   }
   if ((action === 'delete' || action === 'disable') && proof === 'login') {

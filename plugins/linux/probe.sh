@@ -27,8 +27,14 @@ jit_probe_sshd() {
     return
   fi
   jit_has() { printf '%s\n' "$jit_set" | grep -qiE "$1"; }
-  jit_has '^authorizedkeysfile .*/etc/ssh/jit_keys/%u( |$)' || jit_say missing \
-    "sshd does not look for keys in $keys: AuthorizedKeysFile .ssh/authorized_keys $keys/%u"
+  if ! jit_has '^authorizedkeysfile .*/etc/ssh/jit_keys/%u( |$)'; then
+    jit_line="AuthorizedKeysFile .ssh/authorized_keys $keys/%u"
+    # Within `Match Group` nobody can ask sshd for it: the account is not there yet.
+    if grep -qsriE '^[[:space:]]*TrustedUserCAKeys[[:space:]=]+"?/' /etc/ssh
+    then jit_say warning "only templates with injection: certificate work without $jit_line"
+    else jit_say missing "sshd does not look for keys in $keys: $jit_line"
+    fi
+  fi
   jit_has '^pubkeyauthentication yes' || jit_say missing 'sshd takes no keys: PubkeyAuthentication yes'
   ! jit_has '^allow(users|groups) ' || jit_say warning \
     'sshd lets only some accounts in (AllowUsers, AllowGroups): ours are in the group sallyport_jit'

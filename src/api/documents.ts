@@ -234,11 +234,15 @@ const user = z.strictObject({
   roles: z.array(z.enum(['user', 'auditor', 'admin'])).min(1).default(['user']),
   password: secret.optional(),
   publicKeys: z.array(publicKey).max(listItemsMax).default([]),
+  requireTouch: z.boolean().default(true),
+  requirePin: z.boolean().default(false),
   disabled: z.boolean().default(false)
 }).transform((read): Wanted<'user'> => ({
   kind: 'user', name: read.name,
   spec: {
-    name: read.name, roles: [...new Set(read.roles)], publicKeys: read.publicKeys, disabled: read.disabled
+    name: read.name, roles: [...new Set(read.roles)], publicKeys: read.publicKeys, disabled: read.disabled,
+    // What says nothing else than the default is not stored: older users do not have it either.
+    ...read.requireTouch ? {} : { requireTouch: false }, ...read.requirePin ? { requirePin: true } : {}
   },
   secrets: defined({ password: read.password }),
   notes: []
@@ -254,7 +258,8 @@ const grant = z.strictObject({
   maxSession: duration.optional(),
   replication: z.boolean().default(false),
   databases: z.array(z.string().min(1).max(63)).max(listItemsMax).optional(),
-  channels: z.array(z.enum(channelKinds)).max(channelKinds.length).optional()
+  channels: z.array(z.enum(channelKinds)).max(channelKinds.length).optional(),
+  copyFiles: z.boolean().default(false)
 }).transform((read, context): Wanted<'grant'> => {
   const { name, users, credentials, notBefore, notAfter, maxSession, replication, databases, channels } = read
   if (notBefore !== undefined && notAfter !== undefined && notAfter <= notBefore) {
@@ -262,7 +267,8 @@ const grant = z.strictObject({
   }
   const spec = {
     name, users, credentials, replication,
-    ...defined({ notBefore, notAfter, maxSessionSeconds: maxSession, databases, channels })
+    ...defined({ notBefore, notAfter, maxSessionSeconds: maxSession, databases, channels }),
+    ...read.copyFiles ? { copyFiles: true } : {}
   }
   return { kind: 'grant', name, spec, secrets: {}, notes: [] }
 })
@@ -293,9 +299,7 @@ const writers: { [K in ResourceKind]: (spec: Specs[K]) => Record<string, unknown
     privateKey: privateKey === undefined ? undefined : shownSecret,
     jit: setting === undefined ? undefined : documentOfJit(setting)
   }),
-  user: ({ name, roles, verifier, publicKeys, disabled }) => ({
-    name, roles, password: verifier === undefined ? undefined : shownSecret, publicKeys, disabled
-  }),
+  user: ({ verifier, ...rest }) => ({ ...rest, password: verifier === undefined ? undefined : shownSecret }),
   grant: ({ maxSessionSeconds, ...rest }) => ({
     ...rest, maxSession: maxSessionSeconds === undefined ? undefined : printDuration(maxSessionSeconds)
   })

@@ -48,6 +48,8 @@ export interface SshDoor {
    */
   hostKey: string
   hostAuthority: string
+  /** The authority that certifies accounts for targets: their sshd may trust it (TrustedUserCAKeys). */
+  userAuthority: string
 }
 
 export interface TunnelDoor {
@@ -260,6 +262,8 @@ export interface RecordingPort {
   /** The same from the start and then as it happens, until the session ends or the signal aborts. */
   follow(session: string, signal: AbortSignal): AsyncIterable<Scene>
   export(session: string, format: ExportFormat): AsyncIterable<string>
+  /** The copy of a transferred file. Fails with `not-found` at the first piece. */
+  fileCopy(session: string, number: number): AsyncIterable<Uint8Array>
   /** Against our keys, and against what the store says was sealed. */
   verify(session: string, expected: Expected): Promise<Verdict>
   search(wanted: SearchRequest): AsyncIterable<Hit>

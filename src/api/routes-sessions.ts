@@ -153,6 +153,18 @@ function streamRoutes(ports: ApiPorts): Route[] {
       }
     }),
     streamRoute({
+      method: 'get', path: '/sessions/{id}/files/{copy}', roles: watchers,
+      summary: 'The copy of a file that was transferred, as far as it was kept.',
+      params: z.object({ id: z.string(), copy: z.coerce.number().int().min(1) }),
+      response: { stream: ['application/octet-stream'] },
+      run: async call => {
+        const { id, copy } = call.params
+        await looked(ports, call, 'session.exported', { format: 'file', copy })
+        const chunks = ports.recordings.fileCopy(id, copy)
+        return { contentType: 'application/octet-stream', fileName: `${id}-file-${copy}`, chunks }
+      }
+    }),
+    streamRoute({
       method: 'get', path: '/sessions/{id}/recording', roles: watchers,
       summary: 'The recording as it is on the disk, for `sessions verify FILE`.', params,
       response: { stream: ['application/octet-stream'] },

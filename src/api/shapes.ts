@@ -20,6 +20,7 @@ export const ticketShape = z.object({
 
 export const sshDoorShape = z.object({
   host: z.string(), port: z.int(), hostKey: z.string(), hostAuthority: z.string(),
+  userAuthority: z.string(),
   /** Names of the targets that are open to the caller; of all targets for admins. */
   targets: z.array(z.string())
 })

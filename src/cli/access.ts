@@ -64,7 +64,11 @@ export const sshConfig: Run = async call => {
     call.out.json(door)
     return exit.ok
   }
-  const { host, port, hostKey, hostAuthority, targets } = door
+  const { host, port, hostKey, hostAuthority, userAuthority, targets } = door
+  if (flag(call, 'user-ca')) {
+    call.out.line(userAuthority)
+    return exit.ok
+  }
   if (flag(call, 'known-hosts')) {
     call.out.line(`[${host}]:${port} ${hostKey}`)
     if (targets.length > 0) call.out.line(`@cert-authority ${targets.join(',')} ${hostAuthority}`)

@@ -61,8 +61,14 @@ const running: Command[] = [
   },
   {
     words: ['ssh-config'], args: '', summary: 'print the lines for ~/.ssh/config that reach your targets',
-    details: ['Then `ssh root@web01` goes through the proxy. The host keys go into ~/.ssh/known_hosts.'],
-    options: { 'known-hosts': flag('print the lines for known_hosts instead'), server },
+    details: [
+      'Then `ssh root@web01` goes through the proxy. The host keys go into ~/.ssh/known_hosts.',
+      'A host whose accounts log in with certificates trusts the line of --user-ca (TrustedUserCAKeys).'
+    ],
+    options: {
+      'known-hosts': flag('print the lines for known_hosts instead'),
+      'user-ca': flag('print the authority of the accounts’ certificates instead'), server
+    },
     load: async () => (await import('./access.ts')).sshConfig
   }
 ]
@@ -152,6 +158,7 @@ const sessions: Command[] = [
     words: ['sessions', 'export'], args: 'ID', summary: 'write a recording in another format',
     options: {
       format: takes('FORMAT', 'asciicast-v2 (default), asciicast-v3, sql, jsonl, recording'),
+      copy: takes('N', 'the copy of a transferred file instead; its event says the number'),
       output: takes('FILE', 'into a file (default: standard output)', 'o'), server
     },
     load: async () => (await import('./evidence.ts')).exportOne

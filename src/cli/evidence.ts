@@ -73,19 +73,23 @@ async function show(
 }
 
 export const exportOne: Run = async call => {
-  const format = text(call, 'format') ?? 'asciicast-v2'
+  const copy = number(call, 'copy', 0, 1)
+  const format = copy > 0 ? 'file' : text(call, 'format') ?? 'asciicast-v2'
   const client = await clientOf(call)
   const id = call.args[0]!
-  const chunks = format === 'recording'
-    ? client.stream(pathOf`/sessions/${id}/recording`)
-    : client.stream(pathOf`/sessions/${id}/export`, { format })
+  const isBinary = format === 'recording' || format === 'file'
+  const chunks = format === 'file'
+    ? client.stream(pathOf`/sessions/${id}/files/${String(copy)}`)
+    : format === 'recording'
+      ? client.stream(pathOf`/sessions/${id}/recording`)
+      : client.stream(pathOf`/sessions/${id}/export`, { format })
   const file = text(call, 'output')
   if (file !== undefined) {
     await pipeline(chunks, createWriteStream(file, { mode: 0o600 }))
     if (call.json) call.out.json({ id, format, file })
     return exit.ok
   }
-  if (format === 'recording') throw new UsageError('--output is missing: a recording is binary')
+  if (isBinary) throw new UsageError(`--output is missing: a ${format} is binary`)
   // The server has made exports inert; they are files, and go out byte for byte.
   const decoder = new TextDecoder()
   for await (const chunk of chunks) call.out.raw(decoder.decode(chunk, { stream: true }))

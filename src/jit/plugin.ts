@@ -37,9 +37,15 @@ export interface TlsPolicy {
 export type Injectable =
   | { kind: 'password', password: Secret<string> }
   /** SSH: a private key as a file of OpenSSH. */
-  | { kind: 'private-key', privateKey: Secret<string> }
+  | { kind: 'private-key', privateKey: Secret<string>, certify?: Certify | undefined }
   /** Random SCRAM keys (32 bytes each): no password exists. RFC 5802 section 3. */
   | { kind: 'scram-keys', clientKey: Secret<Uint8Array>, serverKey: Secret<Uint8Array> }
+
+/**
+ * SSH: makes the certificate of that key, for connections that the target sees come from this address. Where
+ * it is there, the target knows no key of the account, but our authority.
+ */
+export type Certify = (source: string) => Promise<Uint8Array>
 
 /**
  * A fresh secret for one account: what is injected, and the variables that the template sends to the target.
@@ -159,6 +165,11 @@ export interface Plugin {
    * otherwise the runner looks before it runs.
    */
   readonly fences: boolean
+  /**
+   * True when its templates may say `injection: certificate`: what `mint` draws is an ed25519 key, which our
+   * user authority certifies for each session.
+   */
+  readonly certifies?: boolean | undefined
   /** Variables that the engine supplies to every template of this plugin, with a sentence for each. */
   readonly variables: Readonly<Record<string, string>>
   /** Problems of a template, found at save time; empty when it may be used. */

@@ -57,6 +57,7 @@ export function createShelf(plugins: readonly Plugin[]): Shelf {
  * that is what sessions present (J12: privileges only).
  */
 export function keepsItsSecret(plugin: Plugin, opening: Template): boolean {
+  if (opening.injection === 'certificate') return false
   return !Object.keys(plugin.mint().variables).some(name => opening.uses.includes(name))
 }
 
@@ -78,6 +79,9 @@ export function makesTyped(plugin: Plugin): boolean {
 function admissionProblems(template: Template, plugin: Plugin): string[] {
   const problems: string[] = []
   if (!plugin.actions.has(template.action)) problems.push(`action: ${plugin.id} has no ${template.action}`)
+  if (template.injection === 'certificate' && plugin.certifies !== true) {
+    problems.push(`injection: accounts of ${plugin.id} do not log in with certificates`)
+  }
   for (const name of unknownVariables(template, plugin.variables)) {
     const supplied = Object.keys(plugin.variables).join(', ')
     problems.push(`variables.${name}: used but not declared; ${plugin.id} itself supplies ${supplied}`)

@@ -26,6 +26,11 @@ export interface Template {
    * roles of the variable `roles`. Says nothing for create and delete.
    */
   proof: 'login' | 'privileges'
+  /**
+   * What a session presents: the secret whose other half the template sends to the target, or a certificate
+   * of our authority, which the target trusts: then it learns of no key. Says nothing for delete and disable.
+   */
+  injection: 'secret' | 'certificate'
   variables: Readonly<Record<string, VariableDeclaration>>
   steps: readonly Step[]
   /** Run when a creation is refused after something of it was committed; the deletion hook follows anyway. */
@@ -231,7 +236,9 @@ class TemplateReader {
   read(text: string, version: number): Template | undefined {
     const fields = this.#document(text)
     if (fields === undefined) return undefined
-    this.#known('', fields, ['id', 'plugin', 'action', 'title', 'proof', 'variables', 'steps', 'undo'])
+    this.#known('', fields, [
+      'id', 'plugin', 'action', 'title', 'proof', 'injection', 'variables', 'steps', 'undo'
+    ])
     const id = this.#word(fields, 'id', idForm, 'plugin/name')
     const plugin = this.#word(fields, 'plugin', wordForm, 'a word')
     const action = this.#text(fields, 'action', '')
@@ -239,8 +246,8 @@ class TemplateReader {
     if (plugin !== '' && id !== '' && !id.startsWith(`${plugin}/`)) {
       this.#problem('id', `must begin with ${plugin}/`)
     }
-    const proof = fields.get('proof') ?? 'login'
-    if (proof !== 'login' && proof !== 'privileges') this.#problem('proof', 'must be login or privileges')
+    const proof = this.#one(fields, 'proof', ['login', 'privileges'])
+    const injection = this.#one(fields, 'injection', ['secret', 'certificate'])
     const variables = this.#variables(fields.get('variables'))
     const steps = this.#steps('steps', fields.get('steps'))
     const undo = fields.has('undo') ? this.#steps('undo', fields.get('undo')) : []
@@ -262,8 +269,7 @@ class TemplateReader {
     }
     return {
       id, version, plugin, action: action as Action, title: this.#text(fields, 'title', ''),
-      proof: proof === 'privileges' ? 'privileges' : 'login',
-      variables, steps, undo, uses: [...this.#uses], numbers: [...this.#numbers],
+      proof, injection, variables, steps, undo, uses: [...this.#uses], numbers: [...this.#numbers],
       text, sha256: createHash('sha256').update(text).digest('hex')
     }
   }
@@ -331,6 +337,14 @@ class TemplateReader {
     if (typeof value === 'string' && form.test(value)) return value
     this.#problem(name, `must be ${kind} in lower case`)
     return ''
+  }
+
+  /** One of some words; the first when there is none. */
+  #one<Word extends string>(fields: Fields, name: string, words: readonly [Word, ...Word[]]): Word {
+    const value = fields.get(name) ?? words[0]
+    const found = words.find(word => word === value)
+    if (found === undefined) this.#problem(name, `must be ${words.join(' or ')}`)
+    return found ?? words[0]
   }
 
   #flag(path: string, fields: Fields, name: string): boolean | undefined {

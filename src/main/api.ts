@@ -16,6 +16,7 @@ import { listenerHostKeys } from './host-keys.ts'
 import type { Rooms } from './rooms.ts'
 import { createProve } from './prove.ts'
 import { createOrphans, examineTargets } from './targets.ts'
+import { openUserAuthority } from './user-authority.ts'
 
 export const version = '0.1.0'
 
@@ -94,7 +95,8 @@ function sshDoor({ config, clock }: Rooms): SshDoor | undefined {
   const at = config.listen.ssh
   if (at === undefined) return undefined
   const { publicKey, authority } = listenerHostKeys(config.data, clock)
-  return { ...reachedAt(at), hostKey: publicKey, hostAuthority: authority }
+  const { line: userAuthority } = openUserAuthority(config.data, clock)
+  return { ...reachedAt(at), hostKey: publicKey, hostAuthority: authority, userAuthority }
 }
 
 function tunnelDoor({ config, tickets }: Rooms): TunnelDoor | undefined {

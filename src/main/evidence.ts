@@ -5,6 +5,7 @@ import type { RecordingPort } from '../api/ports.ts'
 import type { Clock } from '../clock.ts'
 import { openRecording, search } from '../recording/catalog.ts'
 import { exportAs } from '../recording/export.ts'
+import { fileCopy } from '../recording/file-copies.ts'
 import { tail } from '../recording/reader.ts'
 import type { RecordingFile } from '../recording/reader.ts'
 import { Screenplay, scenes } from '../recording/screenplay.ts'
@@ -24,6 +25,7 @@ export function createEvidence(dir: string, clock: Clock, publicPem: string): Re
     scenes: session => closing(openRecording(dir, session), file => scenes(file)),
     follow: (session, signal) => closing(openRecording(dir, session), file => followed(file, clock, signal)),
     export: (session, format) => closing(openRecording(dir, session), file => exportAs(file, format)),
+    fileCopy: (session, number) => closing(openRecording(dir, session), file => fileCopy(file, number)),
     verify: async (session, expected) => verify(pathOf(session), keys, { session, ...expected }),
     search: ({ query, limit, session, signal }) =>
       search({ dir, query, hitsMax: limit, signal, ...session === undefined ? {} : { filters: { session } } })

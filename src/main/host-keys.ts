@@ -10,7 +10,7 @@ import type { AuditLog } from '../store/audit.ts'
 import type { HostKeys } from '../store/host-keys.ts'
 import { readPrivateKey } from '../proxy/ssh/ssh2.ts'
 import type { PrivateKey } from '../proxy/ssh/ssh2.ts'
-import { hostCertificate } from '../wire/ssh/certificate.ts'
+import { signCertificate } from '../wire/ssh/certificate.ts'
 import { blobOf, fingerprintOf, generateSshKey } from '../wire/ssh/key.ts'
 
 export type HostKeysOf = (target: TargetAddress) => Promise<readonly string[]>
@@ -50,31 +50,32 @@ const certificateHours = 24
 const hourMs = 3_600_000
 
 export function listenerHostKeys(dataFolder: string, clock: Clock): ListenerHostKeys {
-  const folder = join(dataFolder, 'ssh')
-  mkdirSync(folder, { recursive: true, mode: 0o700 })
-  const hostKey = keyFile(join(folder, 'host_ed25519_key'))
-  const authorityKey = keyFile(join(folder, 'host_ca_ed25519_key'))
-  const [own, authority] = [readPrivateKey(hostKey), readPrivateKey(authorityKey)]
-  const lineOf = (key: PrivateKey): string => `ssh-ed25519 ${key.getPublicSSH().toString('base64')}`
+  const hostKey = keyFile(dataFolder, 'host_ed25519_key')
+  const authority = readPrivateKey(keyFile(dataFolder, 'host_ca_ed25519_key'))
+  const own = readPrivateKey(hostKey)
   return {
     hostKey, publicKey: lineOf(own), authority: lineOf(authority),
     certify(host) {
       const nowMs = clock.now().getTime()
-      return hostCertificate({
-        key: own.getPublicSSH(), keyId: `sallyport ${host}`, principals: [host], serial: BigInt(nowMs),
-        validAfter: new Date(nowMs - hourMs), validBefore: new Date(nowMs + certificateHours * hourMs),
-        authority: authority.getPublicSSH(),
-        sign: data => {
-          const signature = authority.sign(data)
-          if (signature instanceof Error) throw signature
-          return signature
-        }
+      return signCertificate(authority, {
+        kind: 'host', key: own.getPublicSSH(), keyId: `sallyport ${host}`, principals: [host],
+        serial: BigInt(nowMs), validAfter: new Date(nowMs - hourMs),
+        validBefore: new Date(nowMs + certificateHours * hourMs)
       })
     }
   }
 }
 
-function keyFile(file: string): string {
+/** Lines of the keys that are ours: `ssh-ed25519 AAAA…`. */
+export function lineOf(key: PrivateKey): string {
+  return `ssh-ed25519 ${key.getPublicSSH().toString('base64')}`
+}
+
+/** The private key of that name under `data`/ssh, as a file of OpenSSH; made when there is none. */
+export function keyFile(dataFolder: string, name: string): string {
+  const folder = join(dataFolder, 'ssh')
+  mkdirSync(folder, { recursive: true, mode: 0o700 })
+  const file = join(folder, name)
   if (existsSync(file)) return readFileSync(file, 'utf8')
   const { privateKey, publicKey } = generateSshKey()
   writeFileSync(`${file}.pub`, `${publicKey} sallyport\n`)

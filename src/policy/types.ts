@@ -66,6 +66,10 @@ export interface User {
   /** Sealed SCRAM-SHA-256 verifier; absent when the user has no password. */
   verifier?: SecretReference | undefined
   publicKeys: readonly string[]
+  /** Security keys (FIDO) that nobody touched prove nothing; true when absent. */
+  requireTouch?: boolean | undefined
+  /** … nor do those that did not ask for a PIN or a finger; false when absent. */
+  requirePin?: boolean | undefined
   disabled: boolean
 }
 
@@ -91,6 +95,8 @@ export interface GrantRule {
   replication: boolean
   /** SSH: what may be done; what people need every day when absent. */
   channels?: readonly ChannelKind[] | undefined
+  /** SSH: copies of the files that are transferred are kept in the recording; false when absent. */
+  copyFiles?: boolean | undefined
   /** PostgreSQL databases that may be opened; all when absent. */
   databases?: readonly string[] | undefined
 }

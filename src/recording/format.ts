@@ -103,7 +103,7 @@ export function writeFrameHead(
 export function readFrameHead(bytes: Buffer, at: number): FrameHead | undefined {
   const length = bytes.readUInt32BE(at)
   const kind = bytes[at + 4] as FrameKind
-  if (length > bodyBytesMax || kind < frameKind.open || kind > frameKind.seal) return undefined
+  if (length > bodyBytesMax || kind < frameKind.open || kind > frameKind.file) return undefined
   if (kind === frameKind.seal && length !== sealBodyBytes) return undefined
   return { length, kind, lane: bytes.readUInt16BE(at + 5), atMicroseconds: bytes.readUIntBE(at + 7, 6) }
 }

@@ -19,7 +19,9 @@ export const frameKind = {
   /** JSON: how it ended. The last frame before the seal. */
   close: 7,
   /** Hash chain checkpoint and, at the end, the signed seal. */
-  seal: 8
+  seal: 8,
+  /** SSH: bytes of a transferred file, behind the number of its copy (u32). */
+  file: 9
 } as const
 
 export type FrameKind = typeof frameKind[keyof typeof frameKind]

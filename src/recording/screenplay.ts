@@ -84,10 +84,11 @@ function eventText({ type, ...rest }: Record<string, unknown>): string {
     const words = [type, ...Object.values(rest)].filter(value => ['string', 'number'].includes(typeof value))
     return inertLine(words.join(' '))
   }
-  const { op, path, to, bytes, sha256, partial, refused, ok, status } = rest
+  const { op, path, to, bytes, sha256, copy, partial, refused, ok, status } = rest
   const facts = [`${String(op)} ${String(path)}${typeof to === 'string' ? ` → ${to}` : ''}`]
   if (typeof bytes === 'number') facts.push(counted(bytes, 'byte'))
   if (typeof sha256 === 'string') facts.push(`sha256 ${sha256}`)
+  if (typeof copy === 'number') facts.push(`copy ${copy}`)
   if (partial === true) facts.push('in part')
   if (refused === true) facts.push('refused')
   else if (ok !== true) facts.push(`failed: ${typeof status === 'string' ? status : 'it was not finished'}`)

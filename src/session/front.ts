@@ -34,11 +34,21 @@ export interface Challenge {
   authorities: readonly string[]
   /** The user's name, as a certificate must say it. */
   name: string
+  /** SSH: what a security key (FIDO) must say of its owner; absent: that it was touched. */
+  presence?: PresenceRule | undefined
   /**
    * What has to be proved after the first proof, and is not to be seen before it. A protocol that has no
    * place to ask leaves it alone; what follows from that is not for it to decide.
    */
   secondFactor?: SecondFactor | undefined
+}
+
+export interface PresenceRule {
+  touch: boolean
+  /** PIN or finger, checked by the key. */
+  pin: boolean
+  /** A right signature of this key says too little; what the person may hear. Throws `store-unavailable`. */
+  lacks(code: 'touch-required' | 'pin-required', key: string): Promise<string>
 }
 
 export interface SecondFactor {
@@ -64,6 +74,8 @@ export interface Upstreaming {
   allowReplication: boolean
   /** SSH: what the grant allows; everything else is refused. */
   channels: readonly ChannelKind[]
+  /** SSH: copies of transferred files are kept. */
+  copyFiles: boolean
 }
 
 /** One credential that a person may open, for those who have to choose. */

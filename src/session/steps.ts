@@ -129,7 +129,15 @@ async function authenticate(
   }
   const { authorities } = ports
   const publicKeys = user?.publicKeys ?? []
-  const proof = await prove({ verifier, publicKeys, authorities, name: name ?? '', secondFactor })
+  const presence = {
+    touch: user?.requireTouch ?? true, pin: user?.requirePin ?? false,
+    async lacks(code: 'touch-required' | 'pin-required', key: string): Promise<string> {
+      const { reference, clientMessage } = new SallyportError(code)
+      await ports.audit('login.refused', name ?? '?', claim.address, { protocol, why: key, code, reference })
+      return clientMessage
+    }
+  }
+  const proof = await prove({ verifier, publicKeys, authorities, name: name ?? '', presence, secondFactor })
   if (user === undefined) return refused('auth-failed', 'unknown user')
   if (proof === undefined) return refused('auth-failed', 'no proof')
   if (missing) return refused('second-factor-required', 'no second factor')
@@ -198,15 +206,15 @@ async function lease(
   ports: StepPorts, session: OpenSession, tell: (line: string) => void
 ): Promise<SessionLease> {
   const { grant } = session
-  const { credential, database, replication } = grant
+  const { credential, database, replication, channels } = grant
+  const rights = { allowReplication: replication, channels, copyFiles: grant.rule.copyFiles === true }
   const target = await ports.located(grant.target)
   if (credential.jit?.enabled !== true) {
     // Through a tunnel people bring a login of their own: a stored secret is nobody's to see.
     const account = grant.target.protocol === 'tcp'
       ? { username: credential.username ?? '', secret: undefined }
       : await standing(ports, credential)
-    const { channels } = grant
-    const upstreaming = { target, database, allowReplication: replication, channels, ...account }
+    const upstreaming = { target, database, ...rights, ...account }
     await ports.sessions.live(session.id, undefined)
     return { upstreaming, [Symbol.asyncDispose]: async () => undefined }
   }
@@ -223,8 +231,7 @@ async function lease(
   }
   return {
     upstreaming: {
-      target, database, username: account.accountName, ...presented(grant, account),
-      allowReplication: replication, channels: grant.channels
+      target, database, username: account.accountName, ...presented(grant, account), ...rights
     },
     [Symbol.asyncDispose]: async () => {
       account.signal.removeEventListener('abort', withdrawn)

@@ -57,7 +57,8 @@ export function createMemory(): { memory: Memory, ports: ApiPorts } {
     ...storePorts(memory),
     ...evidencePorts(memory),
     ssh: () => ({
-      host: '127.0.0.1', port: 2222, hostKey: 'ssh-ed25519 AAAA', hostAuthority: 'ssh-ed25519 BBBB'
+      host: '127.0.0.1', port: 2222, hostKey: 'ssh-ed25519 AAAA', hostAuthority: 'ssh-ed25519 BBBB',
+      userAuthority: 'ssh-ed25519 CCCC'
     }),
     tunnel: () => undefined,
     health: {
@@ -257,6 +258,7 @@ function evidencePorts(
       scenes: session => (there(session), played()),
       follow: (session, signal) => (there(session), live(signal)),
       export: (session, format) => (there(session), pieces(`${format} of ${session}\n`)),
+      fileCopy: (session, number) => (there(session), pieces(Buffer.from([number, 0xff]))),
       verify: (session, expected) => Promise.resolve({
         state: expected.headHash === 'cafe' ? 'sealed' : 'interrupted', session, head: undefined,
         close: undefined,

@@ -208,7 +208,7 @@ function stepsOf(options: PassThroughOptions, shared: Shared): Steps {
         upstreaming: {
           target: { name: 'target', protocol: 'postgres', ...options.target },
           database: options.database ?? claimed.database, username, secret,
-          allowReplication: options.allowReplication ?? false, channels: []
+          allowReplication: options.allowReplication ?? false, channels: [], copyFiles: false
         },
         [Symbol.asyncDispose]: async () => undefined
       }

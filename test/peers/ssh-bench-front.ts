@@ -79,7 +79,7 @@ function stepsOf(setting: SshPassThroughSetting, recordings: Recordings): Steps 
             name: 'target', protocol: 'ssh', host: '127.0.0.1', port: ports[claimed.login]!,
             tls: { mode: 'disable' }, hostKeys: [hostKey]
           },
-          database: undefined, username, allowReplication: false, channels,
+          database: undefined, username, allowReplication: false, channels, copyFiles: false,
           secret: { kind: 'private-key', privateKey: new Secret(privateKey) }
         },
         [Symbol.asyncDispose]: async () => undefined

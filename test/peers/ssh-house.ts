@@ -22,6 +22,8 @@ export interface SshHouseOptions {
   publicKeys?: readonly string[]
   /** Of alice's grant. */
   channels?: readonly string[] | undefined
+  /** One more line of that grant. */
+  grant?: string
   /** More of `sallyport.yaml`. */
   config?: string
   /** Its `limits`, as `name: value, name: value`. */
@@ -76,7 +78,29 @@ kind: grant
 name: alice-on-web01
 users: [alice]
 credentials: [deploy]
-${channels}${(options.access ?? '').replaceAll('PUBLIC', publicKey)}`
+${channels}${options.grant ?? ''}
+${(options.access ?? '').replaceAll('PUBLIC', publicKey)}`
+}
+
+/** A credential whose account is made for each session, or switched on where `templates` say so. */
+export function jitCredential(
+  name: string, templates: readonly [open: string, close: string] = ['create-user', 'delete-user'], more = ''
+): string {
+  const isShared = templates[1].startsWith('disable')
+  const [open, close] = isShared ? ['enable', 'disable'] : ['create', 'delete']
+  return `---
+kind: credential
+name: ${name}
+target: web01
+${more}
+jit:
+  enabled: true
+  type: ${isShared ? 'enable-disable' : 'creation-deletion'}
+  authenticationCredential: web01-admin
+  ${open}: { plugin: linux, template: linux/${templates[0]} }
+  ${close}: { plugin: linux, template: linux/${templates[1]} }
+  maxSession: 1h
+`
 }
 
 export async function startSshHouse(options: SshHouseOptions = {}): Promise<SshHouse> {

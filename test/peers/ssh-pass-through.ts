@@ -182,7 +182,7 @@ function stepsOf(options: SshPassThroughOptions, shared: Shared): Steps {
         upstreaming: {
           target: { name: 'target', protocol: 'ssh', tls: { mode: 'disable' }, ...target },
           database: undefined, username: `jit_${claimed.login}`, secret: options.secret ?? password,
-          allowReplication: false, channels
+          allowReplication: false, channels, copyFiles: false
         },
         [Symbol.asyncDispose]: async () => undefined
       }

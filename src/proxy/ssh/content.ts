@@ -35,6 +35,8 @@ export interface Output {
 export interface ContentSetting {
   recording: Recording
   lane: number
+  /** What is not kept is hashed at least. */
+  hashes: boolean
   /** Writes an event on the channel's lane. */
   event: (event: Record<string, unknown>) => void
 }
@@ -159,7 +161,7 @@ export class CommandContent implements Content {
   readonly #recording: Recording
   readonly #lane: number
   readonly #event: ContentSetting['event']
-  readonly #input = new Meter(true)
+  readonly #input: Meter
   readonly #output: Output
   readonly #keptMax: number
   #keptBytes = 0
@@ -169,8 +171,9 @@ export class CommandContent implements Content {
     setting: ContentSetting, kind: 'shell' | 'exec' | 'subsystem', input: InputPolicy,
     output: Output = new WholeOutput(setting)
   ) {
-    const { recording, lane, event } = setting
+    const { recording, lane, event, hashes } = setting
     this.kind = kind
+    this.#input = new Meter(hashes)
     this.#output = output
     this.#recording = recording
     this.#lane = lane
@@ -218,7 +221,8 @@ export class BulkContent implements Content {
   constructor(setting: ContentSetting, kind: string, hashes: boolean, keptBytesMax: number) {
     this.kind = kind
     this.#setting = setting
-    this.#meters = { client: new Meter(hashes), target: new Meter(hashes) }
+    const meter = (): Meter => new Meter(hashes && setting.hashes)
+    this.#meters = { client: meter(), target: meter() }
     this.#keptMax = keptBytesMax
   }
 

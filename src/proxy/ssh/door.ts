@@ -83,7 +83,7 @@ export class DoorFront implements Front<SshUpstream> {
     const { transport, setting, adopted, gone } = this.#options
     this.#relay = new Relay({
       client: transport, target, recording, signal, channels: target.channels, adopted, gone,
-      ahead: this.#ahead, tape: setting.tapeOf(recording, target.channels),
+      ahead: this.#ahead, tape: setting.tapeOf(recording, target),
       refused: (what, right) => setting.refused(recording.session, what, right)
     })
     return this.#relay.run()

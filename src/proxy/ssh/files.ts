@@ -1,12 +1,13 @@
-// Channels that transfer files: what was done to which file becomes events, the bytes are hashed and not
-// kept. A stream that is not what it says (a shell that somebody calls `scp`) is told once, and from there on
-// everything is kept as it is of a command.
+// Channels that transfer files: what was done to which file becomes events, the bytes are hashed, and kept
+// only where a copy is wanted (file-copies.ts). A stream that is not what it says (a shell that somebody
+// calls `scp`) is told once, and from there on everything is kept as it is of a command.
 import { ScpDecoder } from '../../wire/ssh/scp.ts'
 import { SftpDecoder } from '../../wire/ssh/sftp.ts'
-import type { EarlyBudget } from '../../wire/ssh/sequence.ts'
+import type { ContentUse, EarlyBudget } from '../../wire/ssh/sequence.ts'
 import type { AllowFile, SftpListener } from '../../wire/ssh/sftp.ts'
 import { CommandContent, Meter } from './content.ts'
 import type { Content, ContentSetting, Facts, InputPolicy } from './content.ts'
+import type { FileCopies } from './file-copies.ts'
 
 /** The smallest packet that every SSH takes: what is put together anew is cut to this. */
 const pieceBytesMax = 16 * 1024
@@ -19,8 +20,8 @@ interface Decoder {
   end(): void
 }
 
-function sftpOf(listener: SftpListener, { allow, budget }: FileSetting): Decoder {
-  const sftp = new SftpDecoder(listener, allow, budget)
+function sftpOf(listener: SftpListener, { allow, budget }: FileSetting, use: ContentUse): Decoder {
+  const sftp = new SftpDecoder(listener, allow, budget, use)
   return {
     get broken() {
       return sftp.broken
@@ -32,8 +33,10 @@ function sftpOf(listener: SftpListener, { allow, budget }: FileSetting): Decoder
   }
 }
 
-function scpOf(listener: SftpListener, direction: 'upload' | 'download', path: string): Decoder {
-  const scp = new ScpDecoder(listener, direction, path)
+function scpOf(
+  listener: SftpListener, { direction, path }: Transfer & { kind: 'scp' }, use: ContentUse
+): Decoder {
+  const scp = new ScpDecoder(listener, direction, path, use)
   return {
     get broken() {
       return scp.broken
@@ -52,6 +55,8 @@ function scpOf(listener: SftpListener, direction: 'upload' | 'download', path: s
 export interface FileSetting {
   allow: AllowFile | undefined
   budget: EarlyBudget
+  /** Undefined: no copies are kept. */
+  copies: FileCopies | undefined
 }
 
 export type Transfer = { kind: 'sftp' } | { kind: 'scp', direction: 'upload' | 'download', path: string }
@@ -70,9 +75,9 @@ export class FileContent implements Content {
       file: event => setting.event({ type: 'file', ...event }),
       undecodable: detail => setting.event({ type: 'undecodable', content: transfer.kind, detail })
     }
-    this.#decoder = transfer.kind === 'sftp'
-      ? sftpOf(listener, files)
-      : scpOf(listener, transfer.direction, transfer.path)
+    const { copies } = files
+    const use = { hashes: setting.hashes, copy: copies && (() => copies.begin(setting)) }
+    this.#decoder = transfer.kind === 'sftp' ? sftpOf(listener, files, use) : scpOf(listener, transfer, use)
   }
 
   fromClient(data: Buffer): Buffer[] | undefined {

@@ -6,9 +6,8 @@ import { SallyportError, asSallyportError } from '../../errors.ts'
 import type { Ending, Recording } from '../../recording/recording.ts'
 import type { Challenge, Claim, Doors, Front, Proof, Upstreaming } from '../../session/front.ts'
 import { WireError } from '../../wire/error.ts'
-import { sshFields } from '../../wire/ssh/data.ts'
 import { Hub, claimOf } from './hub.ts'
-import { Login, loginMessage } from './login.ts'
+import { Login, bannerOf, loginMessage } from './login.ts'
 import { Mailbox } from './mailbox.ts'
 import { Relay } from './relay.ts'
 import type { FrontSetting } from './setting.ts'
@@ -115,8 +114,7 @@ export class SshFront implements Front<SshUpstream> {
   tell(line: string): void {
     if (this.#relay !== undefined) this.#relay.tell(line)
     else if (this.#isProved) {
-      const banner = sshFields(`sallyport: ${line}\r\n`, '')
-      this.#transport.send(Buffer.concat([Buffer.of(loginMessage.banner), banner]))
+      this.#transport.send(bannerOf(line))
     }
   }
 
@@ -160,7 +158,7 @@ export class SshFront implements Front<SshUpstream> {
     const { tapeOf, refused } = this.#setting
     const relay = this.#relay = new Relay({
       client: this.#transport, target, recording, signal, channels: target.channels,
-      tape: tapeOf(recording, target.channels), gone: () => this.#events.gone(),
+      tape: tapeOf(recording, target), gone: () => this.#events.gone(),
       refused: (what, right) => refused(recording.session, what, right)
     })
     return relay.run()

@@ -11,7 +11,7 @@ import type { ContentSetting, Facts, Output } from './content.ts'
 /** Of one command so much is kept at once … */
 export const outputKeptBytesMax = 64 * 1024 * 1024
 /** … and after that so much for each second: nobody reads faster. */
-const keptBytesPerSecond = 256 * 1024
+export const outputBytesPerSecond = 256 * 1024
 /** A gap ends when so much may be kept again: one event for each message would cost more than the output. */
 const resumeBytes = 1024 * 1024
 
@@ -19,16 +19,18 @@ export class KeptOutput implements Output {
   readonly #setting: ContentSetting
   readonly #clock: Clock
   readonly #bytesMax: number
+  readonly #bytesPerSecond: number
   #room: number
   #filledMs: number
   #bytes = 0
   #notKept = 0
   #gap: { at: number, meter: Meter } | undefined
 
-  constructor(setting: ContentSetting, clock: Clock, bytesMax: number) {
+  constructor(setting: ContentSetting, clock: Clock, bytesMax: number, bytesPerSecond: number) {
     this.#setting = setting
     this.#clock = clock
     this.#bytesMax = this.#room = bytesMax
+    this.#bytesPerSecond = bytesPerSecond
     this.#filledMs = clock.monotonicMs()
   }
 
@@ -52,7 +54,7 @@ export class KeptOutput implements Output {
   #takes(bytes: number): boolean {
     if (this.#gap === undefined && bytes <= this.#room) return true
     const nowMs = this.#clock.monotonicMs()
-    const more = (nowMs - this.#filledMs) * keptBytesPerSecond / 1000
+    const more = (nowMs - this.#filledMs) * this.#bytesPerSecond / 1000
     this.#room = Math.min(this.#bytesMax, this.#room + more)
     this.#filledMs = nowMs
     const needed = this.#gap === undefined ? bytes : Math.max(bytes, Math.min(resumeBytes, this.#bytesMax))
@@ -62,7 +64,7 @@ export class KeptOutput implements Output {
   /** On record before the first byte that is not: a recording that is cut short must not seem whole. */
   #beginGap(): { at: number, meter: Meter } {
     this.#setting.event({ type: 'output-limit', at: this.#bytes })
-    return { at: this.#bytes, meter: new Meter(true) }
+    return { at: this.#bytes, meter: new Meter(this.#setting.hashes) }
   }
 
   #endGap(): void {

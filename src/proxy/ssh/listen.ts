@@ -12,6 +12,7 @@ import { createPenalties } from '../penalties.ts'
 import { createTurnAway } from '../turn-away.ts'
 import type { FrontLog } from '../turn-away.ts'
 import { clientKeyExchanges, offerOf, userSignatures } from './algorithms.ts'
+import type { CopyLimits } from './file-copies.ts'
 import { SshFront } from './front.ts'
 import type { FrontSetting } from './setting.ts'
 import { readPrivateKey } from './ssh2.ts'
@@ -47,6 +48,19 @@ export const defaultSshLimits: SshListenLimits = {
   loginMs: 10_000
 }
 
+/** What recordings keep beside the screen. */
+export interface SshEvidence {
+  hashes?: boolean | undefined
+  outputKeptBytesMax?: number | undefined
+  outputBytesPerSecond?: number | undefined
+  /** Of grants that ask for copies. */
+  copies?: CopyLimits | undefined
+}
+
+export const defaultCopies: CopyLimits = {
+  fileBytesMax: 16 * 1024 * 1024, sessionBytesMax: 256 * 1024 * 1024
+}
+
 export interface SshListenOptions {
   host: string
   /** 0: any free one. */
@@ -62,6 +76,8 @@ export interface SshListenOptions {
   onSession(front: SshFront): Promise<unknown>
   /** Something that a grant does not allow was asked for in a session. */
   onRefused(session: string, what: string, right: ChannelKind | undefined): void
+  /** What of the sessions is kept; default: as written in kept-output.ts and below. */
+  evidence?: SshEvidence | undefined
   /** `stream`: leaves the sockets as Node made them; for comparison, and should Node's inside change. */
   readMode?: 'shared' | 'stream' | undefined
 }
@@ -76,12 +92,14 @@ export interface SshListener {
 /** Rejects when the address cannot be had or a host key cannot be read. */
 export async function listenSsh(options: SshListenOptions): Promise<SshListener> {
   const limits = { ...defaultSshLimits, ...options.limits }
-  const { clock, log } = options
+  const { clock, log, evidence: { copies = defaultCopies, ...evidence } = {} } = options
   const penalties = createPenalties(clock, limits.loginFailuresPerMinuteMax)
   const door = new Door(options, limits, {
     clock, penalties,
-    tapeOf: (recording, channels) =>
-      new SshTape(recording, { clock, allowFile: fileRights(channels), channelsMax: limits.channelsMax }),
+    tapeOf: (recording, { channels, copyFiles }) => new SshTape(recording, {
+      clock, allowFile: fileRights(channels), channelsMax: limits.channelsMax, ...evidence,
+      copies: copyFiles ? copies : undefined
+    }),
     openInner: (stream, host, events) => door.openInner(stream, host, events),
     timeouts: { connectMs: limits.connectMs, handshakeMs: limits.handshakeMs, loginMs: limits.loginMs },
     refused: (session, what, right) => options.onRefused(session, what, right)

@@ -11,6 +11,7 @@ import type { Certificate } from '../../wire/ssh/certificate.ts'
 import { SshReader, sshFields, sshUint32 } from '../../wire/ssh/data.ts'
 import { blobOf, fingerprintOf, typeOf } from '../../wire/ssh/key.ts'
 import { algorithmsOf, verifySignature } from '../../wire/ssh/signature.ts'
+import type { Presence } from '../../wire/ssh/signature.ts'
 import { verifyPassword } from '../../wire/postgres/verifier.ts'
 import type { Mailbox } from './mailbox.ts'
 import { transportMessage } from './transport.ts'
@@ -32,9 +33,16 @@ const codeBytesMax = 64
 /** A login name reaches us before anything is proved. What is longer is cut, and then nobody's name. */
 const loginBytesMax = 257
 const service = 'ssh-connection'
+/** Critical option of OpenSSH: the key must have asked for a PIN. */
+const verifyRequired = 'verify-required'
 const methods = 'publickey,password,keyboard-interactive'
 /** What can still be used once the first factor is proved: only here a question can be asked. */
 const secondMethods = 'keyboard-interactive'
+
+/** One line that a client shows before it is logged in. */
+export function bannerOf(line: string): Buffer {
+  return Buffer.concat([Buffer.of(loginMessage.banner), sshFields(`sallyport: ${line}\r\n`, '')])
+}
 
 /** What a login needs of its connection. */
 export interface LoginPorts {
@@ -202,11 +210,15 @@ export class Login {
     const signature = reader.bytes()
     const data = Buffer.concat([sshFields(this.#ports.sessionId()), whole.subarray(0, signedBytes)])
     const verdict = verifySignature(known.key, known.algorithm, signature, data)
-    // A FIDO key that nobody touched may have been used by malware while its owner was away.
-    if (reader.left > 0 || verdict === undefined || verdict.presence?.touched === false) {
+    if (reader.left > 0 || verdict === undefined) return this.#refuse('wrong')
+    const { key, certificate } = known
+    const lacking = lackingOf(verdict.presence, challenge, certificate)
+    if (lacking !== undefined) {
+      const line = await challenge.presence?.lacks(lacking, fingerprintOf(key))
+      // Said in between: another key of the agent may be the right one.
+      if (line !== undefined) this.#ports.send(bannerOf(line))
       return this.#refuse('wrong')
     }
-    const { key, certificate } = known
     const by = certificate === undefined ? '' : `, certificate ${certificate.keyId} ${certificate.serial}`
     return { method: `publickey ${fingerprintOf(key)}${by}` }
   }
@@ -248,12 +260,29 @@ export class Login {
 
   #conditionsHold({ criticalOptions }: Certificate): boolean {
     for (const [option, value] of criticalOptions) {
+      // What the signature must say is not known yet.
+      if (option === verifyRequired) continue
       // A forced command is one for the target, which the person does not log in to.
       if (option !== 'source-address') return false
       if (!comesFrom(this.#ports.address, value)) return false
     }
     return true
   }
+}
+
+/**
+ * What a right signature does not say and should. A FIDO key that nobody touched may have been used by
+ * malware while its owner was away, one that asked for no PIN by whoever found it.
+ */
+function lackingOf(
+  presence: Presence | undefined, { presence: rule }: Challenge, certificate: Certificate | undefined
+): 'touch-required' | 'pin-required' | undefined {
+  // Here the authority asks for it, of whatever key it certified.
+  const certified = certificate?.criticalOptions.has(verifyRequired) === true
+  if (certified && presence?.verified !== true) return 'pin-required'
+  if (presence === undefined) return undefined
+  if ((rule?.touch ?? true) && !presence.touched) return 'touch-required'
+  return rule?.pin === true && !presence.verified ? 'pin-required' : undefined
 }
 
 /** `addresses`: CIDR, as `ssh-keygen -O source-address` takes it. */

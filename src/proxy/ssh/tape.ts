@@ -21,9 +21,11 @@ import type { Asked, Channel, Side } from './channels.ts'
 import { commandOf } from './command.ts'
 import { BulkContent, CommandContent, TerminalContent, UnknownContent } from './content.ts'
 import type { Content, ContentSetting, InputPolicy } from './content.ts'
+import { FileCopies } from './file-copies.ts'
+import type { CopyLimits } from './file-copies.ts'
 import { FileContent } from './files.ts'
 import type { FileSetting, Transfer } from './files.ts'
-import { KeptOutput, outputKeptBytesMax } from './kept-output.ts'
+import { KeptOutput, outputBytesPerSecond, outputKeptBytesMax } from './kept-output.ts'
 
 const channelsMaxDefault = 4096
 /** The beginning of a transfer that has no decoder: enough to see whether it is what it says. */
@@ -56,6 +58,11 @@ export interface SshTapeOptions {
   allowFile?: AllowFile | undefined
   /** Of the output of a command so much is kept at once (kept-output.ts). A shell's is kept whole. */
   outputKeptBytesMax?: number | undefined
+  outputBytesPerSecond?: number | undefined
+  /** Default: what is not kept is hashed. */
+  hashes?: boolean | undefined
+  /** Copies of transferred files are kept, within these limits. */
+  copies?: CopyLimits | undefined
   clock?: Clock | undefined
 }
 
@@ -82,6 +89,8 @@ export class SshTape {
   readonly #allowFile: AllowFile | undefined
   readonly #files: FileSetting
   readonly #outputMax: number
+  readonly #outputPerSecond: number
+  readonly #hashes: boolean
   readonly #clock: Clock
   readonly #globals: Record<Side, Asked[]> = { client: [], target: [] }
 
@@ -90,8 +99,11 @@ export class SshTape {
     this.#input = options.input ?? 'echoed'
     this.#hashForwards = options.hashForwards ?? false
     this.#allowFile = options.allowFile
-    this.#files = { allow: options.allowFile, budget: new EarlyBudget() }
+    const copies = options.copies && new FileCopies(options.copies)
+    this.#files = { allow: options.allowFile, budget: new EarlyBudget(), copies }
     this.#outputMax = options.outputKeptBytesMax ?? outputKeptBytesMax
+    this.#outputPerSecond = options.outputBytesPerSecond ?? outputBytesPerSecond
+    this.#hashes = options.hashes ?? true
     this.#clock = options.clock ?? systemClock
     this.channels = new ChannelTable(options.channelsMax ?? channelsMaxDefault)
   }
@@ -293,7 +305,9 @@ export class SshTape {
   }
 
   #settingOf(lane: number): ContentSetting {
-    return { recording: this.#recording, lane, event: event => this.#event(lane, event) }
+    return {
+      recording: this.#recording, lane, hashes: this.#hashes, event: event => this.#event(lane, event)
+    }
   }
 
   #content(setting: ContentSetting, pty: boolean, purpose: Starting): Content {
@@ -310,7 +324,7 @@ export class SshTape {
   #plain(setting: ContentSetting, pty: boolean, kind: Starting['kind'], isLimited: boolean): Content {
     if (pty) return new TerminalContent(setting, this.#input)
     if (!isLimited) return new CommandContent(setting, kind, this.#input)
-    const output = new KeptOutput(setting, this.#clock, this.#outputMax)
+    const output = new KeptOutput(setting, this.#clock, this.#outputMax, this.#outputPerSecond)
     return new CommandContent(setting, kind, this.#input, output)
   }
 

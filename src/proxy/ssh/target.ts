@@ -7,11 +7,12 @@ import type { Socket } from 'node:net'
 import type { Clock } from '../../clock.ts'
 import { SallyportError } from '../../errors.ts'
 import type { ErrorCode } from '../../errors.ts'
-import type { Injectable } from '../../jit/plugin.ts'
+import type { Certify, Injectable } from '../../jit/plugin.ts'
 import type { ChannelKind, Upstreaming } from '../../session/front.ts'
 import { SshReader, sshFields, sshUint32 } from '../../wire/ssh/data.ts'
 import { blobOf, fingerprintOf, typeOf } from '../../wire/ssh/key.ts'
 import { ecdsaSignature } from '../../wire/ssh/signature.ts'
+import { plainAddress } from '../source.ts'
 import { offerOf, targetHostKeys } from './algorithms.ts'
 import { loginMessage } from './login.ts'
 import { Mailbox } from './mailbox.ts'
@@ -35,6 +36,8 @@ export interface Target {
   early: readonly Buffer[]
   /** What may be done there. */
   channels: readonly ChannelKind[]
+  /** Copies of transferred files are kept. */
+  copyFiles: boolean
 }
 
 /**
@@ -65,7 +68,8 @@ export async function connectTarget(
     const transport = attempt.open(socket, target.name, target.hostKeys ?? [])
     await attempt.within(timeouts.handshakeMs, attempt.ready, 'the key exchange')
     await attempt.within(timeouts.loginMs, attempt.login(username, secret), 'the login')
-    return { transport, early: attempt.finish(), channels: upstreaming.channels }
+    const { channels, copyFiles } = upstreaming
+    return { transport, early: attempt.finish(), channels, copyFiles }
   } catch (thrown) {
     throw attempt.abandon(thrown)
   }
@@ -77,6 +81,8 @@ class Attempt {
   readonly #mailbox = new Mailbox('target-violation')
   readonly #giveUp: () => void
   #socket: Socket | undefined
+  /** Our address of this connection, as the target sees it unless somebody translates it. */
+  #source = ''
   #transport: Transport | undefined
   #ready: () => void = () => undefined
   /** Why the host key was not believed. */
@@ -95,7 +101,11 @@ class Attempt {
       host, port, noDelay: true, keepAlive: true, keepAliveInitialDelay: keepAliveMs, allowHalfOpen: true
     })
     const connected = new Promise<Socket>((resolve, reject) => {
-      socket.once('connect', () => resolve(socket))
+      socket.once('connect', () => {
+        // Asked for now: later the socket may have given its handle to the transport.
+        this.#source = plainAddress(socket.localAddress)
+        resolve(socket)
+      })
       socket.once('error', error => reject(failure('target-unreachable', error.message)))
     })
     return this.within(limitMs, connected, 'the connection')
@@ -144,22 +154,27 @@ class Attempt {
   async login(username: string, secret: Injectable | undefined): Promise<void> {
     this.#send(transportMessage.serviceRequest, sshFields('ssh-userauth'))
     await this.#answer(username, [transportMessage.serviceAccept])
-    if (secret?.kind === 'private-key') return await this.#withKey(username, secret.privateKey.expose())
+    if (secret?.kind === 'private-key') {
+      return await this.#withKey(username, secret.privateKey.expose(), secret.certify)
+    }
     if (secret?.kind === 'password') return await this.#withPassword(username, secret.password.expose())
     throw failure('target-refused', 'these keys open no SSH login')
   }
 
-  async #withKey(username: string, file: string): Promise<void> {
+  async #withKey(username: string, file: string, certify: Certify | undefined): Promise<void> {
     const key = readPrivateKey(file)
     const algorithm = key.type === 'ssh-rsa' ? 'rsa-sha2-512' : key.type
+    const blob = await certify?.(this.#source) ?? key.getPublicSSH()
+    // What a certificate is used under is its own type; the signature stays that of the key.
+    const name = certify === undefined ? algorithm : typeOf(blob)
     const request = Buffer.concat([
-      Buffer.of(loginMessage.request),
-      sshFields(username, 'ssh-connection', 'publickey', true, algorithm, key.getPublicSSH())
+      Buffer.of(loginMessage.request), sshFields(username, 'ssh-connection', 'publickey', true, name, blob)
     ])
     const data = Buffer.concat([sshFields(this.#transport!.sessionId), request])
     const signature = sshFields(algorithm, signed(key, algorithm, data))
     this.#transport!.send(Buffer.concat([request, sshFields(signature)]))
-    await this.#answer(username, [loginMessage.success])
+    const what = certify === undefined ? 'the login' : 'the certificate'
+    await this.#answer(username, [loginMessage.success], what)
   }
 
   async #withPassword(username: string, password: string): Promise<void> {
@@ -188,12 +203,14 @@ class Attempt {
   }
 
   /** The next message that is one of these; banners in between are the target's talk. */
-  async #answer(username: string, expected: readonly number[]): Promise<[number, SshReader]> {
+  async #answer(
+    username: string, expected: readonly number[], what = 'the login'
+  ): Promise<[number, SshReader]> {
     for (let count = 0; count < messagesMax; count++) {
       const reader = new SshReader(await this.#mailbox.next())
       const type = reader.byte()
       if (expected.includes(type)) return [type, reader]
-      if (type === loginMessage.failure) throw refused(username, 'the login')
+      if (type === loginMessage.failure) throw refused(username, what)
       if (type !== loginMessage.banner && type !== transportMessage.extInfo) {
         throw failure('target-violation', `message ${type} during the login`)
       }

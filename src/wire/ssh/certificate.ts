@@ -1,6 +1,7 @@
 // OpenSSH certificates (PROTOCOL.certkeys): a public key, signed by an authority, with names and a window.
-// Read here for people who log in with one, and made here for hosts that clients shall believe. What a
-// certificate allows is decided elsewhere; an option that is marked critical and not known makes it void.
+// Read here for people who log in with one; made here for hosts that clients shall believe and for accounts
+// that targets shall let in. What a certificate allows is decided elsewhere; an option that is marked
+// critical and not known makes it void.
 import { randomBytes } from 'node:crypto'
 import { WireError } from '../error.ts'
 import { SshReader, sshFields, sshUint32, sshUint64 } from './data.ts'
@@ -98,29 +99,46 @@ function optionsOf(bytes: Buffer): Map<string, string> {
   return options
 }
 
-export interface HostCertificateRequest {
-  /** Plain ed25519 blob of the host. */
+export interface CertificateRequest {
+  kind: Certificate['kind']
+  /** Plain ed25519 blob of what is certified. */
   key: Uint8Array
   keyId: string
   serial: bigint
   principals: readonly string[]
   validAfter: Date
   validBefore: Date
-  /** Blob of the authority's key, and its signature over what it is given. */
-  authority: Uint8Array
-  sign(data: Uint8Array): Uint8Array
+  /** Conditions, with their values. */
+  criticalOptions?: Readonly<Record<string, string>> | undefined
+  /** What it allows. */
+  extensions?: readonly string[] | undefined
 }
 
-/** Makes a host certificate for an ed25519 key; the authority is an ed25519 key as well. */
-export function hostCertificate(request: HostCertificateRequest): Buffer {
-  const { key, keyId, principals, validAfter, validBefore, authority, sign } = request
+/** An ed25519 key that certifies. */
+export interface CertificateSigner {
+  getPublicSSH(): Uint8Array
+  sign(data: Uint8Array): Uint8Array | Error
+}
+
+/** Makes a certificate for an ed25519 key. */
+export function signCertificate(authority: CertificateSigner, request: CertificateRequest): Buffer {
+  const { kind, key, keyId, principals, validAfter, validBefore } = request
+  // A certificate for nobody is one for everybody.
+  if (principals.length === 0) throw new WireError('a certificate without a principal')
   const reader = new SshReader(key)
   reader.text()
   const seconds = (date: Date): Buffer => sshUint64(BigInt(Math.floor(date.getTime() / 1000)))
+  // OpenSSH asks for both lists in the order of their names.
+  const options = Object.entries(request.criticalOptions ?? {}).sort(([one], [other]) => one < other ? -1 : 1)
+  const critical = options.flatMap(([name, value]) => [name, sshFields(value)])
+  const extensions = [...request.extensions ?? []].sort().flatMap(name => [name, ''])
   const body = Buffer.concat([
     sshFields(`ssh-ed25519${suffix}`, randomBytes(32), reader.bytes()),
-    sshUint64(request.serial), sshUint32(2), sshFields(keyId, sshFields(...principals)),
-    seconds(validAfter), seconds(validBefore), sshFields('', '', '', authority)
+    sshUint64(request.serial), sshUint32(kind === 'user' ? 1 : 2), sshFields(keyId, sshFields(...principals)),
+    seconds(validAfter), seconds(validBefore),
+    sshFields(sshFields(...critical), sshFields(...extensions), '', authority.getPublicSSH())
   ])
-  return Buffer.concat([body, sshFields(sshFields('ssh-ed25519', sign(body)))])
+  const signature = authority.sign(body)
+  if (signature instanceof Error) throw signature
+  return Buffer.concat([body, sshFields(sshFields('ssh-ed25519', signature))])
 }

@@ -1,9 +1,10 @@
 // Listens to the protocol of the old scp (`scp -t`, `scp -f` on the target): records of one line each (C
 // file, D directory, E its end, T times, 1 and 2 problems), answered with a byte; then the bytes of the file,
 // and an answer again. The source speaks, the sink answers; who is who depends on the direction. Nothing is
-// kept but one line; the bytes of files are hashed as they pass.
+// kept here but one line; what becomes of the bytes of files is said by `use`.
 import { WireError } from '../error.ts'
-import { EarlyBudget, Sequence } from './sequence.ts'
+import { EarlyBudget, Sequence, hashOnly } from './sequence.ts'
+import type { ContentUse } from './sequence.ts'
 import type { FileEvent, SftpListener } from './sftp.ts'
 
 const lineBytesMax = 8 * 1024
@@ -30,6 +31,7 @@ export class ScpDecoder {
   readonly #listener: SftpListener
   readonly #direction: 'upload' | 'download'
   readonly #base: string
+  readonly #use: ContentUse
   readonly #folders: string[] = []
   #expects: Expects = 'answer'
   // What the sink's next answer is about.
@@ -40,10 +42,13 @@ export class ScpDecoder {
   #broken = false
 
   /** `base`: the path of the command. Names of the protocol are told as they are, under it. */
-  constructor(listener: SftpListener, direction: 'upload' | 'download', base: string) {
+  constructor(
+    listener: SftpListener, direction: 'upload' | 'download', base: string, use: ContentUse = hashOnly
+  ) {
     this.#listener = listener
     this.#direction = direction
     this.#base = base
+    this.#use = use
   }
 
   get broken(): boolean {
@@ -145,7 +150,7 @@ export class ScpDecoder {
       return
     }
     const left = Number(size)
-    const content = new Sequence(noneEarly)
+    const content = new Sequence(noneEarly, this.#use)
     this.#transfer = { path, mode: Number.parseInt(mode, 8), left, content, offset: 0 }
   }
 

@@ -1,4 +1,5 @@
-// The content of a file as it passes by in numbered pieces: its length and SHA-256, without keeping it.
+// The content of a file as it passes by in numbered pieces: its length and SHA-256, and the pieces in order
+// for whoever keeps a copy.
 // Pieces may come out of order (clients ask for many at once); those that are early wait, up to a limit. When
 // the order cannot be had, the answer says `partial` and has no hash.
 import { createHash } from 'node:crypto'
@@ -18,19 +19,46 @@ export class EarlyBudget {
   }
 }
 
+/** Takes the content of a file in order, and says at the end what it kept. */
+export interface ContentCopy {
+  add(piece: Uint8Array): void
+  facts(): { copy?: number, copyBytes?: number }
+}
+
+/** What is made of the content of files, beside counting it. */
+export interface ContentUse {
+  hashes: boolean
+  /** Begins the copy of one file; absent: none are kept. */
+  copy?: (() => ContentCopy) | undefined
+}
+
+export const hashOnly: ContentUse = { hashes: true }
+
+export interface SequenceFacts {
+  bytes: number
+  sha256?: string
+  offset?: number
+  partial?: true
+  copy?: number
+  copyBytes?: number
+}
+
 export class Sequence {
   bytes = 0
   /** Where the first piece that was spoken of begins. */
   start: number | undefined
   readonly #budget: EarlyBudget
   readonly #early = new Map<number, Buffer>()
+  readonly #use: ContentUse
   #hash: Hash | undefined
+  #copy: ContentCopy | undefined
   #earlyCost = 0
   #next = 0
   #partial = false
 
-  constructor(budget: EarlyBudget) {
+  constructor(budget: EarlyBudget, use: ContentUse = hashOnly) {
     this.#budget = budget
+    this.#use = use
   }
 
   /** The first one decides where the content begins: questions come in order, answers need not. */
@@ -54,27 +82,33 @@ export class Sequence {
   }
 
   /** To be asked once, at the end. */
-  facts(): { bytes: number, sha256?: string, offset?: number, partial?: true } {
+  facts(): SequenceFacts {
     if (this.#early.size > 0) this.#giveUp()
     const { bytes, start = 0 } = this
     const offset = start === 0 ? {} : { offset: start }
-    if (this.#partial) return { bytes, ...offset, partial: true }
-    const sha256 = (this.#hash ?? createHash('sha256')).digest('hex')
-    return { bytes, sha256, ...offset, ...start !== 0 && { partial: true } }
+    const copy = this.#copy?.facts()
+    if (this.#partial) return { bytes, ...offset, partial: true, ...copy }
+    const hash = this.#use.hashes && { sha256: (this.#hash ?? createHash('sha256')).digest('hex') }
+    return { bytes, ...hash, ...offset, ...start !== 0 && { partial: true }, ...copy }
   }
 
   #take(piece: Uint8Array): void {
-    this.#hash ??= createHash('sha256')
-    this.#hash.update(piece)
-    this.#next += piece.length
+    this.#inOrder(piece)
     let early = this.#early.get(this.#next)
     while (early !== undefined) {
       this.#early.delete(this.#next)
       this.#spend(-early.length - pieceCostBytes)
-      this.#hash.update(early)
-      this.#next += early.length
+      this.#inOrder(early)
       early = this.#early.get(this.#next)
     }
+  }
+
+  #inOrder(piece: Uint8Array): void {
+    if (this.#use.hashes) this.#hash ??= createHash('sha256')
+    this.#hash?.update(piece)
+    this.#copy ??= this.#use.copy?.()
+    this.#copy?.add(piece)
+    this.#next += piece.length
   }
 
   #giveUp(): void {

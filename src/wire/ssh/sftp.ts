@@ -5,7 +5,8 @@
 // has, with the same id and length, so that the server itself says no, in order.
 import { WireError } from '../error.ts'
 import { SshReader } from './data.ts'
-import { EarlyBudget, Sequence } from './sequence.ts'
+import { EarlyBudget, Sequence, hashOnly } from './sequence.ts'
+import type { ContentUse } from './sequence.ts'
 import { SftpPackets, headBytesMax, idEnd, sftpType } from './sftp-packets.ts'
 
 /** Requests without an answer: OpenSSH has 64. */
@@ -36,6 +37,9 @@ export interface FileEvent {
   /** There is no hash of the whole content: pieces are missing, doubled, or it did not begin at 0. */
   partial?: boolean
   offset?: number
+  /** Number of the copy that was kept, and how much of the file it has. */
+  copy?: number
+  copyBytes?: number
   entries?: number
   attributes?: Record<string, number>
   ok: boolean
@@ -74,15 +78,11 @@ interface Request {
   refused?: true
 }
 
-function newHandle(path: string, directory: boolean, flags: number, budget: EarlyBudget): Handle {
-  const [read, written] = [new Sequence(budget), new Sequence(budget)]
-  return { path, directory, flags, read, written, entries: 0, problem: undefined }
-}
-
 export class SftpDecoder {
   readonly #listener: SftpListener
   readonly #allow: AllowFile | undefined
   readonly #budget: EarlyBudget
+  readonly #use: ContentUse
   readonly #requests = new Map<number, Request>()
   readonly #handles = new Map<string, Handle>()
   readonly #client: SftpPackets
@@ -96,10 +96,14 @@ export class SftpDecoder {
   #changed = false
   #chunk: Buffer | undefined
 
-  constructor(listener: SftpListener, allow?: AllowFile, budget: EarlyBudget = new EarlyBudget()) {
+  constructor(
+    listener: SftpListener, allow?: AllowFile, budget: EarlyBudget = new EarlyBudget(),
+    use: ContentUse = hashOnly
+  ) {
     this.#listener = listener
     this.#allow = allow
     this.#budget = budget
+    this.#use = use
     this.#client = new SftpPackets({
       packet: (head, whole) => {
         this.#asked(head, whole)
@@ -202,6 +206,11 @@ export class SftpDecoder {
     this.#requests.set(id, request)
   }
 
+  #newHandle(path: string, directory: boolean, flags: number): Handle {
+    const sequence = (): Sequence => new Sequence(this.#budget, this.#use)
+    return { path, directory, flags, read: sequence(), written: sequence(), entries: 0, problem: undefined }
+  }
+
   /** Undefined: it does nothing to a file. */
   #requestOf(type: number, reader: SshReader): Request | undefined {
     const path = (): string => textOf(reader)
@@ -209,9 +218,9 @@ export class SftpDecoder {
     switch (type) {
       case sftpType.open: {
         const name = path()
-        return { opens: newHandle(name, false, reader.uint32(), this.#budget) }
+        return { opens: this.#newHandle(name, false, reader.uint32()) }
       }
-      case sftpType.opendir: return { opens: newHandle(path(), true, 0, this.#budget) }
+      case sftpType.opendir: return { opens: this.#newHandle(path(), true, 0) }
       case sftpType.close: return { closes: reader.bytes().toString('latin1') }
       case sftpType.read: {
         const [of, offset] = [handle(), Number(reader.uint64())]
