@@ -136,7 +136,9 @@ test('only login, redeeming, health and the public key are open to anyone', () =
 test('whatever changes something outside of the own login is for admins alone', () => {
   // The routes of the second factor look at whose it is: the test below.
   const own = new Set([
-    '/login', '/redeem', '/logout', '/users/{name}/second-factor', '/users/{name}/second-factor/confirm'
+    '/login', '/redeem', '/logout', '/users/{name}/second-factor', '/users/{name}/second-factor/confirm',
+    // A ticket decides nothing: its session does.
+    '/connections'
   ])
   const asks = new Set(['/lint', '/plan', '/audit/verify'])
   for (const { method, path, roles: allowed } of bench().routes) {
@@ -339,6 +341,15 @@ test('answers are never cached, sniffed or framed', async () => {
   assert.is(headers.get('cache-control'), 'no-store')
   assert.is(headers.get('x-content-type-options'), 'nosniff')
   assert.match(headers.get('content-security-policy')!, /default-src 'none'; frame-ancestors 'none'/)
+})
+
+test('where no listener takes TCP targets there are no tickets for it', async () => {
+  const { ask, tokens } = bench()
+  const how = { token: tokens.user, body: { credential: 'orders-tcp-rw' } }
+  const { status, json } = await ask('POST', '/api/v1/connections', how)
+  assert.equal([status, json.error.code], [404, 'not-found'])
+  const strange = await ask('POST', '/api/v1/connections', { ...how, body: { credential: 'a b' } })
+  assert.is(strange.json.error.code, 'invalid')
 })
 
 test('the OpenAPI document describes every route with its roles and schemas', async () => {

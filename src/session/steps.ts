@@ -215,15 +215,22 @@ async function lease(
     ports.registry.cut(session.id, asSallyportError(account.signal.reason, 'lease-lost'))
   }
   account.signal.addEventListener('abort', withdrawn, { once: true })
+  let handed: Pick<Upstreaming, 'secret' | 'handOver'>
   try {
+    handed = presented(grant, account)
     await ports.sessions.live(session.id, account)
+    if (handed.handOver !== undefined) {
+      const { accountName, accountId } = account
+      const detail = { account: accountName, target: grant.target.name, session: session.id }
+      await ports.audit('secret.handed-over', grant.user.name, accountId, detail)
+    }
   } catch (thrown) {
     await account.release('store-unavailable')
     throw asSallyportError(thrown, 'store-unavailable')
   }
   return {
     upstreaming: {
-      target, database, username: account.accountName, ...presented(grant, account),
+      target, database, username: account.accountName, ...handed,
       allowReplication: replication, channels: grant.channels
     },
     [Symbol.asyncDispose]: async () => {
