@@ -410,4 +410,30 @@ test('a target without a word about TLS is verified in full', async () => {
   assert.equal(spec<{ tls: object }>(memory, 'target/orders').tls, { mode: 'verify-full' })
 })
 
+test('a TCP target has settings for its hooks, and no shared account with a fresh secret', async () => {
+  const { apply: run, memory, refused } = bench()
+  const tcp = { ...target, protocol: 'tcp' }
+  const { database: _, tls: __, ...bare } = tcp
+  await run([{ ...bare, name: 'plain' }, tcp, admin, rw])
+  assert.is(spec<{ database: string }>(memory, 'target/plain').database, '')
+  assert.equal(documentOf('target', spec<Specs['target']>(memory, 'target/orders')), {
+    ...tcp, address: '127.0.0.1:5433'
+  })
+  has((await refused([{ ...tcp, hostKeys: [] }])).problems, 'hostKeys: does not belong to a tcp target')
+  const shared = {
+    ...rw, username: 'standing', password: { value: 'its own' },
+    jit: {
+      ...jit, type: 'enable-disable', enable: { plugin: 'postgres', template: 'postgres/enable-role' },
+      disable: { plugin: 'postgres', template: 'postgres/disable-role' }, variables: {}
+    }
+  }
+  has((await refused([shared])).problems, 'jit.enable: sets a new secret, which people on a tcp target')
+  await run([{
+    ...shared, jit: {
+      ...shared.jit, enable: { plugin: 'postgres', template: 'postgres/grant-role' },
+      disable: { plugin: 'postgres', template: 'postgres/revoke-role' }, variables: { roles: ['app_rw'] }
+    }
+  }])
+})
+
 test.run()

@@ -346,6 +346,15 @@ test('answers are never cached, sniffed or framed', async () => {
   assert.match(headers.get('content-security-policy')!, /default-src 'none'; frame-ancestors 'none'/)
 })
 
+test('where no listener takes TCP targets there are no tickets for it', async () => {
+  const { ask, tokens } = bench()
+  const how = { token: tokens.user, body: { credential: 'orders-tcp-rw' } }
+  const { status, json } = await ask('POST', '/api/v1/connections', how)
+  assert.equal([status, json.error.code], [404, 'not-found'])
+  const strange = await ask('POST', '/api/v1/connections', { ...how, body: { credential: 'a b' } })
+  assert.is(strange.json.error.code, 'invalid')
+})
+
 test('the OpenAPI document describes every route with its roles and schemas', async () => {
   const { ask, routes } = bench()
   const { json } = await ask('GET', '/openapi.json')

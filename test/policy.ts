@@ -193,4 +193,16 @@ test('explain says for each choice why it is refused', () => {
   assert.is(choice?.refusal, 'no grant covers it')
 })
 
+test('over SSH people reach TCP targets as well, and nothing else changes', () => {
+  const tcp: Declared = {
+    ...declaredOf(credentials, grants),
+    targets: new Map([['orders', { ...target('orders'), protocol: 'tcp' }], ['web01', target('web01')]])
+  }
+  const over = (protocol: string, credential = 'orders-rw', name = 'alice'): string =>
+    refusalOf(() => authorise(tcp, user(name), { ...wish(`${name}+${credential}`), protocol }, noon))
+  assert.equal([over('ssh'), over('tcp'), over('postgres')], ['allowed', 'allowed', 'not-allowed'])
+  assert.is(over('tcp', 'web-root'), 'not-allowed')
+  assert.is(over('ssh', 'orders-rw', 'bob'), 'not-allowed')
+})
+
 test.run()

@@ -223,15 +223,22 @@ async function lease(
     ports.registry.cut(session.id, asSallyportError(account.signal.reason, 'lease-lost'))
   }
   account.signal.addEventListener('abort', withdrawn, { once: true })
+  let handed: Pick<Upstreaming, 'secret' | 'handOver'>
   try {
+    handed = presented(grant, account)
     await ports.sessions.live(session.id, account)
+    if (handed.handOver !== undefined) {
+      const { accountName, accountId } = account
+      const detail = { account: accountName, target: grant.target.name, session: session.id }
+      await ports.audit('secret.handed-over', grant.user.name, accountId, detail)
+    }
   } catch (thrown) {
     await account.release('store-unavailable')
     throw asSallyportError(thrown, 'store-unavailable')
   }
   return {
     upstreaming: {
-      target, database, username: account.accountName, ...presented(grant, account), ...rights
+      target, database, username: account.accountName, ...handed, ...rights
     },
     [Symbol.asyncDispose]: async () => {
       account.signal.removeEventListener('abort', withdrawn)

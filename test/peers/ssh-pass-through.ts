@@ -25,7 +25,7 @@ export interface Person {
 }
 
 export interface SshPassThroughOptions {
-  target: { host: string, port: number, hostKeys: readonly string[] }
+  target: { host: string, port: number, hostKeys: readonly string[], protocol?: 'tcp' }
   secret?: Injectable
   /** Who may log in; default: alice, with `personPassword`. */
   people?: Readonly<Record<string, Person>>

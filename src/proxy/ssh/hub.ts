@@ -249,7 +249,12 @@ export class Hub {
     const target = await doors.targetOf(host, port).catch(() => undefined)
     if (target === undefined) {
       setting.refused(doors.user, `connection to ${host}:${port}`, undefined)
-      return this.#send(openFailure(open.sender, prohibited, `${host} is no target that is open to you`))
+      const list = await doors.list().catch(() => [])
+      const tunnelled = list.find(door => door.target === host && door.protocol === 'tcp')
+      const words = tunnelled === undefined
+        ? `${host} is no target that is open to you`
+        : `${host} is a TCP target: log in as ${doors.user}+${tunnelled.credential}`
+      return this.#send(openFailure(open.sender, prohibited, words))
     }
     if (this.#streams.size >= streamsMax) {
       return this.#send(openFailure(open.sender, shortage, 'too many connections'))
