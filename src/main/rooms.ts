@@ -46,6 +46,7 @@ import { createTickets } from '../proxy/tcp/tickets.ts'
 import type { Tickets } from '../proxy/tcp/tickets.ts'
 import { mockVerifier } from '../wire/postgres/verifier.ts'
 import { shippedPlugins } from '../../plugins/shipped.ts'
+import { createCodeGuard } from './code-guard.ts'
 import { createLedgerHooks } from './hooks.ts'
 import { createHostKeysOf } from './host-keys.ts'
 import type { HostKeysOf } from './host-keys.ts'
@@ -193,7 +194,7 @@ async function openAll(
     verifierOf: createVerifiers(openSecret, name => mockVerifier(seed, name)),
     tickets: createTickets(clock),
     secondFactors: createSecondFactors(
-      createSecondFactorRows(database, secrets, audit), () => database.now())
+      createSecondFactorRows(database, secrets, audit), () => database.now(), createCodeGuard(clock))
   }
 }
 
