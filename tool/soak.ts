@@ -243,7 +243,7 @@ class Soak {
       const text = await Promise.race([psql.sees(/I am \w+/, 30), gone.then(() => psql.text())])
       const account = /I am (\w+)/.exec(text)?.[1]
       if (account === undefined) {
-        // The time of a session runs from its start: where making the account took all of it, that is the end.
+        // Its time runs from the start: where making the account took all of it, that is the end.
         return { worked: login === shortLogin && expected?.test(text) === true, said: text }
       }
       await act(psql, account)
