@@ -4,10 +4,10 @@
 // is here: the fence (link.ts), the ladder's rungs (verbs.ts), the estate of an account (estate.ts), and the
 // looks (run.ts).
 import type {
-  Access, AccountRef, Action, HookContext, Minted, Owned, Pinned, Plugin, Verified
+  Access, AccountRef, Action, HookContext, Minted, Owned, Pinned, Plugin, SecretForm, Verified
 } from '../src/jit/plugin.ts'
 import { Secret } from '../src/secret.ts'
-import { randomKeys, verifierFromKeys } from '../src/wire/postgres/verifier.ts'
+import { randomKeys, randomPassword, verifierFromKeys } from '../src/wire/postgres/verifier.ts'
 import { advise, lint, plan } from './postgres/lint.ts'
 import { assertRoleName, knockAt, markerRole, openLink, readMarker } from './postgres/link.ts'
 import { probe } from './postgres/probe.ts'
@@ -40,9 +40,17 @@ export const postgres: Plugin = {
 }
 
 /**
- * 256 random bits each need no stretching; one iteration makes CREATE ROLE 16 times cheaper for the target.
+ * 256 random bits each need no stretching; one iteration makes CREATE ROLE 16 times cheaper for the target. A
+ * password is for those who log in without us: the target gets PostgreSQL's usual verifier of it, no more.
  */
-function mint(): Minted {
+function mint(form: SecretForm = 'keys'): Minted {
+  if (form === 'password') {
+    const { password, verifier } = randomPassword()
+    return {
+      inject: { kind: 'password', password: new Secret(password) },
+      variables: { verifier: new Secret(verifier) }
+    }
+  }
   const { clientKey, serverKey } = randomKeys()
   return {
     inject: {

@@ -13,6 +13,7 @@ import type { ExportFormat } from '../recording/export.ts'
 import type { Scene } from '../recording/screenplay.ts'
 import type { Expected, Verdict } from '../recording/verify.ts'
 import type { Secret } from '../secret.ts'
+import type { Secrets } from '../secrets/secrets.ts'
 
 export interface ApiPorts {
   clock: Clock
@@ -29,6 +30,7 @@ export interface ApiPorts {
   sessions: SessionPort
   recordings: RecordingPort
   leases: LeasePort
+  secrets: Secrets
   orphans: OrphanPort
   audit: AuditPort
   health: HealthPort
@@ -290,6 +292,9 @@ export interface LeaseRow {
 
 export interface LeaseFilter {
   target?: string | undefined
+  /** Name of a credential, or path of a secret. */
+  credential?: string | undefined
+  ownerKind?: LeaseRow['ownerKind'] | undefined
   owner?: string | undefined
   status?: string | undefined
   limit: number
@@ -299,9 +304,11 @@ export interface LeasePort {
   list(filter: LeaseFilter): Promise<readonly LeaseRow[]>
   show(id: string): Promise<LeaseRow | undefined>
   /** Adds `seconds` to the expiry (S5); throws `invalid` past the maximum or after the end. */
-  renew(id: string, seconds: number, by: string): Promise<LeaseRow>
+  renew(id: string, seconds: number, by: string, address?: string): Promise<LeaseRow>
   /** True when it was live; a second revoke changes nothing (S6). */
-  revoke(id: string, by: string): Promise<boolean>
+  revoke(id: string, by: string, address?: string): Promise<boolean>
+  /** Ends all of a target, a credential or a secret (by its path). */
+  revokeAll(where: { target: string } | { credential: string }, by: string): Promise<number>
   history(id: string): Promise<readonly LeaseEventRow[]>
   /** What in the ledger still needs this target or credential: one sentence each. */
   dependants(kind: 'target' | 'credential', name: string): Promise<readonly string[]>

@@ -11,6 +11,7 @@ import { accessRoutes } from './routes-access.ts'
 import { auditRoutes } from './routes-audit.ts'
 import { leaseRoutes } from './routes-leases.ts'
 import { resourceRoutes } from './routes-resources.ts'
+import { secretRoutes } from './routes-secrets.ts'
 import { sessionRoutes } from './routes-sessions.ts'
 import { templateRoutes } from './routes-templates.ts'
 import { userRoutes } from './routes-users.ts'
@@ -27,7 +28,8 @@ export function allRoutes(
 ): Route[] {
   return [
     ...accessRoutes(ports, loginTokenSeconds), ...userRoutes(ports), ...resourceRoutes(ports),
-    ...sessionRoutes(ports), ...templateRoutes(ports), ...leaseRoutes(ports), ...auditRoutes(ports)
+    ...sessionRoutes(ports), ...templateRoutes(ports), ...leaseRoutes(ports), ...secretRoutes(ports),
+    ...auditRoutes(ports)
   ]
 }
 

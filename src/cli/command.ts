@@ -30,7 +30,7 @@ export type Run = (call: Invocation) => Promise<number>
 export interface Command {
   /** `['sessions', 'list']`. */
   words: readonly string[]
-  /** As in the help: `KIND [NAME]`. Capitals are required, brackets optional. */
+  /** As in the help: `KIND [NAME]`. Capitals are required, brackets optional; `WORD…` is one or more. */
   args: string
   summary: string
   /** More lines for its own help. */
@@ -117,11 +117,12 @@ function checkArguments(command: Command, args: readonly string[]): void {
   const places = command.args.split(' ').filter(place => place !== '')
   const required = places.filter(place => !place.startsWith('['))
   if (args.length < required.length) throw new UsageError(`${required[args.length]} is missing`, command)
-  if (args.length > places.length) {
+  if (args.length > places.length && places.at(-1)?.endsWith('…') !== true) {
     throw new UsageError(`unexpected argument ${JSON.stringify(args[places.length])}`, command)
   }
   for (const [at, arg] of args.entries()) {
-    if (arg === '') throw new UsageError(`${places[at]} is empty`, command)
+    const place = places[at]
+    if (arg === '' && place?.endsWith('…') === false) throw new UsageError(`${place} is empty`, command)
   }
 }
 

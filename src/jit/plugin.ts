@@ -41,6 +41,9 @@ export type Injectable =
   /** Random SCRAM keys (32 bytes each): no password exists. RFC 5802 section 3. */
   | { kind: 'scram-keys', clientKey: Secret<Uint8Array>, serverKey: Secret<Uint8Array> }
 
+/** Who will present a secret: the proxy (`keys`, the default), or whoever it is handed to (`password`). */
+export type SecretForm = 'keys' | 'password'
+
 /**
  * A fresh secret for one account: what is injected, and the variables that the template sends to the target.
  */
@@ -167,7 +170,11 @@ export interface Plugin {
   advise?(template: Template): readonly string[]
   /** Dry run: what would be sent, without any network. */
   plan(template: Template, variables: Variables): readonly PlannedStep[]
-  mint(): Minted
+  /**
+   * A fresh secret. `password`: one that a person or an application can type, where the family has such a
+   * thing; `keys`: the strongest that the proxy itself can present.
+   */
+  mint(form?: SecretForm): Minted
   /**
    * `variables`: of one credential, to check its roles as well; `username` is an account to switch on and
    * off.

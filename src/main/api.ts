@@ -13,6 +13,7 @@ import { makeVerifier, verifyPassword } from '../wire/postgres/verifier.ts'
 import { createEvidence } from './evidence.ts'
 import { listenerHostKeys } from './host-keys.ts'
 import type { Rooms } from './rooms.ts'
+import { openSecretRoom } from './secrets.ts'
 import { createProve } from './prove.ts'
 import { createOrphans, examineTargets } from './targets.ts'
 
@@ -59,6 +60,7 @@ export function apiPorts(rooms: Rooms): ApiPorts {
     },
     recordings: createEvidence(config.recordings.directory, clock, rooms.signer.publicKey),
     leases: ledger,
+    secrets: openSecretRoom(rooms),
     orphans: createOrphans(rooms, rooms.hooks, ledger),
     audit: {
       append: (kind, actor, subject, detail) => audit.append(kind, actor, subject, detail),

@@ -15,6 +15,7 @@ import { printLoginName, readLoginName } from '../../src/policy/login-name.ts'
 import type { Declared } from '../../src/policy/types.ts'
 import type { Scene } from '../../src/recording/screenplay.ts'
 import { Secret } from '../../src/secret.ts'
+import { createSecrets } from '../../src/secrets/secrets.ts'
 import { createVerifiers } from '../../src/main/verifiers.ts'
 import { makeVerifier, mockVerifier, verifyPassword } from '../../src/wire/postgres/verifier.ts'
 
@@ -43,6 +44,8 @@ export function createMemory(): { memory: Memory, ports: ApiPorts } {
     templates: shippedRows(), sessions: [], receipts: new Map(), leases: [], audit: [],
     dependants: new Map(), failures: [], killed: [], throttled: false
   }
+  const stored = storePorts(memory)
+  const evidence = evidencePorts(memory)
   const ports: ApiPorts = {
     clock: systemClock, version: '0.0.0-test', node: 'test',
     shelf: createShelf(shippedPlugins),
@@ -54,8 +57,17 @@ export function createMemory(): { memory: Memory, ports: ApiPorts } {
       })
     },
     failed: error => memory.failures.push(error),
-    ...storePorts(memory),
-    ...evidencePorts(memory),
+    ...stored,
+    ...evidence,
+    secrets: createSecrets({
+      clock: systemClock, declared: () => stored.policy.declared(),
+      openSecret: reference => openIn(memory, reference),
+      addressOf: ({ name, protocol, host, port, tls }) => ({ name, protocol, host, port, tls }),
+      pin: () => Promise.reject(new SallyportError('hook-failed')),
+      issue: () => Promise.reject(new SallyportError('hook-failed')),
+      revoke: () => Promise.resolve(false),
+      audit: (kind, actor, subject, detail) => evidence.audit.append(kind, actor, subject, detail)
+    }),
     ssh: () => ({
       host: '127.0.0.1', port: 2222, hostKey: 'ssh-ed25519 AAAA', hostAuthority: 'ssh-ed25519 BBBB'
     }),
@@ -78,15 +90,17 @@ function shippedRows(): TemplateRow[] {
   })
 }
 
+function openIn(memory: Memory, { secret }: { secret: string }): Promise<Secret<string>> {
+  const value = memory.secrets.get(secret)
+  if (value === undefined) return Promise.reject(new SallyportError('seal-broken'))
+  return Promise.resolve(new Secret(value))
+}
+
 function storePorts(memory: Memory): Pick<ApiPorts,
 'resources' | 'templates' | 'passwords' | 'secondFactors' | 'tokens' | 'policy'> {
   const byKind = (kind?: string): ResourceRow[] =>
     [...memory.resources.values()].filter(row => kind === undefined || row.kind === kind)
-  const open = ({ secret }: { secret: string }): Promise<Secret<string>> => {
-    const value = memory.secrets.get(secret)
-    if (value === undefined) return Promise.reject(new SallyportError('seal-broken'))
-    return Promise.resolve(new Secret(value))
-  }
+  const open = (reference: { secret: string }): Promise<Secret<string>> => openIn(memory, reference)
   return {
     resources: {
       list: kind => Promise.resolve(byKind(kind)),
@@ -179,7 +193,9 @@ function declaredOf(byKind: (kind: string) => ResourceRow[]): Declared {
   T> => new Map(byKind(kind).map(row => [row.name, row.spec as T]))
   return {
     targets: named('target'), credentials: named('credential'), users: named('user'),
-    grants: [...named<Declared['grants'][0]>('grant').values()]
+    grants: [...named<Declared['grants'][0]>('grant').values()],
+    environments: named('environment'), secrets: named('secret'), profiles: named('profile'),
+    applications: named('application')
   }
 }
 
@@ -284,6 +300,7 @@ function evidencePorts(
         return Promise.resolve({ ...row, renewals: row.renewals + 1 })
       },
       revoke: id => Promise.resolve(leaseOf(id).status === 'active'),
+      revokeAll: () => Promise.resolve(0),
       history: () => Promise.resolve([{ at: new Date(0), kind: 'issued', actor: 'alice', detail: {} }]),
       dependants: (kind, name) => Promise.resolve(memory.dependants.get(`${kind}/${name}`) ?? [])
     },
