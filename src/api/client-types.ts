@@ -5,6 +5,7 @@ import type { z } from 'zod'
 import type * as shapes from './shapes.ts'
 
 export type AppliedJson = z.output<typeof shapes.appliedShape>
+export type ApplicationTokenJson = z.output<typeof shapes.applicationTokenShape>
 export type AuditJson = z.output<typeof shapes.auditShape>
 export type AuditVerifiedJson = z.output<typeof shapes.auditVerifiedShape>
 export type SshDoorJson = z.output<typeof shapes.sshDoorShape>
@@ -12,6 +13,7 @@ export type CallerJson = z.output<typeof shapes.callerShape>
 export type CheckJson = z.output<typeof shapes.checkShape>
 export type EnrolledJson = z.output<typeof shapes.enrolledShape>
 export type ExplainedJson = z.output<typeof shapes.explainedShape>
+export type FreshApplicationTokenJson = z.output<typeof shapes.freshApplicationTokenShape>
 export type HitJson = z.output<typeof shapes.hitShape>
 export type IssuedJson = z.output<typeof shapes.issuedShape>
 export type LeaseEventJson = z.output<typeof shapes.leaseEventShape>
@@ -19,6 +21,7 @@ export type LeaseJson = z.output<typeof shapes.leaseShape>
 export type OrphansJson = z.output<typeof shapes.orphansShape>
 export type PlanJson = z.output<typeof shapes.planShape>
 export type ProofJson = z.output<typeof shapes.proofShape>
+export type ProfileJson = z.output<typeof shapes.profileShape>
 export type ReceiptJson = z.output<typeof shapes.receiptShape>
 export type ResourceJson = z.output<typeof shapes.resourceShape>
 export type ComparedJson = z.output<typeof shapes.comparedShape>

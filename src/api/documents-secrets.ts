@@ -281,7 +281,9 @@ export const secretDocuments = {
   secret: (spec: SecretDefinition) =>
     spec.type === 'static' ? documentOfStatic(spec) : documentOfDynamic(spec),
   profile: (
-    { name, active, provider, variables: given, ttlSeconds, create, delete: remove, ...access }: Profile
+    {
+      name, active, provider, variables: given, ttlSeconds, create, delete: remove, id: _, ...access
+    }: Profile
   ) => {
     const { roles, ...rest } = given
     return {

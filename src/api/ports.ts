@@ -26,6 +26,7 @@ export interface ApiPorts {
   passwords: PasswordPort
   secondFactors: SecondFactorPort
   tokens: TokenStore
+  applicationTokens: ApplicationTokenStore
   policy: PolicyPort
   sessions: SessionPort
   recordings: RecordingPort
@@ -183,6 +184,35 @@ export interface TokenStore {
   removeOf(user: string): Promise<void>
   /** Is there a one-time token that has not been used and has not expired? */
   hasOneTime(): Promise<boolean>
+}
+
+export interface ApplicationTokenRow {
+  id: string
+  application: string
+  createdAt: Date
+  createdBy: string
+  expiresAt: Date
+  lastUsedAt: Date | null
+}
+
+export interface NewApplicationToken {
+  id: string
+  /** SHA-256 of its text (hex). */
+  hash: string
+  application: string
+  ttlSeconds: number
+}
+
+/** Tokens of applications. Every change has its audit event with it. */
+export interface ApplicationTokenStore {
+  add(token: NewApplicationToken, by: string): Promise<ApplicationTokenRow>
+  /** In place of another, which ends after `overlapSeconds`; undefined when that one is gone or expired. */
+  rotate(token: NewApplicationToken, old: string, overlapSeconds: number, by: string):
+    Promise<ApplicationTokenRow | undefined>
+  find(hash: string): Promise<ApplicationTokenRow | undefined>
+  list(application: string): Promise<readonly ApplicationTokenRow[]>
+  remove(application: string, id: string, by: string): Promise<boolean>
+  removeOf(application: string): Promise<void>
 }
 
 // ---- sessions and their records

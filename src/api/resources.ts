@@ -3,7 +3,7 @@
 // batch without any problem is written, in the same transaction that it was checked in. Applying the same
 // documents again changes nothing, secrets included: a value that is stored already does not get a new
 // version.
-import { createHash, timingSafeEqual } from 'node:crypto'
+import { createHash, randomUUID, timingSafeEqual } from 'node:crypto'
 import { z } from 'zod'
 import { SallyportError } from '../errors.ts'
 import { problemsOf, quote } from '../input.ts'
@@ -46,7 +46,8 @@ export interface Applied {
 
 type Needs = Pick<
   ApiPorts,
-  'clock' | 'resources' | 'templates' | 'shelf' | 'passwords' | 'leases' | 'tokens' | 'secondFactors'
+  'clock' | 'resources' | 'templates' | 'shelf' | 'passwords' | 'leases' | 'tokens' | 'secondFactors' |
+  'applicationTokens'
 >
 
 interface Read {
@@ -87,6 +88,7 @@ export async function apply(ports: Needs, request: ApplyRequest, by: string): Pr
       if (kind === 'user' && (action === 'deleted' || fresh.length > 0)) await ports.tokens.removeOf(name)
       // Whoever has the name next is somebody else; a factor that a crash left here only keeps them out.
       if (kind === 'user' && action === 'deleted') await ports.secondFactors.remove(name, by)
+      if (kind === 'application' && action === 'deleted') await ports.applicationTokens.removeOf(name)
     }
   }
   return planned.map(({ kind, name, action, changes, notes }) => ({ kind, name, action, changes, notes }))
@@ -113,6 +115,7 @@ export async function deleteResource(
     await ports.tokens.removeOf(name)
     await ports.secondFactors.remove(name, by)
   }
+  if (kind === 'application') await ports.applicationTokens.removeOf(name)
 }
 
 /** Who refers to a resource: one sentence each. */
@@ -343,6 +346,7 @@ async function commit(ports: Needs, change: ResourceChange, step: Planned, by: s
     await change.delete(kind, name)
   } else {
     const spec = { ...step.spec }
+    if (kind === 'profile') spec['id'] ??= randomUUID()
     for (const [place, value] of step.fresh) {
       const sealed = kind === 'user' ? new Secret(await ports.passwords.makeVerifier(value)) : value
       const reference = await change.seal(`${kind}.${place}`, sealed)

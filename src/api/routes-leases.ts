@@ -116,7 +116,9 @@ async function leaseOf(
 }
 
 async function checkTarget(ports: ApiPorts, name: string | undefined): Promise<void> {
-  if (name === undefined || await ports.resources.get('target', name) !== undefined) return
+  // A base secret is a target of its own, under its path.
+  const kind = name?.includes('/') === true ? 'secret' : 'target'
+  if (name === undefined || await ports.resources.get(kind, name) !== undefined) return
   throw new SallyportError('not-found', { detail: `no target ${quote(name)}` })
 }
 

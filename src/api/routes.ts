@@ -8,8 +8,10 @@ import type { Bindings } from './api.ts'
 import type { ApiPorts } from './ports.ts'
 import type { Route } from './route.ts'
 import { accessRoutes } from './routes-access.ts'
+import { applicationRoutes } from './routes-applications.ts'
 import { auditRoutes } from './routes-audit.ts'
 import { leaseRoutes } from './routes-leases.ts'
+import { profileRoutes } from './routes-profiles.ts'
 import { resourceRoutes } from './routes-resources.ts'
 import { secretRoutes } from './routes-secrets.ts'
 import { sessionRoutes } from './routes-sessions.ts'
@@ -29,7 +31,7 @@ export function allRoutes(
   return [
     ...accessRoutes(ports, loginTokenSeconds), ...userRoutes(ports), ...resourceRoutes(ports),
     ...sessionRoutes(ports), ...templateRoutes(ports), ...leaseRoutes(ports), ...secretRoutes(ports),
-    ...auditRoutes(ports)
+    ...applicationRoutes(ports), ...profileRoutes(ports), ...auditRoutes(ports)
   ]
 }
 

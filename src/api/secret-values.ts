@@ -11,7 +11,9 @@ import type { ResourceChange } from './ports.ts'
 /** Versions that are kept of one secret; the oldest go first. */
 export const versionsMax = 100
 
-const kept: Partial<Record<ResourceKind, readonly string[]>> = { secret: ['versions', 'deleting'] }
+const kept: Partial<Record<ResourceKind, readonly string[]>> = {
+  secret: ['versions', 'deleting'], profile: ['id']
+}
 
 /** What of a stored spec no document speaks of: it stays as it is. */
 export function keptOf(

@@ -3,7 +3,7 @@
 // the OpenAPI document prints them, and the command line tool takes its types from them.
 import { z } from 'zod'
 import type { Verdict } from '../recording/verify.ts'
-import type { AuditRow, LeaseRow, ReceiptRow, SessionRow, TemplateRow } from './ports.ts'
+import type { ApplicationTokenRow, AuditRow, LeaseRow, ReceiptRow, SessionRow, TemplateRow } from './ports.ts'
 
 const instant = z.iso.datetime()
 const nullableInstant = instant.nullable()
@@ -128,6 +128,20 @@ export const leaseEventShape = z.object({
   at: instant, kind: z.string(), actor: z.string(), detail: z.record(z.string(), z.unknown())
 })
 
+export const applicationTokenShape = z.object({
+  id: z.string(), application: z.string(), createdAt: instant, createdBy: z.string(), expiresAt: instant,
+  lastUsedAt: nullableInstant
+})
+/** `token` is shown this once. */
+export const freshApplicationTokenShape = applicationTokenShape.extend({ token: z.string() })
+
+export const profileShape = z.object({
+  id: z.string(), identifier: z.string(), type: z.string(), status: z.enum(['active', 'inactive']),
+  registeredCredential: z.string().nullable(), credentialUsername: z.string().nullable(),
+  create: z.string(), delete: z.string(), roles: z.array(z.string()), ttlSeconds: z.int(),
+  createdAt: instant, updatedAt: instant, updatedBy: z.string()
+})
+
 /** A definition, never with values. */
 export const secretShape = z.object({
   path: z.string(), environment: z.string(), description: z.string().nullable(),
@@ -220,6 +234,14 @@ export function leaseJson(row: LeaseRow): z.output<typeof leaseShape> {
     createdAt: row.createdAt.toISOString(), expiresAt: row.expiresAt.toISOString(),
     maxAt: row.maxAt.toISOString(), endedAt: iso(row.endedAt), renewals,
     renewableSeconds: Math.floor(row.renewableMs / 1000), lastError
+  }
+}
+
+export function applicationTokenJson(row: ApplicationTokenRow): z.output<typeof applicationTokenShape> {
+  const { id, application, createdBy } = row
+  return {
+    id, application, createdBy, createdAt: row.createdAt.toISOString(),
+    expiresAt: row.expiresAt.toISOString(), lastUsedAt: iso(row.lastUsedAt)
   }
 }
 

@@ -260,6 +260,42 @@ const secrets: Command[] = [
   }
 ]
 
+const tokenTtl = takes('TIME', 'how long it is valid (default: 90d)')
+
+const applications: Command[] = [
+  {
+    words: ['applications', 'tokens'], args: 'NAME', summary: 'list the valid tokens of an application',
+    options: { server }, load: async () => (await import('./applications.ts')).tokens
+  },
+  {
+    words: ['applications', 'token'], args: 'NAME', summary: 'make a token for it, shown this once',
+    details: ['The application gives it as SALLYPORT_TOKEN, or as a bearer token to the API.'],
+    options: { ttl: tokenTtl, server }, load: async () => (await import('./applications.ts')).make
+  },
+  {
+    words: ['applications', 'rotate'], args: 'NAME ID', summary: 'make a token in place of another',
+    options: {
+      ttl: tokenTtl, overlap: takes('TIME', 'how long the old one still counts (default: not at all)'), server
+    },
+    load: async () => (await import('./applications.ts')).rotate
+  },
+  {
+    words: ['applications', 'revoke'], args: 'NAME ID', summary: 'end a token at once',
+    options: { server }, load: async () => (await import('./applications.ts')).revoke
+  }
+]
+
+const profiles: Command[] = [
+  {
+    words: ['profiles', 'list'], args: '', summary: 'list profiles',
+    options: {
+      id: takes('ID', 'with this id only'), identifier: takes('NAME', 'with this identifier only'),
+      type: takes('PLUGIN', 'of this plugin only'), status: takes('STATUS', 'active or inactive'), server
+    },
+    load: async () => (await import('./profiles.ts')).list
+  }
+]
+
 const templates: Command[] = [
   {
     words: ['templates', 'list'], args: '', summary: 'list templates',
@@ -330,5 +366,6 @@ const audit: Command[] = [
 ]
 
 export const commands: readonly Command[] = [
-  ...running, ...declared, ...users, ...sessions, ...ledger, ...secrets, ...templates, ...audit
+  ...running, ...declared, ...users, ...sessions, ...ledger, ...secrets, ...applications, ...profiles,
+  ...templates, ...audit
 ]

@@ -13,8 +13,8 @@ import { makeVerifier, verifyPassword } from '../wire/postgres/verifier.ts'
 import { createEvidence } from './evidence.ts'
 import { listenerHostKeys } from './host-keys.ts'
 import type { Rooms } from './rooms.ts'
-import { openSecretRoom } from './secrets.ts'
 import { createProve } from './prove.ts'
+import { openSecretRoom, revokeWithdrawn } from './secrets.ts'
 import { createOrphans, examineTargets } from './targets.ts'
 
 export const version = '0.1.0'
@@ -26,11 +26,14 @@ export function apiPorts(rooms: Rooms): ApiPorts {
   const penalties = createPenalties(clock, config.limits.loginFailuresPerMinuteMax)
   return {
     clock, version, node: config.node, shelf: rooms.shelf, tokens,
+    applicationTokens: rooms.applicationTokens,
     resources: {
       ...resources,
       async changed() {
         await resources.changed()
         await cutWithdrawn(rooms)
+        // Each revocation waits for its target: whoever declared it does not.
+        void revokeWithdrawn(rooms)
       }
     },
     templates: {

@@ -89,6 +89,8 @@ export type SecretDefinition = StaticSecret | DynamicSecret
 export interface Profile extends Provisioning {
   /** The identifier. */
   name: string
+  /** Drawn when it is first applied. */
+  id?: string | undefined
   active: boolean
   /** Authenticates on all targets. */
   registeredCredential?: string | undefined

@@ -20,17 +20,21 @@ export interface PlanPorts {
   addressOf(target: Target): TargetAddress
 }
 
-/** Throws `prerequisite-missing` with every problem. */
+/**
+ * Throws `prerequisite-missing` with every problem. To `look` at the target, a secret or profile that issues
+ * nothing any more is no problem.
+ */
 export async function planOf(
-  ports: PlanPorts, declared: Declared, { name, deleting, source }: DynamicSecret
+  ports: PlanPorts, declared: Declared, { name, deleting, source }: DynamicSecret,
+  purpose: 'issue' | 'look' = 'issue'
 ): Promise<Plan> {
-  if (deleting === true) throw missing(name, [`secret ${name} is being deleted`])
+  if (deleting === true && purpose === 'issue') throw missing(name, [`secret ${name} is being deleted`])
   if (source.kind === 'link') return linkedPlan(ports, declared, name, source)
   const problems: string[] = []
   const target = declared.targets.get(source.target)
   if (target === undefined) problems.push(`target ${source.target} is not declared`)
   const plan = source.kind === 'profile'
-    ? profilePlan(declared, source, problems)
+    ? profilePlan(declared, source, purpose, problems)
     : {
       provider: source.provider, create: source.create, delete: source.delete, variables: source.variables,
       ttlSeconds: undefined,
@@ -57,7 +61,8 @@ function canLogIn({ username, password, privateKey }: Credential): boolean {
 }
 
 function profilePlan(
-  declared: Declared, source: Extract<Source, { kind: 'profile' }>, problems: string[]
+  declared: Declared, source: Extract<Source, { kind: 'profile' }>, purpose: 'issue' | 'look',
+  problems: string[]
 ): Omit<Plan, 'target'> | undefined {
   const profile = declared.profiles.get(source.profile)
   if (profile === undefined) {
@@ -65,7 +70,7 @@ function profilePlan(
     return undefined
   }
   // P3: it issues nothing; what it has issued runs to its end.
-  if (!profile.active) problems.push(`profile ${profile.name} is inactive`)
+  if (!profile.active && purpose === 'issue') problems.push(`profile ${profile.name} is inactive`)
   const { provider, create, delete: remove, variables, ttlSeconds } = profile
   const authenticationCredential = authenticatorOf(declared, profile, source.target, problems)
   return { provider, create, delete: remove, variables, ttlSeconds, authenticationCredential }

@@ -4,7 +4,8 @@
 import { readFileSync, readdirSync } from 'node:fs'
 import { shippedPlugins } from '../../plugins/shipped.ts'
 import type {
-  ApiPorts, AuditRow, LeaseRow, ReceiptRow, ResourceChange, ResourceRow, SessionRow, TemplateRow, TokenRow
+  ApiPorts, ApplicationTokenRow, AuditRow, LeaseRow, NewApplicationToken, ReceiptRow, ResourceChange,
+  ResourceRow, SessionRow, TemplateRow, TokenRow
 } from '../../src/api/ports.ts'
 import { systemClock } from '../../src/clock.ts'
 import { SallyportError } from '../../src/errors.ts'
@@ -24,6 +25,7 @@ export interface Memory {
   resources: Map<string, ResourceRow>
   secrets: Map<string, string>
   tokens: Map<string, TokenRow>
+  applicationTokens: Map<string, ApplicationTokenRow>
   /** Codes that still count, by user; a person has a second factor once it is confirmed. */
   secondFactors: Map<string, { confirmed: boolean, codes: string[] }>
   templates: TemplateRow[]
@@ -41,6 +43,7 @@ export interface Memory {
 export function createMemory(): { memory: Memory, ports: ApiPorts } {
   const memory: Memory = {
     resources: new Map(), secrets: new Map(), tokens: new Map(), secondFactors: new Map(),
+    applicationTokens: new Map(),
     templates: shippedRows(), sessions: [], receipts: new Map(), leases: [], audit: [],
     dependants: new Map(), failures: [], killed: [], throttled: false
   }
@@ -97,7 +100,7 @@ function openIn(memory: Memory, { secret }: { secret: string }): Promise<Secret<
 }
 
 function storePorts(memory: Memory): Pick<ApiPorts,
-'resources' | 'templates' | 'passwords' | 'secondFactors' | 'tokens' | 'policy'> {
+'applicationTokens' | 'resources' | 'templates' | 'passwords' | 'secondFactors' | 'tokens' | 'policy'> {
   const byKind = (kind?: string): ResourceRow[] =>
     [...memory.resources.values()].filter(row => kind === undefined || row.kind === kind)
   const open = (reference: { secret: string }): Promise<Secret<string>> => openIn(memory, reference)
@@ -134,6 +137,7 @@ function storePorts(memory: Memory): Pick<ApiPorts,
       tried: () => undefined
     },
     secondFactors: secondFactorsOf(memory),
+    applicationTokens: applicationTokensOf(memory),
     tokens: {
       add: (hash, token) => Promise.resolve(void memory.tokens.set(hash, token)),
       find: hash => Promise.resolve(alive(memory.tokens.get(hash))),
@@ -153,6 +157,41 @@ function storePorts(memory: Memory): Pick<ApiPorts,
     policy: {
       declared: () => Promise.resolve(declaredOf(byKind)), readLoginName, printLoginName, choicesOf,
       choicesFor
+    }
+  }
+}
+
+function applicationTokensOf({ applicationTokens: all }: Memory): ApiPorts['applicationTokens'] {
+  const rowOf = ({ id, application, ttlSeconds }: NewApplicationToken, createdBy: string) => {
+    const createdAt = systemClock.now()
+    const expiresAt = new Date(createdAt.getTime() + ttlSeconds * 1000)
+    return { id, application, createdAt, createdBy, expiresAt, lastUsedAt: null }
+  }
+  const add = (token: NewApplicationToken, by: string) => {
+    const row = rowOf(token, by)
+    all.set(token.hash, row)
+    return Promise.resolve(row)
+  }
+  return {
+    add,
+    rotate: async (token, old, overlapSeconds, by) => {
+      const row = [...all.values()].find(({ id }) => id === old)
+      if (row === undefined) return undefined
+      row.expiresAt = new Date(systemClock.now().getTime() + overlapSeconds * 1000)
+      return add(token, by)
+    },
+    find: hash => {
+      const row = all.get(hash)
+      return Promise.resolve(row !== undefined && row.expiresAt > systemClock.now() ? row : undefined)
+    },
+    list: application => Promise.resolve([...all.values()].filter(row => row.application === application)),
+    remove: (_, id) => {
+      const hash = [...all].find(([, row]) => row.id === id)?.[0]
+      return Promise.resolve(hash !== undefined && all.delete(hash))
+    },
+    removeOf: application => {
+      for (const [hash, row] of all) if (row.application === application) all.delete(hash)
+      return Promise.resolve()
     }
   }
 }
