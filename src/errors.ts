@@ -209,6 +209,11 @@ const table = {
     operator: 'other objects refer to it: they are listed',
     sqlstate: '55006', http: 409
   },
+  'prerequisite-missing': {
+    client: 'the secret cannot be issued now',
+    operator: 'something that it is made with is missing or switched off: see the listed problems',
+    sqlstate: '55000', http: 409
+  },
   'conflict': {
     client: 'it was changed meanwhile',
     operator: 'read it again and repeat',

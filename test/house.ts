@@ -26,6 +26,8 @@ const house: House = {
   main: everything,
   wire: {},
   policy: { rooms: ['errors', 'clock', 'secret'], types: ['jit'], closed: network },
+  // Who may have a secret is policy's to say, what is made for it the ledger's.
+  secrets: { rooms: ['errors', 'clock', 'secret', 'policy'], types: ['lease', 'jit'], closed: network },
   lease: { rooms: ['errors', 'clock', 'secret'], types: ['jit'], closed: network },
   jit: { rooms: ['errors', 'clock', 'secret'], packages: ['liquidjs', 'yaml'] },
   // The words for an upstream (src/session/front.ts) carry the types of the plugin contract.
@@ -46,7 +48,9 @@ const house: House = {
     packages: ['drizzle-orm', 'postgres', '@electric-sql/pglite', 'ioredis']
   },
   api: {
-    rooms: ['session', 'lease', 'policy', 'jit', 'recording', 'errors', 'clock', 'secret', 'input'],
+    rooms: [
+      'secrets', 'session', 'lease', 'policy', 'jit', 'recording', 'errors', 'clock', 'secret', 'input'
+    ],
     packages: ['hono', '@hono/node-server', 'zod', 'yaml']
   },
   // Evidence is verified offline, with the public key alone: recordings, audit exports, receipts. `serve` is

@@ -20,7 +20,8 @@ function declaredOf(credentials: Credential[], grants: GrantRule[]): Declared {
     targets: new Map(['orders', 'web01'].map(name => [name, target(name)])),
     credentials: new Map(credentials.map(each => [each.name, each])),
     users: new Map([['alice', user('alice')], ['bob', user('bob')]]),
-    grants
+    grants,
+    environments: new Map(), secrets: new Map(), profiles: new Map(), applications: new Map()
   }
 }
 

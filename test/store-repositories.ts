@@ -42,7 +42,8 @@ async function codeOf(act: Promise<unknown>): Promise<string> {
 function liveSession(id: string, minutes = 60): LiveSession {
   const grant = authorise({
     targets: new Map([['orders', target]]), credentials: new Map([['orders-rw', credential]]),
-    users: new Map([['alice', user]]), grants: [rule]
+    users: new Map([['alice', user]]), grants: [rule],
+    environments: new Map(), secrets: new Map(), profiles: new Map(), applications: new Map()
   }, user, { login: 'alice+orders-rw', replication: false, protocol: 'postgres' }, new Date())
   const startedAt = new Date()
   return {

@@ -20,7 +20,10 @@ function bench(users: [string, User][]) {
     work.push('made up')
     return `mock ${name}`
   })
-  const declared: Declared = { targets: new Map(), credentials: new Map(), users: new Map(users), grants: [] }
+  const declared: Declared = {
+    targets: new Map(), credentials: new Map(), users: new Map(users), grants: [],
+    environments: new Map(), secrets: new Map(), profiles: new Map(), applications: new Map()
+  }
   return { work, of: (name: string) => verifierOf(declared, name) }
 }
 

@@ -1,9 +1,11 @@
 // Who calls. A person logs in with a password, and a one-time code where one is enrolled, and gets a bearer
 // token for a working day; the first admin of a new installation redeems the one-time token that the first
 // start printed; and whoever can read the owner-only files of the data folder, on the machine that serves,
-// is the local admin, because that person could change the store as well. Tokens are stored as hashes; a
-// user who is disabled or removed is out at once, whatever token is left.
+// is the local admin, because that person could change the store as well. Applications have tokens that
+// admins make. Tokens are stored as hashes; a user or an application that is disabled or removed is out at
+// once, whatever token is left.
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
+import { BlockList, isIP, isIPv4 } from 'node:net'
 import { SallyportError } from '../errors.ts'
 import type { User } from '../policy/types.ts'
 import { Secret } from '../secret.ts'
@@ -21,6 +23,8 @@ const firstAdminTokenSeconds = 3600
 // 256 bits, in front of them a mark by which secret scanners know it.
 const tokenMark = 'sally_'
 const tokenPattern = /^sally_[A-Za-z0-9_-]{43}$/
+const applicationMark = 'sallyapp_'
+const applicationPattern = /^sallyapp_[A-Za-z0-9_-]{43}$/
 // A password that is longer is no password of a person, and hashing it is work for a stranger.
 export const passwordCharactersMax = 1024
 /** Six digits, and what people put around them. */
@@ -31,6 +35,10 @@ type LoginNeeds = Needs & Pick<ApiPorts, 'secondFactors'>
 
 export function mintToken(): string {
   return tokenMark + randomBytes(32).toString('base64url')
+}
+
+export function mintApplicationToken(): string {
+  return applicationMark + randomBytes(32).toString('base64url')
 }
 
 export function hashToken(token: string): string {
@@ -139,7 +147,8 @@ export async function createFirstAdminToken(
  * local-admin.ts.
  */
 export function createIdentify(
-  ports: Pick<ApiPorts, 'tokens' | 'policy'>, localToken: Secret<string> | undefined
+  ports: Pick<ApiPorts, 'tokens' | 'applicationTokens' | 'policy' | 'audit'>,
+  localToken: Secret<string> | undefined
 ): (token: string | undefined, address: string) => Promise<Caller> {
   const localHash = localToken === undefined ? undefined : Buffer.from(hashToken(localToken.expose()), 'hex')
   return async (token, address) => {
@@ -150,6 +159,7 @@ export function createIdentify(
       if (isLoopback(address)) return { name: localAdminName, roles: ['admin'], how: 'local' }
       throw new SallyportError('auth-required', { detail: `local token from ${address}` })
     }
+    if (applicationPattern.test(token)) return applicationOf(ports, hash, address)
     const row = tokenPattern.test(token) ? await ports.tokens.find(hash) : undefined
     if (row === undefined || row.oneTime) throw new SallyportError('auth-required')
     if (row.user === firstAdminName) return { name: row.user, roles: row.roles, how: 'token' }
@@ -157,6 +167,36 @@ export function createIdentify(
     if (user !== undefined && !user.disabled) return { name: user.name, roles: user.roles, how: 'token' }
     throw new SallyportError('auth-required', { detail: `user ${row.user} is gone or disabled` })
   }
+}
+
+/** A token counts while its application is declared and on, and from the networks that it is bound to. */
+async function applicationOf(
+  ports: Pick<ApiPorts, 'applicationTokens' | 'policy' | 'audit'>, hash: string, address: string
+): Promise<Caller> {
+  const row = await ports.applicationTokens.find(hash)
+  if (row === undefined) throw new SallyportError('auth-required')
+  const application = (await ports.policy.declared()).applications.get(row.application)
+  const name = row.application
+  if (application === undefined || application.disabled) {
+    throw new SallyportError('auth-required', { detail: `application ${name} is gone or disabled` })
+  }
+  if (application.networks !== undefined && !isWithin(address, application.networks)) {
+    // Whoever sits there has a valid token that is not theirs to have.
+    await ports.audit.append('application.refused', `application/${name}`, address, { token: row.id })
+    throw new SallyportError('auth-required', { detail: `application ${name} from ${address}` })
+  }
+  return { name, roles: ['application'], how: 'token' }
+}
+
+function isWithin(address: string, networks: readonly string[]): boolean {
+  const list = new BlockList()
+  for (const network of networks) {
+    const [base = '', bits] = network.split('/')
+    list.addSubnet(base, Number(bits), isIPv4(base) ? 'ipv4' : 'ipv6')
+  }
+  // What a socket of both families says of a client with an address of the older one.
+  const plain = address.replace(/^::ffff:(?=\d+\.)/, '')
+  return isIP(plain) > 0 && list.check(plain, isIPv4(plain) ? 'ipv4' : 'ipv6')
 }
 
 function isLoopback(address: string): boolean {

@@ -5,6 +5,7 @@ import type { z } from 'zod'
 import type * as shapes from './shapes.ts'
 
 export type AppliedJson = z.output<typeof shapes.appliedShape>
+export type ApplicationTokenJson = z.output<typeof shapes.applicationTokenShape>
 export type AuditJson = z.output<typeof shapes.auditShape>
 export type AuditVerifiedJson = z.output<typeof shapes.auditVerifiedShape>
 export type UsersJson = z.output<typeof shapes.usersShape>
@@ -13,6 +14,7 @@ export type CallerJson = z.output<typeof shapes.callerShape>
 export type CheckJson = z.output<typeof shapes.checkShape>
 export type EnrolledJson = z.output<typeof shapes.enrolledShape>
 export type ExplainedJson = z.output<typeof shapes.explainedShape>
+export type FreshApplicationTokenJson = z.output<typeof shapes.freshApplicationTokenShape>
 export type HitJson = z.output<typeof shapes.hitShape>
 export type IssuedJson = z.output<typeof shapes.issuedShape>
 export type LeaseEventJson = z.output<typeof shapes.leaseEventShape>
@@ -20,8 +22,13 @@ export type LeaseJson = z.output<typeof shapes.leaseShape>
 export type OrphansJson = z.output<typeof shapes.orphansShape>
 export type PlanJson = z.output<typeof shapes.planShape>
 export type ProofJson = z.output<typeof shapes.proofShape>
+export type ProfileJson = z.output<typeof shapes.profileShape>
 export type ReceiptJson = z.output<typeof shapes.receiptShape>
 export type ResourceJson = z.output<typeof shapes.resourceShape>
+export type ComparedJson = z.output<typeof shapes.comparedShape>
+export type ReadingJson = z.output<typeof shapes.readingShape>
+export type SecretJson = z.output<typeof shapes.secretShape>
+export type SecretVersionJson = z.output<typeof shapes.versionShape>
 export type SessionJson = z.output<typeof shapes.sessionShape>
 export type TemplateBodyJson = z.output<typeof shapes.templateBodyShape>
 export type TemplateJson = z.output<typeof shapes.templateShape>

@@ -4,14 +4,22 @@
 // `<secret>` where a secret stands. References to other resources are not looked at here: they need the
 // store (resources.ts).
 import { z } from 'zod'
-import {
-  duration, printAddress, printDuration, publicKey as publicKeyLine, quote, readAddress
-} from '../input.ts'
-import { channelKinds, resourceNamePattern } from '../policy/types.ts'
+import { duration, printAddress, printDuration, quote, readAddress } from '../input.ts'
+import { readSecretPath, readSecretPattern } from '../policy/secrets.ts'
+import type { Application, Environment, Profile, SecretDefinition } from '../policy/secrets.ts'
+import { channelKinds } from '../policy/types.ts'
 import type { Credential, GrantRule, JitSetting, JitType, Target, User } from '../policy/types.ts'
 import type { Action } from '../jit/plugin.ts'
+import {
+  defaultNamePrefix, defined, instant, listItemsMax, namePrefix, names, publicKey, resourceName, secret,
+  shownSecret, templateName, text, variables
+} from './document-parts.ts'
+import type { SecretInput, SecretInputs } from './document-parts.ts'
+import { secretDocuments, secretSchemas } from './documents-secrets.ts'
 
-export const resourceKinds = ['target', 'credential', 'user', 'grant'] as const
+export const resourceKinds = [
+  'target', 'credential', 'user', 'grant', 'environment', 'secret', 'profile', 'application'
+] as const
 export type ResourceKind = typeof resourceKinds[number]
 
 export interface Specs {
@@ -19,13 +27,11 @@ export interface Specs {
   credential: Credential
   user: User
   grant: GrantRule
+  environment: Environment
+  secret: SecretDefinition
+  profile: Profile
+  application: Application
 }
-
-/** How a secret shows in `get`; the same text in a document means "as it is". */
-export const shownSecret = '<secret>'
-
-/** A secret as a document says it: its value, or the one that is stored already. */
-export type SecretInput = { value: string } | { keep: true }
 
 /**
  * A document that has been read: what is to be stored, and the secrets that belong to it, by field of the
@@ -35,19 +41,32 @@ export interface Wanted<K extends ResourceKind = ResourceKind> {
   kind: K
   name: string
   spec: Specs[K]
-  secrets: Partial<Record<SecretField, SecretInput>>
+  secrets: Partial<Record<SecretField, SecretInput | SecretInputs>>
   /** What was left out, and why that is right: shown, never a reason to refuse. */
   notes: readonly string[]
 }
 
-export type SecretField = 'password' | 'privateKey'
+export type SecretField = 'password' | 'privateKey' | 'data'
 
 /** Where the reference to a sealed secret stands in the stored spec. */
 export const secretPlaces: Readonly<Record<ResourceKind, Partial<Record<SecretField, string>>>> = {
   target: {},
   credential: { password: 'password', privateKey: 'privateKey' },
   user: { password: 'verifier' },
-  grant: {}
+  grant: {},
+  environment: {},
+  secret: { data: 'data' },
+  profile: {},
+  application: {}
+}
+
+/** The name that a resource is stored under: a secret's is its path. Undefined when it has none. */
+export function rowNameOf(kind: string, document: Readonly<Record<string, unknown>>): string | undefined {
+  const { name, environment, path } = document
+  if (typeof name !== 'string') return undefined
+  if (kind !== 'secret') return name
+  const folder = typeof path === 'string' ? `${path}/` : ''
+  return readSecretPath(`${String(environment)}/${folder}${name}`.replaceAll(/[:/]+/g, '/')) ?? name
 }
 
 /** The two actions of each type, and the keys under which a document names them (J2). */
@@ -58,38 +77,12 @@ export const actionsOf: Readonly<Record<JitType, readonly [Action, Action]>> = {
 
 // A JIT session without a limit of its own ends after a working day (J13).
 export const defaultJitSessionSeconds = 28_800
-/** Prefix of minted account names, in front of seven digits (J5). */
-export const defaultNamePrefix = 'jit_'
 // Names that the audit uses for ourselves.
 const reservedUserNames = ['local', 'system', 'first-admin']
-// Longer texts are no names, addresses or passwords of people.
-const textCharactersMax = 16_384
-const listItemsMax = 10_000
 
 const defaultPorts: Readonly<Record<Target['protocol'], number | undefined>> = {
   postgres: 5432, ssh: 22, tcp: undefined
 }
-
-const resourceName = z.string().regex(resourceNamePattern,
-  'expected a name of a-z, 0-9, "_", "." and "-", at most 63 long, which begins with a letter or a digit')
-const templateName = z.string().regex(/^[a-z0-9][a-z0-9_-]{0,62}\/[a-z0-9][a-z0-9_.-]{0,62}$/,
-  'expected the name of a template, such as postgres/create-role')
-const text = z.string().min(1).max(textCharactersMax)
-const names = z.array(resourceName).max(listItemsMax).transform(list => [...new Set(list)])
-const instantPattern = /^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,3})?)?(Z|[+-]\d\d:\d\d))?$/
-const instant = z.string().transform((value, context) => {
-  if (instantPattern.test(value) && !isNaN(Date.parse(value))) return new Date(value).toISOString()
-  context.addIssue(`expected an instant such as 2026-01-31T08:00:00Z, not ${quote(value)}`)
-  return z.NEVER
-})
-// `{env}` and `{file}` are read where `apply` runs, not here: this machine's files are not the caller's to
-// read.
-const secret = z.preprocess(
-  value => value === shownSecret ? { keep: true } : value,
-  z.strictObject({ value: text.optional(), keep: z.literal(true).optional() })
-    .refine(read => (read.value === undefined) !== (read.keep === undefined), 'expected {value: …}')
-).transform((read): SecretInput => read.value === undefined ? { keep: true } : { value: read.value })
-const publicKey = publicKeyLine.max(textCharactersMax)
 
 const target = z.strictObject({
   kind: z.literal('target'),
@@ -125,24 +118,6 @@ const target = z.strictObject({
 })
 
 const choice = z.strictObject({ plugin: resourceName, template: templateName })
-const words = z.string().max(textCharactersMax)
-const scalar = z.union([words, z.number(), z.array(words)], 'expected a text, a number or a list of texts')
-
-// P6: roles are split, trimmed, without duplicates; whether each is a name is checked after that.
-const rolePattern = /^[A-Za-z_][A-Za-z0-9_.$@-]{0,62}$/
-const variables = z.record(z.string().regex(/^[a-z][A-Za-z0-9_]{0,62}$/, 'expected a variable name'), scalar)
-  .transform((read, context) => {
-    if (read['roles'] === undefined) return read
-    const given = Array.isArray(read['roles']) ? read['roles'] : String(read['roles']).split(',')
-    const roles = [...new Set(given.map(role => role.trim()).filter(role => role !== ''))]
-    for (const role of roles) {
-      if (!rolePattern.test(role)) {
-        context.addIssue({ code: 'custom', path: ['roles'], message: `${quote(role)} is no role name` })
-      }
-    }
-    return { ...read, roles }
-  })
-
 const jit = z.strictObject({
   enabled: z.boolean(),
   type: z.enum(['creation-deletion', 'enable-disable']).optional(),
@@ -155,8 +130,7 @@ const jit = z.strictObject({
   disable: z.unknown().optional(),
   variables: variables.default({}),
   maxSession: duration.default(defaultJitSessionSeconds),
-  namePrefix: z.string().regex(/^[a-z_][a-z0-9_]{0,15}$/, 'expected at most 16 of a-z, 0-9 and "_"')
-    .default(defaultNamePrefix)
+  namePrefix: namePrefix.default(defaultNamePrefix)
 }).transform((read, context): { setting: JitSetting | undefined, notes: string[] } => {
   const { enabled, type, useOwnCredential, authenticationCredential } = read
   const problem = (path: PropertyKey[], message: string): void =>
@@ -248,11 +222,20 @@ const user = z.strictObject({
   notes: []
 }))
 
+const secretPattern = z.string().transform((value, context) => {
+  const pattern = readSecretPattern(value)
+  if (pattern !== undefined) return pattern
+  context.addIssue(`expected a path such as prod/orders-rw or prod/apps/*, not ${quote(value)}`)
+  return z.NEVER
+})
+
 const grant = z.strictObject({
   kind: z.literal('grant'),
   name: resourceName,
-  users: names,
-  credentials: names,
+  users: names.optional(),
+  credentials: names.optional(),
+  applications: names.optional(),
+  secrets: z.array(secretPattern).max(listItemsMax).optional(),
   notBefore: instant.optional(),
   notAfter: instant.optional(),
   maxSession: duration.optional(),
@@ -261,25 +244,29 @@ const grant = z.strictObject({
   channels: z.array(z.enum(channelKinds)).max(channelKinds.length).optional(),
   copyFiles: z.boolean().default(false)
 }).transform((read, context): Wanted<'grant'> => {
-  const { name, users, credentials, notBefore, notAfter, maxSession, replication, databases, channels } = read
+  const { name, notBefore, notAfter, maxSession, replication, databases, channels } = read
+  const { applications, secrets } = read
+  // To whom and to what: one of the two that there are of each.
+  for (const [field, other] of [['users', 'applications'], ['credentials', 'secrets']] as const) {
+    if (read[field] === undefined && read[other] === undefined) {
+      context.addIssue({ code: 'custom', path: [field], message: 'is missing' })
+    }
+  }
   if (notBefore !== undefined && notAfter !== undefined && notAfter <= notBefore) {
     context.addIssue({ code: 'custom', path: ['notAfter'], message: 'is not after notBefore' })
   }
   const spec = {
-    name, users, credentials, replication,
-    ...defined({ notBefore, notAfter, maxSessionSeconds: maxSession, databases, channels }),
+    name, users: read.users ?? [], credentials: read.credentials ?? [], replication,
+    ...defined({
+      applications, secrets, notBefore, notAfter, maxSessionSeconds: maxSession, databases, channels
+    }),
     ...read.copyFiles ? { copyFiles: true } : {}
   }
   return { kind: 'grant', name, spec, secrets: {}, notes: [] }
 })
 
 /** One schema for each kind; each gives a `Wanted`. */
-export const documentSchemas = { target, credential, user, grant } as const
-
-/** The object without its undefined members: stored JSON has none, and neither has a comparison with it. */
-export function defined<T extends object>(value: T): { [K in keyof T]: Exclude<T[K], undefined> } {
-  return Object.fromEntries(Object.entries(value).filter(([, member]) => member !== undefined)) as never
-}
+export const documentSchemas = { target, credential, user, grant, ...secretSchemas } as const
 
 /** The document of a stored spec, as `get` shows it; applying it again changes nothing. */
 export function documentOf<K extends ResourceKind>(kind: K, spec: Specs[K]): Record<string, unknown> {
@@ -287,6 +274,7 @@ export function documentOf<K extends ResourceKind>(kind: K, spec: Specs[K]): Rec
 }
 
 const writers: { [K in ResourceKind]: (spec: Specs[K]) => Record<string, unknown> } = {
+  ...secretDocuments,
   target: ({ name, protocol, host, port, database, tls, hostKeys }) => ({
     name, protocol, address: printAddress({ host, port }),
     database: database === '' ? undefined : database,

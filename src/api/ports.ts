@@ -13,6 +13,7 @@ import type { ExportFormat } from '../recording/export.ts'
 import type { Scene } from '../recording/screenplay.ts'
 import type { Expected, Verdict } from '../recording/verify.ts'
 import type { Secret } from '../secret.ts'
+import type { Secrets } from '../secrets/secrets.ts'
 
 export interface ApiPorts {
   clock: Clock
@@ -25,10 +26,12 @@ export interface ApiPorts {
   passwords: PasswordPort
   secondFactors: SecondFactorPort
   tokens: TokenStore
+  applicationTokens: ApplicationTokenStore
   policy: PolicyPort
   sessions: SessionPort
   recordings: RecordingPort
   leases: LeasePort
+  secrets: Secrets
   orphans: OrphanPort
   audit: AuditPort
   health: HealthPort
@@ -195,6 +198,35 @@ export interface TokenStore {
   hasOneTime(): Promise<boolean>
 }
 
+export interface ApplicationTokenRow {
+  id: string
+  application: string
+  createdAt: Date
+  createdBy: string
+  expiresAt: Date
+  lastUsedAt: Date | null
+}
+
+export interface NewApplicationToken {
+  id: string
+  /** SHA-256 of its text (hex). */
+  hash: string
+  application: string
+  ttlSeconds: number
+}
+
+/** Tokens of applications. Every change has its audit event with it. */
+export interface ApplicationTokenStore {
+  add(token: NewApplicationToken, by: string): Promise<ApplicationTokenRow>
+  /** In place of another, which ends after `overlapSeconds`; undefined when that one is gone or expired. */
+  rotate(token: NewApplicationToken, old: string, overlapSeconds: number, by: string):
+    Promise<ApplicationTokenRow | undefined>
+  find(hash: string): Promise<ApplicationTokenRow | undefined>
+  list(application: string): Promise<readonly ApplicationTokenRow[]>
+  remove(application: string, id: string, by: string): Promise<boolean>
+  removeOf(application: string): Promise<void>
+}
+
 // ---- sessions and their records
 
 export interface SessionRow {
@@ -304,6 +336,9 @@ export interface LeaseRow {
 
 export interface LeaseFilter {
   target?: string | undefined
+  /** Name of a credential, or path of a secret. */
+  credential?: string | undefined
+  ownerKind?: LeaseRow['ownerKind'] | undefined
   owner?: string | undefined
   status?: string | undefined
   limit: number
@@ -313,9 +348,11 @@ export interface LeasePort {
   list(filter: LeaseFilter): Promise<readonly LeaseRow[]>
   show(id: string): Promise<LeaseRow | undefined>
   /** Adds `seconds` to the expiry (S5); throws `invalid` past the maximum or after the end. */
-  renew(id: string, seconds: number, by: string): Promise<LeaseRow>
+  renew(id: string, seconds: number, by: string, address?: string): Promise<LeaseRow>
   /** True when it was live; a second revoke changes nothing (S6). */
-  revoke(id: string, by: string): Promise<boolean>
+  revoke(id: string, by: string, address?: string): Promise<boolean>
+  /** Ends all of a target, a credential or a secret (by its path). */
+  revokeAll(where: { target: string } | { credential: string }, by: string): Promise<number>
   history(id: string): Promise<readonly LeaseEventRow[]>
   /** What in the ledger still needs this target or credential: one sentence each. */
   dependants(kind: 'target' | 'credential', name: string): Promise<readonly string[]>

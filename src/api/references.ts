@@ -6,7 +6,9 @@ import { makesTyped } from '../jit/shelf.ts'
 import type { Shelf } from '../jit/shelf.ts'
 import { checkVariables } from '../jit/template.ts'
 import type { Template } from '../jit/template.ts'
-import type { Credential, GrantRule, JitSetting } from '../policy/types.ts'
+import type { Action } from '../jit/plugin.ts'
+import type { Profile, SecretDefinition } from '../policy/secrets.ts'
+import type { ActionChoice, Credential, GrantRule, JitSetting } from '../policy/types.ts'
 import type { ResourceKind, Specs } from './documents.ts'
 import { actionsOf } from './documents.ts'
 import type { TemplateRow } from './ports.ts'
@@ -52,8 +54,40 @@ export function referencesIn(state: State): Reference[] {
       credentials.forEach((name, at) =>
         found.push({ owner, path: `credentials[${at}]`, to: keyOf('credential', name) }))
     }
+    found.push(...secretReferences(owner, spec))
   }
   return found
+}
+
+/** What secrets, profiles and grants on them name. */
+function secretReferences(owner: string, spec: Specs[ResourceKind]): Reference[] {
+  const kind = owner.slice(0, owner.indexOf('/'))
+  const to = (path: string, of: string, name: string): Reference => ({ owner, path, to: keyOf(of, name) })
+  if (kind === 'grant') {
+    const { applications = [], secrets = [] } = spec as GrantRule
+    return [
+      ...applications.map((name, at) => to(`applications[${at}]`, 'application', name)),
+      ...secrets.map((pattern, at) => pattern.endsWith('/*')
+        ? to(`secrets[${at}]`, 'environment', pattern.split('/')[0] ?? '')
+        : to(`secrets[${at}]`, 'secret', pattern))
+    ]
+  }
+  if (kind === 'profile') {
+    const { registeredCredential } = spec as Profile
+    return registeredCredential === undefined
+      ? []
+      : [to('registeredCredential', 'credential', registeredCredential)]
+  }
+  if (kind !== 'secret') return []
+  const secret = spec as SecretDefinition
+  const found = [to('environment', 'environment', secret.environment)]
+  if (secret.type === 'static') return found
+  const { source } = secret
+  if (source.kind === 'link') return [...found, to('attributes.linkConfig', 'secret', source.linkedSecret)]
+  found.push(to('target', 'target', source.target))
+  return source.kind === 'profile'
+    ? [...found, to('profile', 'profile', source.profile)]
+    : [...found, to('authenticationCredential', 'credential', source.authenticationCredential)]
 }
 
 /**
@@ -78,33 +112,51 @@ export function authenticationFlaws(state: State): Flaw[] {
   return flaws
 }
 
-/** J7 and J8 for one JIT setting; `templates` holds the newest version of each, by name. */
+/**
+ * J8 for one action: its plugin exists and has it, its template is active and for it. `templates` holds the
+ * newest version of each, by name.
+ */
+export function actionFlaws(
+  action: Action, chosen: ActionChoice, shelf: Shelf, templates: ReadonlyMap<string, TemplateRow>
+): { field: 'plugin' | 'template', message: string }[] {
+  const flaws: { field: 'plugin' | 'template', message: string }[] = []
+  const plugin = shelf.plugins.find(({ id }) => id === chosen.plugin)
+  const template = templates.get(chosen.template)
+  const named = `template ${quote(chosen.template)}`
+  if (plugin === undefined) {
+    const there = shelf.plugins.map(({ id }) => id).join(', ')
+    const message = `there is no plugin ${quote(chosen.plugin)}; there are ${there}`
+    flaws.push({ field: 'plugin', message })
+  } else if (!plugin.actions.has(action)) {
+    flaws.push({ field: 'plugin', message: `plugin ${quote(chosen.plugin)} has no action ${action}` })
+  }
+  const wrong = template === undefined
+    ? `there is no ${named}`
+    : !template.active
+      ? `${named} is not active`
+      : template.plugin !== chosen.plugin
+        ? `${named} is for plugin ${template.plugin}`
+        : template.action !== action ? `${named} is for the action ${template.action}` : undefined
+  if (wrong !== undefined) flaws.push({ field: 'template', message: wrong })
+  return flaws
+}
+
+/** J7 and J8 for one JIT setting. */
 export function jitFlaws(
   owner: string, jit: JitSetting, shelf: Shelf, templates: ReadonlyMap<string, TemplateRow>
 ): Flaw[] {
   if (!jit.enabled) return []
   const flaws: Flaw[] = []
-  const flaw = (path: string, message: string): number => flaws.push({ owner, path: `jit.${path}`, message })
   for (const action of actionsOf[jit.type]) {
     const chosen = jit.actions[action]
     if (chosen === undefined) continue
+    for (const { field, message } of actionFlaws(action, chosen, shelf, templates)) {
+      flaws.push({ owner, path: `jit.${action}.${field}`, message })
+    }
     const plugin = shelf.plugins.find(({ id }) => id === chosen.plugin)
-    const template = templates.get(chosen.template)
-    if (plugin === undefined) {
-      const there = shelf.plugins.map(({ id }) => id).join(', ')
-      flaw(`${action}.plugin`, `there is no plugin ${quote(chosen.plugin)}; there are ${there}`)
-    } else if (!plugin.actions.has(action)) {
-      flaw(`${action}.plugin`, `plugin ${quote(chosen.plugin)} has no action ${action}`)
-    }
     if (jit.useOwnCredential && jit.type === 'enable-disable' && plugin?.canEnableItself === false) {
-      flaw('useOwnCredential', `plugin ${quote(plugin.id)} cannot ${action} an account as that account`)
-    }
-    if (template === undefined) flaw(`${action}.template`, `there is no template ${quote(chosen.template)}`)
-    else if (!template.active) flaw(`${action}.template`, `template ${quote(chosen.template)} is not active`)
-    else if (template.plugin !== chosen.plugin) {
-      flaw(`${action}.template`, `template ${quote(chosen.template)} is for plugin ${template.plugin}`)
-    } else if (template.action !== action) {
-      flaw(`${action}.template`, `template ${quote(chosen.template)} is for the action ${template.action}`)
+      const message = `plugin ${quote(plugin.id)} cannot ${action} an account as that account`
+      flaws.push({ owner, path: 'jit.useOwnCredential', message })
     }
   }
   return flaws

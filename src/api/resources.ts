@@ -3,23 +3,25 @@
 // batch without any problem is written, in the same transaction that it was checked in. Applying the same
 // documents again changes nothing, secrets included: a value that is stored already does not get a new
 // version.
-import { createHash, timingSafeEqual } from 'node:crypto'
+import { createHash, randomUUID, timingSafeEqual } from 'node:crypto'
 import { z } from 'zod'
 import { SallyportError } from '../errors.ts'
 import { problemsOf, quote } from '../input.ts'
 import { keepsItsSecret } from '../jit/shelf.ts'
 import { parseTemplate } from '../jit/template.ts'
+import type { SecretDefinition, StaticSecret } from '../policy/secrets.ts'
 import type { SecretReference, Target } from '../policy/types.ts'
 import { Secret } from '../secret.ts'
-import {
-  defined, documentOf, documentSchemas, resourceKinds, secretPlaces, shownSecret
-} from './documents.ts'
+import { defined, shownSecret } from './document-parts.ts'
+import { documentOf, documentSchemas, resourceKinds, rowNameOf, secretPlaces } from './documents.ts'
 import type { ResourceKind, SecretField, Specs, Wanted } from './documents.ts'
 import type { ApiPorts, ResourceChange, ResourceRow, TemplateRow } from './ports.ts'
 import {
   authenticationFlaws, jitFlaws, keyOf, referencesIn, typedFlaws, variableFlaws
 } from './references.ts'
 import type { Flaw } from './references.ts'
+import { keptOf, mergedValues, nextVersions, sealedIn } from './secret-values.ts'
+import { secretFlaws } from './secret-references.ts'
 
 /** Documents in one `apply`; a batch is held in memory and in one transaction. */
 export const documentsMax = 20_000
@@ -45,7 +47,9 @@ export interface Applied {
 }
 
 type Needs = Pick<
-  ApiPorts, 'resources' | 'templates' | 'shelf' | 'passwords' | 'leases' | 'tokens' | 'secondFactors'
+  ApiPorts,
+  'clock' | 'resources' | 'templates' | 'shelf' | 'passwords' | 'leases' | 'tokens' | 'secondFactors' |
+  'applicationTokens'
 >
 
 interface Read {
@@ -86,6 +90,7 @@ export async function apply(ports: Needs, request: ApplyRequest, by: string): Pr
       if (kind === 'user' && (action === 'deleted' || fresh.length > 0)) await ports.tokens.removeOf(name)
       // Whoever has the name next is somebody else; a factor that a crash left here only keeps them out.
       if (kind === 'user' && action === 'deleted') await ports.secondFactors.remove(name, by)
+      if (kind === 'application' && action === 'deleted') await ports.applicationTokens.removeOf(name)
     }
   }
   return planned.map(({ kind, name, action, changes, notes }) => ({ kind, name, action, changes, notes }))
@@ -102,9 +107,7 @@ export async function deleteResource(
     const rows = await change.list()
     const row = rows.find(each => each.kind === kind && each.name === name)
     if (row === undefined) throw new SallyportError('not-found', { detail: `no ${kind} ${quote(name)}` })
-    const key = keyOf(kind, name)
-    const problems = referencesIn(stateOf(rows)).filter(({ to, owner }) => to === key && owner !== key)
-      .map(({ owner, path }) => `${key}: in use by ${owner} (${path})`)
+    const problems = ownersOf(rows, kind, name)
     problems.push(...await heldByLedger(ports, kind, name))
     if (problems.length > 0) throw new SallyportError('in-use', { problems })
     await commit(ports, change, deletion(row), by)
@@ -114,6 +117,14 @@ export async function deleteResource(
     await ports.tokens.removeOf(name)
     await ports.secondFactors.remove(name, by)
   }
+  if (kind === 'application') await ports.applicationTokens.removeOf(name)
+}
+
+/** Who refers to a resource: one sentence each. */
+export function ownersOf(rows: readonly ResourceRow[], kind: ResourceKind, name: string): string[] {
+  const key = keyOf(kind, name)
+  return referencesIn(stateOf(rows)).filter(({ to, owner }) => to === key && owner !== key)
+    .map(({ owner, path }) => `${key}: in use by ${owner} (${path})`)
 }
 
 // ---- reading
@@ -124,7 +135,8 @@ function readDocuments(documents: readonly unknown[]): Read {
   return read
 }
 
-const heading = z.looseObject({ kind: z.string(), name: z.string() })
+const heading = z.looseObject({ kind: z.string(), name: z.string() }).transform(head =>
+  ({ ...head, name: rowNameOf(head.kind, head) ?? head.name }))
 
 function readDocument(document: unknown, number: number, read: Read): void {
   const place = `document ${number}`
@@ -145,7 +157,7 @@ function readDocument(document: unknown, number: number, read: Read): void {
   }
   const result = documentSchemas[kind as ResourceKind].safeParse(document)
   if (result.success) {
-    read.wanted.push(result.data)
+    read.wanted.push(result.data as Wanted)
   } else {
     read.problems.push(...problemsOf(result.error, named))
     if (head.success) read.unread.add(keyOf(kind, head.data.name))
@@ -184,7 +196,7 @@ async function planOne(
 ): Promise<Planned> {
   const { kind, name, notes } = wanted
   const before = (row?.spec ?? {}) as Record<string, unknown>
-  const spec: Record<string, unknown> = { ...wanted.spec }
+  const spec: Record<string, unknown> = { ...keptOf(kind, before), ...wanted.spec }
   const shown: Record<string, unknown> = { ...wanted.spec }
   const step: Planned = {
     kind, name, action: 'unchanged', changes: [], notes, row, spec, fresh: [], stale: []
@@ -195,6 +207,15 @@ async function planOne(
     if (given !== undefined) shown[place] = { secret: '' }
     if (given === undefined) {
       if (reference !== undefined) step.stale.push(reference)
+    } else if ('entries' in given) {
+      const missing = (key: string): void =>
+        problem(`${field}.${key}: ${shownSecret} means "as it is", and none is stored`)
+      const merged = await mergedValues(change, reference, given, missing)
+      if (merged.isSame) spec[place] = reference
+      else {
+        step.fresh.push([place, merged.values])
+        if (reference !== undefined) step.changes.push({ path: field, from: shownSecret, to: shownSecret })
+      }
     } else if ('keep' in given) {
       if (reference === undefined) problem(`${field}: ${shownSecret} means "as it is", and none is stored`)
       else spec[place] = reference
@@ -228,13 +249,15 @@ async function isSame(
 
 function deletion(row: ResourceRow): Planned {
   const kind = row.kind as ResourceKind
-  const stale = Object.values(secretPlaces[kind])
-    .map(place => (row.spec as Record<string, unknown>)[place] as SecretReference | undefined)
+  const spec = row.spec as Record<string, unknown>
+  const stale = kind === 'secret' ? sealedIn(spec as unknown as SecretDefinition) : Object
+    .values(secretPlaces[kind]).map(place => spec[place] as SecretReference | undefined)
     .filter(reference => reference !== undefined)
   return { kind, name: row.name, action: 'deleted', changes: [], notes: [], row, fresh: [], stale }
 }
 
-function stateOf(rows: readonly ResourceRow[]): Map<string, Specs[ResourceKind]> {
+/** Everything that is declared, by key. */
+export function stateOf(rows: readonly ResourceRow[]): Map<string, Specs[ResourceKind]> {
   return new Map(rows.map(row => [keyOf(row.kind, row.name), row.spec as Specs[ResourceKind]]))
 }
 
@@ -248,11 +271,14 @@ async function flawsAfter(
   const flaws: Flaw[] = []
   for (const { owner, path, to } of referencesIn(state)) {
     if (state.has(to) || read.unread.has(to) || prunedKeys.has(owner)) continue
-    const [kind, name] = to.split('/') as [string, string]
+    const kind = to.slice(0, to.indexOf('/'))
+    const name = to.slice(kind.length + 1)
     flaws.push({ owner, path, message: `there is no ${kind} ${quote(name)}` })
   }
   flaws.push(...authenticationFlaws(state).filter(({ owner }) => !prunedKeys.has(owner)))
   const templates = new Map((await ports.templates.list()).map(row => [row.id, row]))
+  flaws.push(...secretFlaws(state, read.wanted, ports.shelf, templates)
+    .filter(({ owner }) => !prunedKeys.has(owner)))
   for (const wanted of read.wanted) {
     if (wanted.kind !== 'credential') continue
     const credential = wanted as Wanted<'credential'>
@@ -298,8 +324,10 @@ async function pruneProblems(
 
 // An account that is still to be removed needs its target and the credential that authenticates the removal.
 async function heldByLedger(ports: Needs, kind: string, name: string): Promise<string[]> {
-  if (kind !== 'target' && kind !== 'credential') return []
-  return (await ports.leases.dependants(kind, name)).map(line => `${keyOf(kind, name)}: ${line}`)
+  if (kind !== 'target' && kind !== 'credential' && kind !== 'secret') return []
+  // In the books of the ledger a secret stands where a session has its credential.
+  const lines = await ports.leases.dependants(kind === 'target' ? kind : 'credential', name)
+  return lines.map(line => `${keyOf(kind, name)}: ${line}`)
 }
 
 /** What differs between two documents, by path. */
@@ -326,9 +354,18 @@ async function commit(ports: Needs, change: ResourceChange, step: Planned, by: s
     await change.delete(kind, name)
   } else {
     const spec = { ...step.spec }
+    if (kind === 'profile') spec['id'] ??= randomUUID()
     for (const [place, value] of step.fresh) {
       const sealed = kind === 'user' ? new Secret(await ports.passwords.makeVerifier(value)) : value
-      spec[place] = await change.seal(`${kind}.${place}`, sealed)
+      const reference = await change.seal(`${kind}.${place}`, sealed)
+      spec[place] = reference
+      if (kind === 'secret') {
+        const { versions, dropped } = nextVersions(spec as unknown as StaticSecret, reference, {
+          createdAt: ports.clock.now().toISOString(), createdBy: by
+        })
+        spec['versions'] = versions
+        for (const old of dropped) await change.forget(old)
+      }
     }
     await change.put(kind, name, spec, by)
   }

@@ -15,6 +15,8 @@ export interface Caller {
 
 /** Whoever holds a valid token. */
 export const everyone: readonly Role[] = ['user', 'auditor', 'admin']
+/** Who may have secrets outside sessions, where a grant says so. */
+export const holders: readonly Role[] = ['user', 'admin', 'application']
 /** Who looks after sessions, records and audit. */
 export const watchers: readonly Role[] = ['auditor', 'admin']
 export const admins: readonly Role[] = ['admin']

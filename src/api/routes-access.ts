@@ -31,7 +31,8 @@ export function accessRoutes(ports: ApiPorts, loginTokenSeconds: number): Route[
       run: async ({ body, address }) => issuedJson(await redeem(ports, body.token, address))
     }),
     route({
-      method: 'get', path: '/whoami', roles: everyone, summary: 'Who the token stands for.',
+      method: 'get', path: '/whoami', roles: [...everyone, 'application'],
+      summary: 'Who the token stands for.',
       response: callerShape,
       run: async ({ caller }) => ({ ...caller, roles: [...caller.roles] })
     }),

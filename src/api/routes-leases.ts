@@ -1,68 +1,79 @@
 // Routes over the ledger: leases (S4–S6) with their whole history, and orphans, which are accounts on a
-// target that carry our mark and that nobody wants. Only admins prolong, revoke and reap; a user sees their
-// own leases.
+// target that carry our mark and that nobody wants. Whoever owns a lease sees it, prolongs it (as long as
+// they may still have its secret) and gives it back; only admins do that to the leases of others, and reap.
 import { z } from 'zod'
 import { SallyportError } from '../errors.ts'
-import { duration, quote } from '../input.ts'
+import { quote } from '../input.ts'
+import { authoriseSecret, readSecretPath } from '../policy/secrets.ts'
+import type { Role } from '../policy/types.ts'
+import { actorOf } from '../secrets/secrets.ts'
 import type { ApiPorts, LeaseRow, OrphanReport } from './ports.ts'
-import { admins, everyone, route, watchers } from './route.ts'
+import { admins, everyone, holders, route, watchers } from './route.ts'
 import type { Caller, Route } from './route.ts'
+import { holderOf, ttl } from './routes-secrets.ts'
 import { done, leaseEventShape, leaseJson, leaseShape, orphansShape } from './shapes.ts'
 
 const leasesPerAnswerMax = 10_000
 const id = z.string().regex(/^[0-9A-Za-z_-]{4,64}$/, 'expected a lease id')
 const params = z.object({ id })
-const target = z.string().max(63).optional()
+const target = z.string().max(255).optional()
+const owners: readonly Role[] = [...everyone, 'application']
 
 export function leaseRoutes(ports: ApiPorts): Route[] {
   return [
     route({
-      method: 'get', path: '/leases', roles: everyone,
-      summary: 'Leases, newest first; a user sees their own.',
+      method: 'get', path: '/leases', roles: owners,
+      summary: 'Leases, newest first; users and applications see their own.',
       query: z.strictObject({
-        target, owner: z.string().optional(),
+        target, secret: z.string().max(255).optional(), owner: z.string().optional(),
         status: z.enum(['active', 'expired', 'revoked', 'revoking', 'failed']).optional(),
         limit: z.coerce.number().int().min(1).max(leasesPerAnswerMax).default(1000)
       }),
       response: z.object({ leases: z.array(leaseShape) }),
-      run: async ({ query, caller }) => {
-        const owner = isWatcher(caller) ? query.owner : caller.name
-        return { leases: (await ports.leases.list({ ...query, owner })).map(leaseJson) }
+      run: async ({ query: { secret, ...query }, caller }) => {
+        const { kind, name } = holderOf(caller)
+        const own = isWatcher(caller) ? {} : { ownerKind: kind, owner: name }
+        const credential = secret === undefined ? undefined : readSecretPath(secret) ?? secret
+        return { leases: (await ports.leases.list({ ...query, credential, ...own })).map(leaseJson) }
       }
     }),
     route({
-      method: 'get', path: '/leases/{id}', roles: watchers, summary: 'One lease.', params,
+      method: 'get', path: '/leases/{id}', roles: owners, summary: 'One lease.', params,
       response: leaseShape,
-      run: async call => leaseJson(await leaseOf(ports, call.params.id))
+      run: async ({ params: { id: lease }, caller }) => leaseJson(await leaseOf(ports, lease, caller))
     }),
     route({
-      method: 'get', path: '/leases/{id}/history', roles: watchers,
+      method: 'get', path: '/leases/{id}/history', roles: owners,
       summary: 'Everything that happened to a lease and its account, in order.', params,
       response: z.object({ events: z.array(leaseEventShape) }),
-      run: async call => {
-        const { id: lease } = await leaseOf(ports, call.params.id)
+      run: async ({ params: { id: wanted }, caller }) => {
+        const { id: lease } = await leaseOf(ports, wanted, caller)
         const events = await ports.leases.history(lease)
         return { events: events.map(event => ({ ...event, at: event.at.toISOString() })) }
       }
     }),
     route({
-      method: 'post', path: '/leases/{id}/renew', roles: admins,
+      method: 'post', path: '/leases/{id}/renew', roles: holders,
       summary: 'Adds a time to the expiry, up to the maximum; not after expiry or revocation.', params,
-      body: z.strictObject({ ttl: duration }),
+      body: z.strictObject({ ttl }),
       response: leaseShape,
-      run: async ({ params: { id: lease }, body: { ttl }, caller }) => {
-        await leaseOf(ports, lease)
-        return leaseJson(await ports.leases.renew(lease, ttl, caller.name))
+      run: async ({ params: { id: lease }, body, caller, address }) => {
+        const { credential } = await leaseOf(ports, lease, caller, admins)
+        const holder = holderOf(caller)
+        if (!caller.roles.includes('admin')) {
+          authoriseSecret(await ports.policy.declared(), holder, credential, ports.clock.now())
+        }
+        return leaseJson(await ports.leases.renew(lease, body.ttl, actorOf(holder), address))
       }
     }),
     route({
-      method: 'post', path: '/leases/{id}/revoke', roles: admins,
+      method: 'post', path: '/leases/{id}/revoke', roles: holders,
       summary: 'Ends a lease at once, with its live connections; `done` is false when it had ended already.',
       params,
       response: done,
-      run: async ({ params: { id: lease }, caller }) => {
-        await leaseOf(ports, lease)
-        return { done: await ports.leases.revoke(lease, caller.name) }
+      run: async ({ params: { id: lease }, caller, address }) => {
+        await leaseOf(ports, lease, caller, admins)
+        return { done: await ports.leases.revoke(lease, actorOf(holderOf(caller)), address) }
       }
     }),
     route({
@@ -93,14 +104,21 @@ function isWatcher(caller: Caller): boolean {
   return caller.roles.some(role => watchers.includes(role))
 }
 
-async function leaseOf(ports: ApiPorts, lease: string): Promise<LeaseRow> {
+/** A lease of the caller, or any for those with one of the roles. */
+async function leaseOf(
+  ports: ApiPorts, lease: string, caller: Caller, roles: readonly Role[] = watchers
+): Promise<LeaseRow> {
   const row = await ports.leases.show(lease)
-  if (row !== undefined) return row
+  const { kind, name } = holderOf(caller)
+  const isOwn = row?.ownerKind === kind && row.owner === name
+  if (row !== undefined && (isOwn || caller.roles.some(role => roles.includes(role)))) return row
   throw new SallyportError('not-found', { detail: `no lease ${quote(lease)}` })
 }
 
 async function checkTarget(ports: ApiPorts, name: string | undefined): Promise<void> {
-  if (name === undefined || await ports.resources.get('target', name) !== undefined) return
+  // A base secret is a target of its own, under its path.
+  const kind = name?.includes('/') === true ? 'secret' : 'target'
+  if (name === undefined || await ports.resources.get(kind, name) !== undefined) return
   throw new SallyportError('not-found', { detail: `no target ${quote(name)}` })
 }
 

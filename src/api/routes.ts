@@ -8,10 +8,13 @@ import type { Bindings } from './api.ts'
 import type { ApiPorts } from './ports.ts'
 import type { Route } from './route.ts'
 import { accessRoutes } from './routes-access.ts'
+import { applicationRoutes } from './routes-applications.ts'
 import { auditRoutes } from './routes-audit.ts'
 import { leaseRoutes } from './routes-leases.ts'
 import { connectRoutes } from './routes-connect.ts'
+import { profileRoutes } from './routes-profiles.ts'
 import { resourceRoutes } from './routes-resources.ts'
+import { secretRoutes } from './routes-secrets.ts'
 import { sessionRoutes } from './routes-sessions.ts'
 import { templateRoutes } from './routes-templates.ts'
 import { userRoutes } from './routes-users.ts'
@@ -28,8 +31,8 @@ export function allRoutes(
 ): Route[] {
   return [
     ...accessRoutes(ports, loginTokenSeconds), ...userRoutes(ports), ...resourceRoutes(ports),
-    ...connectRoutes(ports), ...sessionRoutes(ports), ...templateRoutes(ports),
-    ...leaseRoutes(ports), ...auditRoutes(ports)
+    ...connectRoutes(ports), ...sessionRoutes(ports), ...templateRoutes(ports), ...leaseRoutes(ports),
+    ...secretRoutes(ports), ...applicationRoutes(ports), ...profileRoutes(ports), ...auditRoutes(ports)
   ]
 }
 

@@ -3,7 +3,7 @@
 // the OpenAPI document prints them, and the command line tool takes its types from them.
 import { z } from 'zod'
 import type { Verdict } from '../recording/verify.ts'
-import type { AuditRow, LeaseRow, ReceiptRow, SessionRow, TemplateRow } from './ports.ts'
+import type { ApplicationTokenRow, AuditRow, LeaseRow, ReceiptRow, SessionRow, TemplateRow } from './ports.ts'
 
 const instant = z.iso.datetime()
 const nullableInstant = instant.nullable()
@@ -126,7 +126,10 @@ export const proofShape = z.object({
 
 export const leaseShape = z.object({
   id: z.string(), name: z.string(), status: z.enum(['active', 'expired', 'revoked', 'revoking', 'failed']),
-  target: z.string(), credential: z.string(), ownerKind: z.enum(['session', 'user', 'application']),
+  target: z.string(), credential: z.string(),
+  /** Path of the secret that it is a lease on; null for the account of a session. */
+  secret: z.string().nullable(),
+  ownerKind: z.enum(['session', 'user', 'application']),
   owner: z.string(),
   account: z.object({ id: z.string(), name: z.string(), state: z.string() }),
   createdAt: instant, expiresAt: instant, maxAt: instant, endedAt: nullableInstant, renewals: z.int(),
@@ -136,6 +139,45 @@ export const leaseShape = z.object({
 })
 export const leaseEventShape = z.object({
   at: instant, kind: z.string(), actor: z.string(), detail: z.record(z.string(), z.unknown())
+})
+
+export const applicationTokenShape = z.object({
+  id: z.string(), application: z.string(), createdAt: instant, createdBy: z.string(), expiresAt: instant,
+  lastUsedAt: nullableInstant
+})
+/** `token` is shown this once. */
+export const freshApplicationTokenShape = applicationTokenShape.extend({ token: z.string() })
+
+export const profileShape = z.object({
+  id: z.string(), identifier: z.string(), type: z.string(), status: z.enum(['active', 'inactive']),
+  registeredCredential: z.string().nullable(), credentialUsername: z.string().nullable(),
+  create: z.string(), delete: z.string(), roles: z.array(z.string()), ttlSeconds: z.int(),
+  createdAt: instant, updatedAt: instant, updatedBy: z.string()
+})
+
+/** A definition, never with values. */
+export const secretShape = z.object({
+  path: z.string(), environment: z.string(), description: z.string().nullable(),
+  type: z.enum(['static', 'dynamic']), status: z.enum(['active', 'deleting']),
+  provider: z.string().nullable(), profile: z.string().nullable(), linkedSecret: z.string().nullable(),
+  target: z.string().nullable(), ttlSeconds: z.int().nullable(), maxTtlSeconds: z.int().nullable(),
+  /** Of a dynamic secret: empty when the provider's own names are used. */
+  keys: z.array(z.string()), version: z.int().nullable()
+})
+export const readingShape = z.object({
+  path: z.string(), version: z.int().nullable(),
+  /** Of a dynamic secret: what was made, until when. */
+  lease: leaseShape.nullable(),
+  values: z.record(z.string(), z.string()),
+  /** Keys that a console hides until somebody asks. */
+  masked: z.array(z.string())
+})
+export const versionShape = z.object({
+  version: z.int(), keys: z.array(z.string()), createdAt: instant, createdBy: z.string()
+})
+export const comparedShape = z.object({
+  path: z.string(), from: z.int(), to: z.int(),
+  keys: z.array(z.object({ key: z.string(), is: z.enum(['same', 'changed', 'added', 'removed']) }))
 })
 
 export const orphansShape = z.object({
@@ -198,11 +240,21 @@ export function templateJson(row: TemplateRow): z.output<typeof templateShape> {
 export function leaseJson(row: LeaseRow): z.output<typeof leaseShape> {
   const { id, name, status, target, credential, ownerKind, owner, renewals, lastError } = row
   return {
-    id, name, status, target, credential, ownerKind, owner,
+    // Names of credentials have no slash, paths of secrets have one.
+    id, name, status, target, credential, secret: credential.includes('/') ? credential : null, ownerKind,
+    owner,
     account: { id: row.account, name: row.accountName, state: row.accountState },
     createdAt: row.createdAt.toISOString(), expiresAt: row.expiresAt.toISOString(),
     maxAt: row.maxAt.toISOString(), endedAt: iso(row.endedAt), renewals,
     renewableSeconds: Math.floor(row.renewableMs / 1000), lastError
+  }
+}
+
+export function applicationTokenJson(row: ApplicationTokenRow): z.output<typeof applicationTokenShape> {
+  const { id, application, createdBy } = row
+  return {
+    id, application, createdBy, createdAt: row.createdAt.toISOString(),
+    expiresAt: row.expiresAt.toISOString(), lastUsedAt: iso(row.lastUsedAt)
   }
 }
 

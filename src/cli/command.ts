@@ -30,7 +30,7 @@ export type Run = (call: Invocation) => Promise<number>
 export interface Command {
   /** `['sessions', 'list']`. */
   words: readonly string[]
-  /** As in the help: `KIND [NAME]`. Capitals are required, brackets optional. */
+  /** As in the help: `KIND [NAME]`. Capitals are required, brackets optional; `WORD…` is one or more. */
   args: string
   summary: string
   /** More lines for its own help. */
@@ -117,8 +117,8 @@ function checkArguments(command: Command, args: readonly string[]): void {
   const places = command.args.split(' ').filter(place => place !== '')
   const required = places.filter(place => !place.startsWith('['))
   if (args.length < required.length) throw new UsageError(`${required[args.length]} is missing`, command)
-  // `[WORD...]`: the words of another program, whatever they are.
-  const isOpen = places.at(-1)?.endsWith('...]') === true
+  // `[WORD…]` and `WORD…`: the words of another program, whatever they are.
+  const isOpen = /…\]?$/.test(places.at(-1) ?? '')
   if (args.length > places.length && !isOpen) {
     throw new UsageError(`unexpected argument ${JSON.stringify(args[places.length])}`, command)
   }

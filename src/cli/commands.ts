@@ -50,7 +50,7 @@ const running: Command[] = [
     load: async () => (await import('./access.ts')).whoami
   },
   {
-    words: ['connect'], args: 'CREDENTIAL [COMMAND...]',
+    words: ['connect'], args: 'CREDENTIAL [COMMAND…]',
     summary: 'open a local port that leads to a TCP target, with an account for as long as it is open',
     details: [
       'Shows user name and one-time password, and runs until Ctrl-C; or give a COMMAND behind `--`, which',
@@ -86,7 +86,7 @@ const declared: Command[] = [
     load: async () => (await import('./declare.ts')).apply
   },
   {
-    words: ['get'], args: 'KIND [NAME]', summary: 'show targets, credentials, users or grants',
+    words: ['get'], args: 'KIND [NAME]', summary: 'show targets, credentials, users, grants, secrets …',
     options: { yaml: flag('all of a kind as YAML documents'), server },
     load: async () => (await import('./declare.ts')).get
   },
@@ -190,7 +190,8 @@ const ledger: Command[] = [
   {
     words: ['leases', 'list'], args: '', summary: 'list leases, newest first',
     options: {
-      target, owner: takes('NAME', 'of this user or session only'),
+      target, secret: takes('PATH', 'on this secret only'),
+      owner: takes('NAME', 'of this user, application or session only'),
       status: takes('STATUS', 'active, expired, revoked, revoking or failed'), limit, server
     },
     load: async () => (await import('./leases.ts')).list
@@ -201,7 +202,7 @@ const ledger: Command[] = [
   },
   {
     words: ['leases', 'renew'], args: 'ID', summary: 'add a time to its expiry',
-    options: { ttl: takes('TIME', 'how much, e.g. 30m'), server },
+    options: { ttl: takes('TIME', 'how much: seconds, or e.g. 30m'), server },
     load: async () => (await import('./leases.ts')).renew
   },
   {
@@ -220,6 +221,99 @@ const ledger: Command[] = [
   {
     words: ['orphans', 'reap'], args: '', summary: 'remove them, with proof', options: { target, server },
     load: async () => (await import('./leases.ts')).reap
+  }
+]
+
+const secretPath = takes('PATH', 'the secret, such as prod/orders-rw')
+const ttl = takes('TIME', 'how long it lives: seconds, or e.g. 30m (default: as the secret says)')
+
+const secrets: Command[] = [
+  {
+    words: ['secrets', 'list'], args: '', summary: 'list the secrets that you may have, without values',
+    options: { environment: takes('NAME', 'of this environment only'), server },
+    load: async () => (await import('./secrets.ts')).list
+  },
+  {
+    words: ['secrets', 'read'], args: 'PATH', summary: 'show the values of a secret',
+    details: ['Reading a dynamic secret makes a new account: its values are shown this once.'],
+    options: { version: takes('N', 'an earlier version of a static secret'), server },
+    load: async () => (await import('./secrets.ts')).read
+  },
+  {
+    words: ['secrets', 'generate'], args: 'PATH',
+    summary: 'make a new account of a dynamic secret; its values are shown this once',
+    options: { ttl, name: takes('NAME', 'name of the lease'), server },
+    load: async () => (await import('./secrets.ts')).generate
+  },
+  {
+    words: ['secrets', 'delete'], args: 'PATH', summary: 'delete a secret that nothing refers to',
+    options: {
+      'revoke-active-leases': flag('revoke its leases first; it goes when all are proved gone'), server
+    },
+    load: async () => (await import('./secrets.ts')).remove
+  },
+  {
+    words: ['secrets', 'search'], args: '', summary: 'find secrets by path or description',
+    options: {
+      query: takes('TEXT', 'what to look for; with --search-links the path of a base secret'),
+      'search-links': flag('those that are linked to that base, and only those'), server
+    },
+    load: async () => (await import('./secrets.ts')).search
+  },
+  {
+    words: ['secrets', 'versions'], args: 'PATH', summary: 'list the versions of a static secret',
+    options: { server }, load: async () => (await import('./secrets.ts')).versions
+  },
+  {
+    words: ['secrets', 'compare'], args: 'PATH FROM TO',
+    summary: 'say which values differ between two versions', options: { server },
+    load: async () => (await import('./secrets.ts')).compare
+  },
+  {
+    words: ['run'], args: 'COMMAND…',
+    summary: 'run a command with a lease in its environment, revoked when it ends',
+    details: [
+      'As in: sallyport run --secret prod/orders-rw --ttl 300 -- psql -c "select 1"',
+      'Each value is a variable named as its key. Exits as the command does.'
+    ],
+    options: { secret: secretPath, ttl, server },
+    load: async () => (await import('./run-with.ts')).runWith
+  }
+]
+
+const tokenTtl = takes('TIME', 'how long it is valid (default: 90d)')
+
+const applications: Command[] = [
+  {
+    words: ['applications', 'tokens'], args: 'NAME', summary: 'list the valid tokens of an application',
+    options: { server }, load: async () => (await import('./applications.ts')).tokens
+  },
+  {
+    words: ['applications', 'token'], args: 'NAME', summary: 'make a token for it, shown this once',
+    details: ['The application gives it as SALLYPORT_TOKEN, or as a bearer token to the API.'],
+    options: { ttl: tokenTtl, server }, load: async () => (await import('./applications.ts')).make
+  },
+  {
+    words: ['applications', 'rotate'], args: 'NAME ID', summary: 'make a token in place of another',
+    options: {
+      ttl: tokenTtl, overlap: takes('TIME', 'how long the old one still counts (default: not at all)'), server
+    },
+    load: async () => (await import('./applications.ts')).rotate
+  },
+  {
+    words: ['applications', 'revoke'], args: 'NAME ID', summary: 'end a token at once',
+    options: { server }, load: async () => (await import('./applications.ts')).revoke
+  }
+]
+
+const profiles: Command[] = [
+  {
+    words: ['profiles', 'list'], args: '', summary: 'list profiles',
+    options: {
+      id: takes('ID', 'with this id only'), identifier: takes('NAME', 'with this identifier only'),
+      type: takes('PLUGIN', 'of this plugin only'), status: takes('STATUS', 'active or inactive'), server
+    },
+    load: async () => (await import('./profiles.ts')).list
   }
 ]
 
@@ -293,5 +387,6 @@ const audit: Command[] = [
 ]
 
 export const commands: readonly Command[] = [
-  ...running, ...declared, ...users, ...sessions, ...ledger, ...templates, ...audit
+  ...running, ...declared, ...users, ...sessions, ...ledger, ...secrets, ...applications, ...profiles,
+  ...templates, ...audit
 ]

@@ -12,7 +12,9 @@ import type { Documents } from './documents.ts'
 import { Failure } from './failure.ts'
 import { shortTime } from './output.ts'
 
-const kinds = ['target', 'credential', 'user', 'grant']
+const kinds = [
+  'target', 'credential', 'user', 'grant', 'environment', 'secret', 'profile', 'application'
+]
 
 export const apply: Run = async call => {
   const file = text(call, 'file')
@@ -94,7 +96,11 @@ const columnsOf: Readonly<Record<string, readonly string[]>> = {
   target: ['protocol', 'address'],
   credential: ['target', 'username', 'jit'],
   user: ['roles', 'disabled'],
-  grant: ['users', 'credentials']
+  grant: ['users', 'applications', 'credentials', 'secrets'],
+  environment: ['description'],
+  secret: ['provider', 'profile', 'target'],
+  profile: ['type', 'status', 'ttl'],
+  application: ['networks', 'disabled']
 }
 
 function cellOf(document: Record<string, unknown>, column: string): string {

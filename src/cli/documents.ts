@@ -79,7 +79,8 @@ function lineOf(document: Document, counter: LineCounter): number {
 function lookUp(document: unknown, place: string, folder: string, problems: string[]): unknown {
   if (!isMapping(document)) return document
   const copy = structuredClone(document)
-  for (const path of lookedUp) {
+  const data = isMapping(copy['data']) ? Object.keys(copy['data']).map(key => ['data', key]) : []
+  for (const path of [...lookedUp, ...data]) {
     const parent = path.length === 1 ? copy : copy[path[0]!]
     const key = path.at(-1)!
     if (!isMapping(parent) || !isMapping(parent[key])) continue

@@ -10,8 +10,8 @@ import { shortTime } from './output.ts'
 export const list: Run = async call => {
   const client = await clientOf(call)
   const { leases } = await client.get<{ leases: LeaseJson[] }>('/leases', {
-    target: text(call, 'target'), owner: text(call, 'owner'), status: text(call, 'status'),
-    limit: number(call, 'limit', 100, 1)
+    target: text(call, 'target'), secret: text(call, 'secret'), owner: text(call, 'owner'),
+    status: text(call, 'status'), limit: number(call, 'limit', 100, 1)
   })
   if (call.json) call.out.json(leases)
   else call.out.table(['ID', 'STATUS', 'ACCOUNT', 'STATE', 'TARGET', 'OWNER', 'CREATED', 'EXPIRES'],
@@ -32,7 +32,8 @@ function printLease(call: Invocation, lease: LeaseJson): void {
   call.out.list([
     ['id', lease.id], ['name', lease.name], ['status', lease.status], ['account', lease.account.name],
     ['account state', lease.account.state], ['account id', lease.account.id], ['target', lease.target],
-    ['credential', lease.credential], ['owner', `${lease.ownerKind} ${lease.owner}`],
+    lease.secret === null ? ['credential', lease.credential] : ['secret', lease.secret],
+    ['owner', `${lease.ownerKind} ${lease.owner}`],
     ['created', shortTime(lease.createdAt)], ['expires', shortTime(lease.expiresAt)],
     ['not beyond', shortTime(lease.maxAt)], ['renewals', lease.renewals],
     ['can be prolonged by', `${lease.renewableSeconds}s`], ['ended', shortTime(lease.endedAt)],

@@ -41,6 +41,9 @@ export type Injectable =
   /** Random SCRAM keys (32 bytes each): no password exists. RFC 5802 section 3. */
   | { kind: 'scram-keys', clientKey: Secret<Uint8Array>, serverKey: Secret<Uint8Array> }
 
+/** Who will present a secret: the proxy (`keys`, the default), or whoever it is handed to (`password`). */
+export type SecretForm = 'keys' | 'password'
+
 /**
  * SSH: makes the certificate of that key, for connections that the target sees come from this address. Where
  * it is there, the target knows no key of the account, but our authority.
@@ -178,21 +181,22 @@ export interface Plugin {
   advise?(template: Template): readonly string[]
   /** Dry run: what would be sent, without any network. */
   plan(template: Template, variables: Variables): readonly PlannedStep[]
+  /** A fresh secret: the strongest that the proxy itself can present. */
   mint(): Minted
   /**
-   * The same as a password, for accounts of TCP targets: a person types it, since nothing can be injected
-   * there. Left out where `mint` gives a password, or where accounts have none (no TCP target then).
+   * The same as a password, for whoever presents it without us: a person on a TCP target, the holder of a
+   * lease. Left out where `mint` gives a password, or where accounts have none.
    */
   mintTyped?(): Promise<Minted>
-  /**
-   * `variables`: of one credential, to check its roles as well; `username` is an account to switch on and
-   * off.
-   */
   /**
    * True when something accepts connections at the target's address; nothing is said to it. Lets those who
    * wait for a target that was away begin again.
    */
   knock(target: TargetAddress, limitMs: number): Promise<boolean>
+  /**
+   * `variables`: of one credential, to check its roles as well; `username` is an account to switch on and
+   * off.
+   */
   probe(access: Access, context: HookContext, variables?: Variables): Promise<Probe>
   run(
     access: Access, template: Template, account: AccountRef, variables: Variables, context: HookContext

@@ -3,7 +3,7 @@
 // must parse, name a plugin and an action that exist, use only variables that somebody supplies, and pass the
 // plugin's own lint.
 import { SallyportError } from '../errors.ts'
-import type { Minted, Plugin } from './plugin.ts'
+import type { Minted, Plugin, SecretForm } from './plugin.ts'
 import { parseTemplate, unknownVariables } from './template.ts'
 import type { Template } from './template.ts'
 
@@ -61,14 +61,9 @@ export function keepsItsSecret(plugin: Plugin, opening: Template): boolean {
   return !Object.keys(plugin.mint().variables).some(name => opening.uses.includes(name))
 }
 
-/**
- * A fresh password for one account. @throws SallyportError `hook-failed` for a plugin whose accounts have
- * none
- */
-export async function mintTyped(plugin: Plugin): Promise<Minted> {
-  const minted = await plugin.mintTyped?.() ?? plugin.mint()
-  if (minted.inject.kind === 'password') return minted
-  throw new SallyportError('hook-failed', { detail: `plugin ${plugin.id} makes no accounts with passwords` })
+/** A fresh secret; of a family without passwords (Linux: a key) `password` gives what there is. */
+export function mintFor(plugin: Plugin, form: SecretForm = 'keys'): Minted | Promise<Minted> {
+  return form === 'password' && plugin.mintTyped !== undefined ? plugin.mintTyped() : plugin.mint()
 }
 
 /** False: accounts of this plugin have no password that a person could type. */

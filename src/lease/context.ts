@@ -3,7 +3,7 @@
 // copy of any of it, two parts could believe different things about who this process is.
 import type { Clock } from '../clock.ts'
 import type { SallyportError } from '../errors.ts'
-import type { Injectable } from '../jit/plugin.ts'
+import type { Injectable, SecretForm } from '../jit/plugin.ts'
 import type { LedgerLimits } from './limits.ts'
 import type {
   AccountKind, AccountSpec, AuditSink, Hooks, LedgerLog, ReceiptSigner, SecretBox, Sessions
@@ -42,13 +42,15 @@ export interface IssueRequest {
   spec: AccountSpec
   /** enable: the secret that the account has and keeps, when its hook sets none (J12: privileges only). */
   standing?: Injectable | undefined
-  /** create: a person types its secret, so it is a password. */
-  typed?: boolean | undefined
+  /** Who will present the account's secret: `password` for leases that are handed out. */
+  form?: SecretForm | undefined
   /** Name of the lease; the credential's when absent (S2). */
   name?: string | undefined
   owner: Owner
   /** Who asked, for the history. */
   actor: string
+  /** … and from where. */
+  address?: string | undefined
   ttlSeconds: number
   maxTtlSeconds: number
   /** One line of progress for the person who waits. */

@@ -65,12 +65,12 @@ function requestProblems({ ttlSeconds, maxTtlSeconds, kind, accountName }: Issue
 }
 
 function intentOf(context: Context, request: IssueRequest, accountName: string): Intent {
-  const { owner, actor, kind, target, credential, spec, ttlSeconds, maxTtlSeconds } = request
+  const { owner, actor, address, kind, target, credential, spec, ttlSeconds, maxTtlSeconds } = request
   const maxTtlMs = maxTtlSeconds * 1000
   return {
     claimant: context.claimant, accountId: randomUUID(), holdId: randomUUID(), kind, target, accountName,
     credential,
-    spec, leaseName: request.name ?? credential, owner, actor, ttlMs: ttlSeconds * 1000, maxTtlMs,
+    spec, leaseName: request.name ?? credential, owner, actor, address, ttlMs: ttlSeconds * 1000, maxTtlMs,
     deadManMs: deadManGraceMs(context.limits, kind, maxTtlMs), claimMs: context.limits.claimMs
   }
 }
@@ -79,7 +79,7 @@ function intentOf(context: Context, request: IssueRequest, accountName: string):
 
 async function issueNew(context: Context, remover: Remover, request: IssueRequest): Promise<Issued> {
   const { options: { hooks, mintName, clock }, limits } = context
-  const minted = await hooks.mint(request.spec.plugin, request.typed === true)
+  const minted = await hooks.mint(request.spec.plugin, request.form)
   for (let attempt = 0; attempt < limits.namesMax; attempt++) {
     const intent = intentOf(context, request, mintName(request, attempt))
     const claimEndsMs = clock.monotonicMs() + intent.claimMs
@@ -140,7 +140,7 @@ async function issueShared(context: Context, remover: Remover, request: IssueReq
           return await open(context, remover, {
             request, intent, claimant, accountId, epoch, term, claimEndsMs
           }, request.standing === undefined
-            ? await hooks.mint(request.spec.plugin, false)
+            ? await hooks.mint(request.spec.plugin, request.form)
             : { inject: request.standing, variables: {} })
         }
         case 'joined': {

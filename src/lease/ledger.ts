@@ -15,6 +15,7 @@ import { ledgerLimits } from './limits.ts'
 import { createRemover, hookWork, runHook } from './remove.ts'
 import type { Remover } from './remove.ts'
 import { renewal } from './renew.ts'
+import type { Renewable, Renewal } from './renew.ts'
 import { asked, shown } from './view.ts'
 import type {
   Claim, Claimant, EndRequest, Known, LeaseEventRow, LeaseFilter, LeaseRow, LedgerGauges
@@ -55,10 +56,13 @@ export interface Ledger {
   list(filter: LeaseFilter): Promise<readonly LeaseRow[]>
   show(holdId: string): Promise<LeaseRow | undefined>
   history(holdId: string): Promise<readonly LeaseEventRow[]>
-  /** Adds to the current expiry (S5). Throws `invalid` with the reason, `not-found`. */
-  renew(holdId: string, seconds: number, actor: string): Promise<LeaseRow>
+  /**
+   * Adds to the current expiry (S5). `address`: where the actor sits, for the history. Throws `invalid` with
+   * the reason, `not-found`.
+   */
+  renew(holdId: string, seconds: number, actor: string, address?: string): Promise<LeaseRow>
   /** Ends a lease and removes its account now (S6). False when it had ended before. Throws `not-found`. */
-  revoke(holdId: string, actor: string): Promise<boolean>
+  revoke(holdId: string, actor: string, address?: string): Promise<boolean>
   /** Ends every live lease of a target or a credential; resolves with their number once all are revoked. */
   revokeAll(where: { target: string } | { credential: string }, actor: string): Promise<number>
   /** What the ledger knows of names found on a target; names that it never used are absent (F36). */
@@ -112,8 +116,8 @@ export function createLedger(options: LedgerOptions): Ledger {
       return record === undefined ? undefined : shown(record)
     },
     history: holdId => store.history(holdId),
-    renew: (holdId, seconds, actor) => renew(context, holdId, seconds, actor),
-    revoke: (holdId, actor) => revoke(context, remover, holdId, actor),
+    renew: (holdId, seconds, actor, address) => renew(context, holdId, seconds, actor, fromOf(address)),
+    revoke: (holdId, actor, address) => revoke(context, remover, holdId, actor, fromOf(address)),
     revokeAll: (where, actor) => revokeAll(context, remover, where, actor),
     known: (target, names) => store.known(target, names),
     async reap(accountId, actor) {
@@ -216,15 +220,25 @@ function begin(remover: Remover, claim: Claim, claimant: Claimant, claimEndsMs: 
   void remover.start('remove', { claim, claimant, claimEndsMs })
 }
 
-async function renew(context: Context, holdId: string, seconds: number, actor: string): Promise<LeaseRow> {
+/** Where somebody sits, as details of an event. */
+type From = { address?: string }
+
+function fromOf(address: string | undefined): From {
+  return address === undefined ? {} : { address }
+}
+
+async function renew(
+  context: Context, holdId: string, seconds: number, actor: string, from: From
+): Promise<LeaseRow> {
   const { store, audit } = context.options
-  const renewed = await store.renew(holdId, actor, (lease, nowMs) => renewal(lease, seconds, nowMs))
+  const decide = (lease: Renewable, nowMs: number): Renewal => renewal(lease, seconds, nowMs)
+  const renewed = await store.renew(holdId, actor, decide, { seconds, ...from })
   if (renewed === undefined) throw new SallyportError('not-found', { detail: `lease ${holdId}` })
   if (!renewed.renewed) {
     throw new SallyportError('invalid', { detail: renewed.reason, problems: [renewed.reason] })
   }
   await audit.append(
-    'lease.renewed', actor, holdId, { seconds, expiresAt: renewed.term.expiresAt.toISOString() }
+    'lease.renewed', actor, holdId, { seconds, expiresAt: renewed.term.expiresAt.toISOString(), ...from }
   )
   const record = await store.show(holdId)
   if (record === undefined) throw new SallyportError('not-found', { detail: `lease ${holdId}` })
@@ -233,15 +247,17 @@ async function renew(context: Context, holdId: string, seconds: number, actor: s
 
 // The session is cut first, then the account is removed: a removal alone does not end what is logged in
 // already.
-async function revoke(context: Context, remover: Remover, holdId: string, actor: string): Promise<boolean> {
+async function revoke(
+  context: Context, remover: Remover, holdId: string, actor: string, from: From
+): Promise<boolean> {
   const { options: { audit, clock, store }, limits: { releaseWaitMs } } = context
   const row = await store.show(holdId)
   if (row === undefined) throw new SallyportError('not-found', { detail: `lease ${holdId}` })
   const shared = row.accountKind === 'enable'
-  const ended = await endAndRemove(context, remover, { holdId, shared, as: 'revoked', actor, detail: {} })
+  const ended = await endAndRemove(context, remover, { holdId, shared, as: 'revoked', actor, detail: from })
   if (!ended) return false
   cutLease(context, holdId, new SallyportError('lease-lost', { detail: `the lease was revoked by ${actor}` }))
-  await audit.append('lease.revoked', actor, holdId, {})
+  await audit.append('lease.revoked', actor, holdId, { ...from })
   const removal = remover.running(row.account)
   if (removal !== undefined) await waitAtMost(clock, removal, releaseWaitMs)
   return true
@@ -254,7 +270,7 @@ async function revokeAll(
   let revoked = 0
   const worker = async (): Promise<void> => {
     for (let id = ids.pop(); id !== undefined; id = ids.pop()) {
-      if (await revoke(context, remover, id, actor)) revoked++
+      if (await revoke(context, remover, id, actor, {})) revoked++
     }
   }
   await Promise.all(Array.from({ length: revokingMax }, worker))

@@ -5,7 +5,7 @@
 import type { SallyportError } from '../errors.ts'
 import type { HookResult } from '../jit/hooks.ts'
 import type {
-  AccountRef, Action, Injectable, Minted, TargetAddress, Variables, Verified
+  AccountRef, Action, Injectable, Minted, SecretForm, TargetAddress, Variables, Verified
 } from '../jit/plugin.ts'
 import type { Secret } from '../secret.ts'
 
@@ -64,8 +64,7 @@ export interface HookWork {
 
 /** Towards the target, with limits, a queue and a circuit breaker for each target (jit/hooks.ts). */
 export interface Hooks {
-  /** `typed`: as a password, for a person. */
-  mint(plugin: string, typed: boolean): Minted | Promise<Minted>
+  mint(plugin: string, form?: SecretForm): Minted | Promise<Minted>
   /** Acts and looks. Never throws. */
   run(work: HookWork): Promise<HookResult>
   /** Looks, over a fresh connection. Throws when it could not look. */

@@ -32,6 +32,7 @@ export interface Intent {
   leaseName: string
   owner: Owner
   actor: string
+  address?: string | undefined
   ttlMs: number
   maxTtlMs: number
   /** From the end of the whole lifetime to the fall of the dead-man's switch. */
@@ -254,6 +255,7 @@ export interface LeaseRecord extends Omit<LeaseRow, 'status' | 'renewableMs'> {
 export interface LeaseFilter {
   target?: string | undefined
   credential?: string | undefined
+  ownerKind?: Owner['kind'] | undefined
   owner?: string | undefined
   status?: string | undefined
   limit: number
@@ -307,8 +309,10 @@ export interface LedgerStore {
 
   end(request: EndRequest): Promise<Ended>
   /** Undefined when there is no such hold. */
-  renew(holdId: string, actor: string, decide: (lease: Renewable, nowMs: number) => Renewal):
-    Promise<Renewed | undefined>
+  renew(
+    holdId: string, actor: string, decide: (lease: Renewable, nowMs: number) => Renewal,
+    detail?: Record<string, unknown>
+  ): Promise<Renewed | undefined>
   /** Whether there is anything for `expire` and `due`: one cheap statement for every tick. */
   pending(): Promise<{ expired: boolean, due: boolean }>
   /** Ends what is past its expiry; an account that nobody wants any more is `closing` then. */

@@ -9,7 +9,7 @@ import type { Shelf } from '../jit/shelf.ts'
 import { parseTemplate } from '../jit/template.ts'
 import type { IssueRequest } from '../lease/context.ts'
 import type { AccountSpec, PinnedTemplate } from '../lease/ports.ts'
-import type { Credential, JitSetting, Target } from '../policy/types.ts'
+import type { ActionChoice, Credential, JitSetting, Target } from '../policy/types.ts'
 import type { LiveSession } from '../session/registry.ts'
 import { addressOf, storedSecret } from './hooks.ts'
 import type { AccessPorts } from './hooks.ts'
@@ -49,14 +49,16 @@ export async function specOf(
     plugin: setting.actions[open]?.plugin ?? '',
     target: addressOf(target),
     authenticationCredential: authenticatorOf(credential, setting),
-    open: await pin(ports, setting, open),
-    close: await pin(ports, setting, close),
+    open: await pin(ports, setting.actions[open], open),
+    close: await pin(ports, setting.actions[close], close),
     variables: { ...setting.variables }
   }
 }
 
-async function pin(ports: AccountPorts, setting: JitSetting, action: Action): Promise<PinnedTemplate> {
-  const choice = setting.actions[action]
+/** A template as it is now, for an account that keeps to it. Throws `hook-failed`. */
+export async function pin(
+  ports: Pick<AccountPorts, 'template'>, choice: ActionChoice | undefined, action: Action
+): Promise<PinnedTemplate> {
   const stored = choice === undefined ? undefined : await ports.template(choice.template)
   if (choice === undefined || stored === undefined || !stored.active) {
     const detail = `template ${choice?.template ?? `for ${action}`} is missing or not active`
@@ -92,9 +94,10 @@ export async function requestOf(
     namePattern: `${setting.namePrefix}#######`,
     spec,
     standing,
-    typed: isTyped && !shared,
+    form: isTyped && !shared ? 'password' : 'keys',
     owner: { kind: 'session', id: session.id },
     actor: user.name,
+    address: session.claim.address,
     ttlSeconds: maxSessionSeconds,
     maxTtlSeconds: maxSessionSeconds,
     tell

@@ -15,6 +15,7 @@ import { createEvidence } from './evidence.ts'
 import { listenerHostKeys } from './host-keys.ts'
 import type { Rooms } from './rooms.ts'
 import { createProve } from './prove.ts'
+import { openSecretRoom, revokeWithdrawn } from './secrets.ts'
 import { createOrphans, examineTargets } from './targets.ts'
 import { openUserAuthority } from './user-authority.ts'
 
@@ -27,11 +28,14 @@ export function apiPorts(rooms: Rooms): ApiPorts {
   const penalties = createPenalties(clock, config.limits.loginFailuresPerMinuteMax)
   return {
     clock, version, node: config.node, shelf: rooms.shelf, tokens,
+    applicationTokens: rooms.applicationTokens,
     resources: {
       ...resources,
       async changed() {
         await resources.changed()
         await rooms.liveSessions.declaredChanged()
+        // Each revocation waits for its target: whoever declared it does not.
+        void revokeWithdrawn(rooms)
       }
     },
     templates: {
@@ -62,6 +66,7 @@ export function apiPorts(rooms: Rooms): ApiPorts {
     },
     recordings: createEvidence(config.recordings.directory, clock, rooms.signer.publicKey),
     leases: ledger,
+    secrets: openSecretRoom(rooms),
     orphans: createOrphans(rooms, rooms.hooks, ledger),
     audit: {
       append: (kind, actor, subject, detail) => audit.append(kind, actor, subject, detail),

@@ -6,13 +6,15 @@
 import { SallyportError, asSallyportError } from '../errors.ts'
 import type { Access, Injectable, TargetAddress } from '../jit/plugin.ts'
 import type { HookJob, HookResult, Hooks as HookRunner } from '../jit/hooks.ts'
-import { mintTyped } from '../jit/shelf.ts'
+import { mintFor } from '../jit/shelf.ts'
 import type { Shelf } from '../jit/shelf.ts'
 import { parseTemplate } from '../jit/template.ts'
 import type { Template } from '../jit/template.ts'
 import type { Hooks as LedgerHooks, HookWork, PinnedTemplate } from '../lease/ports.ts'
+import type { StaticSecret } from '../policy/secrets.ts'
 import type { Credential, Declared, SecretReference, Target } from '../policy/types.ts'
-import type { Secret } from '../secret.ts'
+import { Secret } from '../secret.ts'
+import { baseAddress, openValues } from '../secrets/plan.ts'
 import { locate } from './host-keys.ts'
 import type { HostKeysOf } from './host-keys.ts'
 
@@ -64,10 +66,7 @@ export function createLedgerHooks(runner: HookRunner, shelf: Shelf, ports: Acces
     }
   }
   return {
-    mint: (id, typed) => {
-      const plugin = shelf.plugin(id)
-      return typed ? mintTyped(plugin) : plugin.mint()
-    },
+    mint: (plugin, form) => mintFor(shelf.plugin(plugin), form),
     async run(work) {
       try {
         return await runner.run(await jobOf(work))
@@ -95,6 +94,8 @@ export async function accessOf(
   ports: AccessPorts, known: TargetAddress, credentialName: string, own?: Injectable
 ): Promise<Access> {
   const declared = await ports.declared()
+  const base = declared.secrets.get(credentialName)
+  if (base?.type === 'static') return baseAccess(ports, known, base)
   const credential = declared.credentials.get(credentialName)
   const target = await locate(addressOf(declared.targets.get(known.name)) ?? known, ports.hostKeysOf)
   if (credential?.username === undefined) {
@@ -106,6 +107,18 @@ export async function accessOf(
     throw new SallyportError('not-found', { detail: `a secret of credential ${credentialName}` })
   }
   return { target, username: credential.username, secret }
+}
+
+/** A base secret says both where and as whom; rotated, it counts from the next hook on. */
+async function baseAccess(ports: AccessPorts, known: TargetAddress, base: StaticSecret): Promise<Access> {
+  const values = await openValues(ports, base)
+  const { username, password } = values
+  if (username === undefined || password === undefined) {
+    throw new SallyportError('not-found', { detail: `user name or password in base secret ${base.name}` })
+  }
+  const there = base.provider === undefined ? known : baseAddress(base, values)
+  const target = await locate(there, ports.hostKeysOf)
+  return { target, username, secret: { kind: 'password', password: new Secret(password) } }
 }
 
 /** The secret that an admin gave to a credential: a key before a password; undefined when it has none. */

@@ -20,6 +20,8 @@ import type { Fate } from '../recording/recover.ts'
 import type { Secret } from '../secret.ts'
 import { createRegistry } from '../session/registry.ts'
 import type { Registry } from '../session/registry.ts'
+import { createApplicationTokens } from '../store/application-tokens.ts'
+import type { ApplicationTokens } from '../store/application-tokens.ts'
 import { openAudit } from '../store/audit.ts'
 import type { AuditLog } from '../store/audit.ts'
 import { openDatabase } from '../store/database.ts'
@@ -69,6 +71,7 @@ export interface Rooms {
   resources: Resources
   templates: Templates
   tokens: Tokens
+  applicationTokens: ApplicationTokens
   sessions: Sessions
   receipts: Receipts
   recordings: Recordings
@@ -187,8 +190,8 @@ async function openAll(
   const seed = createHmac('sha256', 'sallyport mock verifier').update(signature).digest()
   return {
     config, clock, log, signer, database, audit, checkpointFile, resources, templates,
-    tokens: createTokens(database), sessions, receipts: createReceipts(database),
-    recordings, shelf, hooks, ledger, registry,
+    tokens: createTokens(database), applicationTokens: createApplicationTokens(database, audit), sessions,
+    receipts: createReceipts(database), recordings, shelf, hooks, ledger, registry,
     liveSessions: createLiveSessions({ node, clock, log, database, registry, sessions, declared }),
     declared, openSecret, hostKeysOf,
     verifierOf: createVerifiers(openSecret, name => mockVerifier(seed, name)),

@@ -4,45 +4,66 @@
 import type { HealthCheck, OrphanPort, OrphanReport, OrphanRow } from '../api/ports.ts'
 import { asSallyportError } from '../errors.ts'
 import { proofAccountPrefix } from '../jit/plugin.ts'
-import type { Access } from '../jit/plugin.ts'
+import type { Access, TargetAddress, Variables } from '../jit/plugin.ts'
 import type { Hooks } from '../jit/hooks.ts'
 import type { Ledger } from '../lease/ledger.ts'
-import type { Credential, Declared, JitSetting, Target } from '../policy/types.ts'
+import type { Target } from '../policy/types.ts'
+import { planOf } from '../secrets/plan.ts'
 import { actionsOf, authenticatorOf } from './accounts.ts'
 import { accessOf, addressOf } from './hooks.ts'
 import type { AccessPorts } from './hooks.ts'
 
-/** One way of looking at a target: a plugin and a credential that authenticates its hooks. */
+/** One way of looking at a target: a plugin and what authenticates its hooks. */
 interface Look {
-  target: Target
+  target: TargetAddress
   plugin: string
-  credential: Credential
-  setting: JitSetting
+  authenticator: string
+  variables: Variables
 }
 
-/** Each target once for every authenticator that hooks use there. */
-function looksOf(declared: Declared, only: string | undefined): readonly Look[] {
+/** Each target once for every authenticator that hooks use there; `unplanned` hears of what cannot be. */
+async function looksOf(
+  ports: AccessPorts, only: string | undefined, unplanned: (target: string, reason: string) => void
+): Promise<readonly Look[]> {
+  const declared = await ports.declared()
   const looks = new Map<string, Look>()
+  const add = (look: Look): void => {
+    if (only !== undefined && look.target.name !== only) return
+    const key = [look.target.name, look.plugin, look.authenticator].join('\0')
+    if (!looks.has(key)) looks.set(key, look)
+  }
   for (const credential of declared.credentials.values()) {
     const target = declared.targets.get(credential.target)
     const setting = credential.jit
     if (target === undefined || setting?.enabled !== true) continue
-    if (only !== undefined && target.name !== only) continue
     const plugin = setting.actions[actionsOf(setting)[0]]?.plugin ?? ''
-    const key = [target.name, plugin, authenticatorOf(credential, setting)].join('\0')
-    if (!looks.has(key)) looks.set(key, { target, plugin, credential, setting })
+    const authenticator = authenticatorOf(credential, setting)
+    add({ target: addressOf(target), plugin, authenticator, variables: setting.variables })
+  }
+  for (const secret of declared.secrets.values()) {
+    if (secret.type === 'static') continue
+    try {
+      const planPorts = { ...ports, addressOf: (one: Target) => addressOf(one) }
+      const plan = await planOf(planPorts, declared, secret, 'look')
+      const { target, provider: plugin, authenticationCredential: authenticator, variables } = plan
+      add({ target, plugin, authenticator, variables })
+    } catch (thrown) {
+      const { problems, message } = asSallyportError(thrown)
+      if (only === undefined) unplanned(secret.name, problems.join('; ') || message)
+    }
   }
   return [...looks.values()]
 }
 
-const accessFor = (ports: AccessPorts, { target, credential, setting }: Look): Promise<Access> =>
-  accessOf(ports, addressOf(target), authenticatorOf(credential, setting))
+const accessFor = (ports: AccessPorts, { target, authenticator }: Look): Promise<Access> =>
+  accessOf(ports, target, authenticator)
 
 export function createOrphans(ports: AccessPorts, hooks: Hooks, ledger: Ledger): OrphanPort {
   const scan = async (only: string | undefined, signal: AbortSignal): Promise<OrphanReport> => {
     const found = new Map<string, OrphanRow>()
     const unreachable = new Map<string, string>()
-    for (const look of looksOf(await ports.declared(), only)) {
+    const looks = await looksOf(ports, only, (name, reason) => unreachable.set(name, reason))
+    for (const look of looks) {
       signal.throwIfAborted()
       try {
         const rows = await orphansOf(ports, hooks, ledger, look)
@@ -101,12 +122,15 @@ export async function examineTargets(
   ports: AccessPorts, hooks: Hooks, signal: AbortSignal
 ): Promise<HealthCheck[]> {
   const checks: HealthCheck[] = []
-  for (const look of looksOf(await ports.declared(), undefined)) {
+  const looks = await looksOf(ports, undefined, (secret, reason) => {
+    checks.push({ name: `secret ${secret}`, status: 'warning', detail: reason })
+  })
+  for (const look of looks) {
     signal.throwIfAborted()
-    const name = `target ${look.target.name} as ${authenticatorOf(look.credential, look.setting)}`
+    const name = `target ${look.target.name} as ${look.authenticator}`
     try {
       const { version, missingRights, warnings } = await hooks.probe(
-        look.plugin, await accessFor(ports, look), look.setting.variables)
+        look.plugin, await accessFor(ports, look), look.variables)
       const status = missingRights.length > 0 ? 'failed' : warnings.length > 0 ? 'warning' : 'ok'
       checks.push({ name, status, detail: [version, ...missingRights, ...warnings].join('; ') })
     } catch (thrown) {

@@ -2,6 +2,7 @@
 // The shapes are those of the stored documents (`resource.spec`); secrets appear only as references to sealed
 // values.
 import type { Action, TlsPolicy } from '../jit/plugin.ts'
+import type { Application, Environment, Profile, SecretDefinition } from './secrets.ts'
 
 /** Names of resources: also what people type in login names, so no character of a login grammar. */
 export const resourceNamePattern = /^[a-z0-9][a-z0-9_.-]{0,62}$/
@@ -58,7 +59,8 @@ export interface Credential {
   jit?: JitSetting | undefined
 }
 
-export type Role = 'user' | 'auditor' | 'admin'
+/** What a caller of the API is; only the first three are roles of people. */
+export type Role = 'user' | 'auditor' | 'admin' | 'application'
 
 export interface User {
   name: string
@@ -88,6 +90,9 @@ export interface GrantRule {
   name: string
   users: readonly string[]
   credentials: readonly string[]
+  /** Outside sessions: applications, and paths of secrets, `environment/folder/*` for all below. */
+  applications?: readonly string[] | undefined
+  secrets?: readonly string[] | undefined
   /** ISO 8601 instants. */
   notBefore?: string | undefined
   notAfter?: string | undefined
@@ -106,4 +111,9 @@ export interface Declared {
   credentials: ReadonlyMap<string, Credential>
   users: ReadonlyMap<string, User>
   grants: readonly GrantRule[]
+  environments: ReadonlyMap<string, Environment>
+  /** By path. */
+  secrets: ReadonlyMap<string, SecretDefinition>
+  profiles: ReadonlyMap<string, Profile>
+  applications: ReadonlyMap<string, Application>
 }

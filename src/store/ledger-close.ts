@@ -38,7 +38,8 @@ export function closeMoves(database: Database, audit: AuditInTransaction): Close
     end: request => request.shared
       ? database.transaction(tx => endShared(tx, request))
       : database.run(handle => end(handle, request)),
-    renew: (holdId, actor, decide) => database.transaction(tx => renew(tx, holdId, actor, decide)),
+    renew: (holdId, actor, decide, detail = {}) =>
+      database.transaction(tx => renew(tx, holdId, actor, decide, detail)),
     pending: () => database.run(handle => pending(handle)),
     expire: limit => database.transaction(tx => expire(tx, limit)),
     due: request => database.transaction(tx => due(tx, request)),
@@ -135,7 +136,8 @@ function heldBy(row: Row): EndedHold {
 }
 
 async function renew(
-  tx: Handle, holdId: string, actor: string, decide: (lease: Renewable, nowMs: number) => Renewal
+  tx: Handle, holdId: string, actor: string, decide: (lease: Renewable, nowMs: number) => Renewal,
+  detail: Record<string, unknown>
 ): Promise<Renewed | undefined> {
   await query(
     tx, sql`select id from account where id = (select account from hold where id = ${holdId}) for update`
@@ -148,14 +150,14 @@ async function renew(
   const lease = { state: row.state as HoldState, expiresAtMs: expiresAt.getTime(), maxAtMs: maxAt.getTime() }
   const verdict = decide(lease, Number(row.now_ms))
   if (!verdict.renewed) {
-    await event(tx, holdId, 'renewal-refused', actor, { reason: verdict.reason })
+    await event(tx, holdId, 'renewal-refused', actor, { ...detail, reason: verdict.reason })
     return verdict
   }
   const [after] = await query(tx, sql`
     update hold set expires_at = to_timestamp(${verdict.expiresAtMs}::float8 / 1000), renewals = renewals + 1
     where id = ${holdId} returning ${termColumns('hold')}`)
   const term = termOf(after ?? row)
-  await event(tx, holdId, 'renewed', actor, { expiresAt: term.expiresAt.toISOString() })
+  await event(tx, holdId, 'renewed', actor, { ...detail, expiresAt: term.expiresAt.toISOString() })
   return { renewed: true, term }
 }
 

@@ -78,10 +78,10 @@ async function intend(handle: Handle, intent: Intent): Promise<Intended> {
   return { state: 'claimed', accountId, epoch: 1, term: termOf(row) }
 }
 
-function openDetail({ spec, owner, accountName }: Intent): SQL {
+function openDetail({ spec, owner, accountName, address }: Intent): SQL {
   const { open, close, plugin } = spec
   return jsonOf({
-    owner: `${owner.kind} ${owner.id}`, accountName, plugin,
+    owner: `${owner.kind} ${owner.id}`, accountName, plugin, ...address === undefined ? {} : { address },
     open: `${open.id} v${open.version}`, close: `${close.id} v${close.version}`
   })
 }

@@ -60,10 +60,11 @@ function leases(where: SQL, limit: number): SQL {
 }
 
 async function list(handle: Handle, filter: RecordFilter): Promise<LeaseRecord[]> {
-  const { target, credential, owner, combinations, limit } = filter
+  const { target, credential, ownerKind, owner, combinations, limit } = filter
   const parts = [sql`true`]
   if (target !== undefined) parts.push(sql`a.target = ${target}`)
   if (credential !== undefined) parts.push(sql`a.credential = ${credential}`)
+  if (ownerKind !== undefined) parts.push(sql`h.owner_kind = ${ownerKind}`)
   if (owner !== undefined) parts.push(sql`h.owner = ${owner}`)
   if (combinations !== undefined) {
     parts.push(sql`h.state || ' ' || a.state || ' ' || ${settled}::text in ${setOf(combinations)}`)

@@ -3,6 +3,7 @@
 // raises a number; reading the declared state costs that one number as long as nothing changed. Asking the
 // store each time is on purpose: a withdrawn grant counts at once on every node, and a store that is down
 // lets nobody in.
+import type { Application, Environment, Profile, SecretDefinition } from '../policy/secrets.ts'
 import type { Credential, Declared, GrantRule, SecretReference, Target, User } from '../policy/types.ts'
 import type { Secret } from '../secret.ts'
 import { SallyportError } from '../errors.ts'
@@ -153,6 +154,10 @@ function declaredOf(rows: readonly ResourceRow[]): Declared {
     targets: byName<Target>('target'),
     credentials: byName<Credential>('credential'),
     users: byName<User>('user'),
-    grants: ofKind<GrantRule>('grant')
+    grants: ofKind<GrantRule>('grant'),
+    environments: byName<Environment>('environment'),
+    secrets: byName<SecretDefinition>('secret'),
+    profiles: byName<Profile>('profile'),
+    applications: byName<Application>('application')
   }
 }

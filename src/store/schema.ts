@@ -233,3 +233,45 @@ export const secondFactor = pgTable('second_factor', {
   /** When the first right code came; until then nothing is asked for. */
   confirmedAt: instant('confirmed_at')
 })
+
+/** Bearer tokens of applications, hashed; apart from their documents, which say nothing of them. */
+export const applicationToken = pgTable('application_token', {
+  id: text('id').primaryKey(),
+  hash: text('hash').notNull().unique(),
+  application: text('application').notNull(),
+  createdAt: created(),
+  createdBy: text('created_by').notNull(),
+  expiresAt: instant('expires_at').notNull(),
+  lastUsedAt: instant('last_used_at')
+}, table => [index('application_token_application').on(table.application)])
+
+/**
+ * Credentials of a secret that renews itself (R2): the current one, those that are still valid for a while,
+ * and what there was. Each is a lease; its values are sealed as long as somebody may read them.
+ */
+export const renewedCredential = pgTable('renewed_credential', {
+  path: text('path').notNull(),
+  version: integer('version').notNull(),
+  state: text('state', { enum: ['pending', 'current', 'retiring', 'retired', 'failed'] }).notNull(),
+  lease: text('lease'),
+  /** secret_value id of the values; null before they are there and once they are worthless. */
+  secret: text('secret'),
+  createdAt: created(),
+  /** End of the overlap. */
+  retireAt: instant('retire_at'),
+  retiredAt: instant('retired_at'),
+  /** When it was first said that it is still in use after its overlap. */
+  alarmedAt: instant('alarmed_at')
+}, table => [
+  primaryKey({ columns: [table.path, table.version] }),
+  index('renewed_credential_alive').on(table.path).where(sql`state in ('pending', 'current', 'retiring')`)
+])
+
+/** Who has read which version of such a secret last: the proof that a new one was adopted. */
+export const credentialReader = pgTable('credential_reader', {
+  path: text('path').notNull(),
+  /** `application billing`, `user alice`. */
+  reader: text('reader').notNull(),
+  version: integer('version').notNull(),
+  readAt: instant('read_at').notNull().default(sql`now()`)
+}, table => [primaryKey({ columns: [table.path, table.reader] })])

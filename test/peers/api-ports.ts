@@ -4,7 +4,8 @@
 import { readFileSync, readdirSync } from 'node:fs'
 import { shippedPlugins } from '../../plugins/shipped.ts'
 import type {
-  ApiPorts, AuditRow, LeaseRow, ReceiptRow, ResourceChange, ResourceRow, SessionRow, TemplateRow, TokenRow
+  ApiPorts, ApplicationTokenRow, AuditRow, LeaseRow, NewApplicationToken, ReceiptRow, ResourceChange,
+  ResourceRow, SessionRow, TemplateRow, TokenRow
 } from '../../src/api/ports.ts'
 import { systemClock } from '../../src/clock.ts'
 import { SallyportError } from '../../src/errors.ts'
@@ -15,6 +16,7 @@ import { printLoginName, readLoginName } from '../../src/policy/login-name.ts'
 import type { Declared } from '../../src/policy/types.ts'
 import type { Scene } from '../../src/recording/screenplay.ts'
 import { Secret } from '../../src/secret.ts'
+import { createSecrets } from '../../src/secrets/secrets.ts'
 import { createVerifiers } from '../../src/main/verifiers.ts'
 import { makeVerifier, mockVerifier, verifyPassword } from '../../src/wire/postgres/verifier.ts'
 
@@ -23,6 +25,7 @@ export interface Memory {
   resources: Map<string, ResourceRow>
   secrets: Map<string, string>
   tokens: Map<string, TokenRow>
+  applicationTokens: Map<string, ApplicationTokenRow>
   /** Codes that still count, by user; a person has a second factor once it is confirmed. */
   secondFactors: Map<string, { confirmed: boolean, codes: string[] }>
   templates: TemplateRow[]
@@ -40,9 +43,12 @@ export interface Memory {
 export function createMemory(): { memory: Memory, ports: ApiPorts } {
   const memory: Memory = {
     resources: new Map(), secrets: new Map(), tokens: new Map(), secondFactors: new Map(),
+    applicationTokens: new Map(),
     templates: shippedRows(), sessions: [], receipts: new Map(), leases: [], audit: [],
     dependants: new Map(), failures: [], killed: [], throttled: false
   }
+  const stored = storePorts(memory)
+  const evidence = evidencePorts(memory)
   const ports: ApiPorts = {
     clock: systemClock, version: '0.0.0-test', node: 'test',
     shelf: createShelf(shippedPlugins),
@@ -54,8 +60,17 @@ export function createMemory(): { memory: Memory, ports: ApiPorts } {
       })
     },
     failed: error => memory.failures.push(error),
-    ...storePorts(memory),
-    ...evidencePorts(memory),
+    ...stored,
+    ...evidence,
+    secrets: createSecrets({
+      clock: systemClock, declared: () => stored.policy.declared(),
+      openSecret: reference => openIn(memory, reference),
+      addressOf: ({ name, protocol, host, port, tls }) => ({ name, protocol, host, port, tls }),
+      pin: () => Promise.reject(new SallyportError('hook-failed')),
+      issue: () => Promise.reject(new SallyportError('hook-failed')),
+      revoke: () => Promise.resolve(false),
+      audit: (kind, actor, subject, detail) => evidence.audit.append(kind, actor, subject, detail)
+    }),
     ssh: () => ({
       host: '127.0.0.1', port: 2222, hostKey: 'ssh-ed25519 AAAA', hostAuthority: 'ssh-ed25519 BBBB',
       userAuthority: 'ssh-ed25519 CCCC'
@@ -80,15 +95,17 @@ function shippedRows(): TemplateRow[] {
   })
 }
 
+function openIn(memory: Memory, { secret }: { secret: string }): Promise<Secret<string>> {
+  const value = memory.secrets.get(secret)
+  if (value === undefined) return Promise.reject(new SallyportError('seal-broken'))
+  return Promise.resolve(new Secret(value))
+}
+
 function storePorts(memory: Memory): Pick<ApiPorts,
-'resources' | 'templates' | 'passwords' | 'secondFactors' | 'tokens' | 'policy'> {
+'applicationTokens' | 'resources' | 'templates' | 'passwords' | 'secondFactors' | 'tokens' | 'policy'> {
   const byKind = (kind?: string): ResourceRow[] =>
     [...memory.resources.values()].filter(row => kind === undefined || row.kind === kind)
-  const open = ({ secret }: { secret: string }): Promise<Secret<string>> => {
-    const value = memory.secrets.get(secret)
-    if (value === undefined) return Promise.reject(new SallyportError('seal-broken'))
-    return Promise.resolve(new Secret(value))
-  }
+  const open = (reference: { secret: string }): Promise<Secret<string>> => openIn(memory, reference)
   return {
     resources: {
       list: kind => Promise.resolve(byKind(kind)),
@@ -122,6 +139,7 @@ function storePorts(memory: Memory): Pick<ApiPorts,
       tried: () => undefined
     },
     secondFactors: secondFactorsOf(memory),
+    applicationTokens: applicationTokensOf(memory),
     tokens: {
       add: (hash, token) => Promise.resolve(void memory.tokens.set(hash, token)),
       find: hash => Promise.resolve(alive(memory.tokens.get(hash))),
@@ -141,6 +159,41 @@ function storePorts(memory: Memory): Pick<ApiPorts,
     policy: {
       declared: () => Promise.resolve(declaredOf(byKind)), readLoginName, printLoginName, choicesOf,
       choicesFor
+    }
+  }
+}
+
+function applicationTokensOf({ applicationTokens: all }: Memory): ApiPorts['applicationTokens'] {
+  const rowOf = ({ id, application, ttlSeconds }: NewApplicationToken, createdBy: string) => {
+    const createdAt = systemClock.now()
+    const expiresAt = new Date(createdAt.getTime() + ttlSeconds * 1000)
+    return { id, application, createdAt, createdBy, expiresAt, lastUsedAt: null }
+  }
+  const add = (token: NewApplicationToken, by: string) => {
+    const row = rowOf(token, by)
+    all.set(token.hash, row)
+    return Promise.resolve(row)
+  }
+  return {
+    add,
+    rotate: async (token, old, overlapSeconds, by) => {
+      const row = [...all.values()].find(({ id }) => id === old)
+      if (row === undefined) return undefined
+      row.expiresAt = new Date(systemClock.now().getTime() + overlapSeconds * 1000)
+      return add(token, by)
+    },
+    find: hash => {
+      const row = all.get(hash)
+      return Promise.resolve(row !== undefined && row.expiresAt > systemClock.now() ? row : undefined)
+    },
+    list: application => Promise.resolve([...all.values()].filter(row => row.application === application)),
+    remove: (_, id) => {
+      const hash = [...all].find(([, row]) => row.id === id)?.[0]
+      return Promise.resolve(hash !== undefined && all.delete(hash))
+    },
+    removeOf: application => {
+      for (const [hash, row] of all) if (row.application === application) all.delete(hash)
+      return Promise.resolve()
     }
   }
 }
@@ -182,7 +235,9 @@ function declaredOf(byKind: (kind: string) => ResourceRow[]): Declared {
   T> => new Map(byKind(kind).map(row => [row.name, row.spec as T]))
   return {
     targets: named('target'), credentials: named('credential'), users: named('user'),
-    grants: [...named<Declared['grants'][0]>('grant').values()]
+    grants: [...named<Declared['grants'][0]>('grant').values()],
+    environments: named('environment'), secrets: named('secret'), profiles: named('profile'),
+    applications: named('application')
   }
 }
 
@@ -288,6 +343,7 @@ function evidencePorts(
         return Promise.resolve({ ...row, renewals: row.renewals + 1 })
       },
       revoke: id => Promise.resolve(leaseOf(id).status === 'active'),
+      revokeAll: () => Promise.resolve(0),
       history: () => Promise.resolve([{ at: new Date(0), kind: 'issued', actor: 'alice', detail: {} }]),
       dependants: (kind, name) => Promise.resolve(memory.dependants.get(`${kind}/${name}`) ?? [])
     },

@@ -239,7 +239,7 @@ async function begin(
 
 function productOf(begun: Begun, folder: string, environment: NodeJS.ProcessEnv): Product {
   const sallyport = async (...words: string[]): Promise<string> => {
-    const all = [command, ...words, '--config', join(folder, 'sallyport.yaml')]
+    const all = [command, '--config', join(folder, 'sallyport.yaml'), ...words]
     const { status, stdout, stderr } = await ran(process.execPath, all, environment)
     if (status !== 0) {
       throw new Error(`sallyport ${words.join(' ')}: exit ${status}\n${stdout}${stderr}${begun.log()}`)

@@ -3,7 +3,9 @@
 // accounts no password exists at all: 32 random bytes are the ClientKey, one iteration is enough, and only
 // the verifier travels (a verifier with 4,096 iterations costs the target 4 ms per CREATE ROLE, one with a
 // single iteration 0.24 ms).
-import { createHmac, createSecretKey, hash, pbkdf2, randomBytes, timingSafeEqual } from 'node:crypto'
+import {
+  createHmac, createSecretKey, hash, pbkdf2, randomBytes, timingSafeEqual
+} from 'node:crypto'
 import { promisify } from 'node:util'
 import { WireError } from '../error.ts'
 import { saslPrepare } from './saslprep.ts'

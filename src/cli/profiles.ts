@@ -1,0 +1,21 @@
+// `profiles`: looking for a profile by what people remember of it. They are made with `apply`.
+import type { ProfileJson } from '../api/client-types.ts'
+import { exit } from './command.ts'
+import type { Run } from './command.ts'
+import { clientOf, text } from './connect.ts'
+import { shortTime } from './output.ts'
+
+export const list: Run = async call => {
+  const client = await clientOf(call)
+  const { profiles } = await client.get<{ profiles: ProfileJson[] }>('/profiles', {
+    id: text(call, 'id'), identifier: text(call, 'identifier'), type: text(call, 'type'),
+    status: text(call, 'status')
+  })
+  if (call.json) call.out.json(profiles)
+  else call.out.table(['IDENTIFIER', 'TYPE', 'STATUS', 'ACCESS', 'TTL', 'CREATED', 'UPDATED'],
+    profiles.map(({ identifier, type, status, ttlSeconds, createdAt, updatedAt, ...access }) => [
+      identifier, type, status, access.registeredCredential ?? access.credentialUsername, `${ttlSeconds}s`,
+      shortTime(createdAt), shortTime(updatedAt)
+    ]), 'no profiles')
+  return exit.ok
+}

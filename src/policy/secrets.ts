@@ -1,0 +1,188 @@
+// What admins declare of secrets outside sessions, as the rooms see it, and who may have them: environments
+// with paths in them, static secrets, dynamic ones that make a new account at each reading, the profiles and
+// base secrets that these rest on, and applications. Values appear only as references to sealed ones. Whether
+// somebody may have a secret is decided here, from grants, by a pure function.
+import { SallyportError } from '../errors.ts'
+import type { Declared, GrantRule, Role, SecretReference } from './types.ts'
+
+export interface Environment {
+  name: string
+  description?: string | undefined
+}
+
+interface Definition {
+  /** Where it is: `environment/folder/…/name`; unique (S1). */
+  name: string
+  environment: string
+  /** Between environment and name: `apps/orders`, or nothing. */
+  folder: string
+  description?: string | undefined
+  /** S8: its leases are being revoked; it issues nothing and disappears when all are proved gone. */
+  deleting?: boolean | undefined
+}
+
+/** One set of values that a static secret had, has, or (the last one) is read as. */
+export interface SecretVersion {
+  version: number
+  secret: string
+  keys: readonly string[]
+  /** ISO 8601. */
+  createdAt: string
+  createdBy: string
+}
+
+/** Values that an admin gave. With a `provider` it is a base: linked secrets make accounts by it (L1). */
+export interface StaticSecret extends Definition {
+  type: 'static'
+  provider?: string | undefined
+  keys: readonly string[]
+  /** The newest version: a sealed JSON object of texts. */
+  data?: SecretReference | undefined
+  /** Oldest first; the newest is `data`. */
+  versions?: readonly SecretVersion[] | undefined
+}
+
+export type TemplateVariables = Record<string, string | number | readonly string[]>
+
+/** What runs on the target at each reading and at the end of the lease. */
+export interface Provisioning {
+  /** Id of a plugin. */
+  provider: string
+  create: string
+  delete: string
+  variables: TemplateVariables
+}
+
+/** Where a dynamic secret makes its accounts, and by what. */
+export type Source =
+  | Provisioning & { kind: 'target', target: string, authenticationCredential: string }
+  | { kind: 'profile', profile: string, target: string }
+  /** L1: at the place and as the account that a base secret says. */
+  | Omit<Provisioning, 'provider'> & { kind: 'link', linkedSecret: string }
+
+/** One value of a lease: what the provider calls it, and the key that it is handed out under. */
+export interface Output {
+  field: OutputField
+  key: string
+  /** Consoles and terminals hide it until somebody asks. */
+  masked: boolean
+}
+
+export const outputFields = ['username', 'password', 'privateKey', 'host', 'port', 'database'] as const
+export type OutputField = typeof outputFields[number]
+
+export interface DynamicSecret extends Definition {
+  type: 'dynamic'
+  source: Source
+  /** Prefix of the accounts' names. */
+  namePrefix: string
+  /** The profile's when absent. */
+  ttlSeconds?: number | undefined
+  maxTtlSeconds: number
+  /** All that the provider gives, under their own names, when empty. */
+  outputs: readonly Output[]
+}
+
+export type SecretDefinition = StaticSecret | DynamicSecret
+
+/** P1. Exactly one of `registeredCredential` and `credentialUsername`. */
+export interface Profile extends Provisioning {
+  /** The identifier. */
+  name: string
+  /** Drawn when it is first applied. */
+  id?: string | undefined
+  active: boolean
+  /** Authenticates on all targets. */
+  registeredCredential?: string | undefined
+  /** Of each target, the credential with this user name authenticates there. */
+  credentialUsername?: string | undefined
+  ttlSeconds: number
+}
+
+/** A machine identity; its tokens are apart, `apply` neither shows nor touches them. */
+export interface Application {
+  name: string
+  description?: string | undefined
+  /** Its tokens count only from these (CIDR); from anywhere when absent. */
+  networks?: readonly string[] | undefined
+  disabled: boolean
+}
+
+/** A person or an application that asks for a secret. */
+export interface Holder {
+  kind: 'user' | 'application'
+  name: string
+  roles: readonly Role[]
+}
+
+const segmentPattern = /^[a-z0-9][a-z0-9_.-]{0,62}$/
+const pathCharactersMax = 255
+
+/** `prod:apps/orders` → `prod/apps/orders`: both separators are read alike (L1). Undefined: no path. */
+export function readSecretPath(text: string): string | undefined {
+  const path = text.replaceAll(':', '/').replace(/^\//, '')
+  if (path.length > pathCharactersMax || !path.includes('/')) return undefined
+  return path.split('/').every(segment => segmentPattern.test(segment)) ? path : undefined
+}
+
+/** A grant's pattern: a path, or `environment/folder/*` for all below. Undefined when it is neither. */
+export function readSecretPattern(text: string): string | undefined {
+  const plain = text.replaceAll(':', '/')
+  if (!plain.endsWith('/*')) return readSecretPath(plain)
+  const folder = plain.slice(0, -2)
+  const isFolder = segmentPattern.test(folder) || readSecretPath(folder) !== undefined
+  return isFolder ? plain.replace(/^\//, '') : undefined
+}
+
+export function covers(pattern: string, path: string): boolean {
+  return pattern.endsWith('/*') ? path.startsWith(pattern.slice(0, -1)) : pattern === path
+}
+
+/** The last part of a path: what a lease is called when nobody names it (S2). */
+export function baseName(path: string): string {
+  return path.slice(path.lastIndexOf('/') + 1)
+}
+
+/**
+ * Until when a holder may have a secret; `Infinity` without an end. Admins may have all. Throws `not-found`
+ * alike for a secret that is not there and for one that is not theirs.
+ */
+export function authoriseSecret(declared: Declared, holder: Holder, path: string, now: Date): number {
+  const isKnown = declared.secrets.has(path)
+  if (isKnown && holder.roles.includes('admin')) return Infinity
+  const ends = isKnown && isStanding(declared, holder)
+    ? declared.grants.filter(rule => includes(rule, holder) && isOpen(rule, now) && coversSecret(rule, path))
+      .map(({ notAfter }) => notAfter === undefined ? Infinity : Date.parse(notAfter))
+    : []
+  if (ends.length > 0) return Math.max(...ends)
+  throw new SallyportError('not-found', { detail: `no secret ${path} for ${holder.kind} ${holder.name}` })
+}
+
+/** Whether a holder may have a secret now. */
+export function mayHave(declared: Declared, holder: Holder, path: string, now: Date): boolean {
+  try {
+    authoriseSecret(declared, holder, path, now)
+    return true
+  } catch {
+    return false
+  }
+}
+
+function isStanding({ users, applications }: Declared, { kind, name }: Holder): boolean {
+  const known = kind === 'user' ? users.get(name) : applications.get(name)
+  return known !== undefined && !known.disabled
+}
+
+function includes({ users, applications = [] }: GrantRule, { kind, name }: Holder): boolean {
+  return (kind === 'user' ? users : applications).includes(name)
+}
+
+function coversSecret({ secrets = [] }: GrantRule, path: string): boolean {
+  return secrets.some(pattern => covers(pattern, path))
+}
+
+function isOpen({ notBefore, notAfter }: GrantRule, now: Date): boolean {
+  const at = now.getTime()
+  return (notBefore === undefined || Date.parse(notBefore) <= at)
+    && (notAfter === undefined || at < Date.parse(notAfter))
+}

@@ -1,0 +1,252 @@
+// Secrets outside sessions, as library calls: generate makes an account by the same ledger that sessions use
+// and hands its values out once, read gives a static secret's values, list and search say what there is. Who
+// may is asked before anything happens, and again after the account was made, because a definition may have
+// been deleted or a grant withdrawn meanwhile; every handing out is in the audit log before the values leave.
+import { SallyportError, asSallyportError } from '../errors.ts'
+import type { Clock } from '../clock.ts'
+import type { Injectable } from '../jit/plugin.ts'
+import type { IssueRequest } from '../lease/context.ts'
+import type { PinnedTemplate } from '../lease/ports.ts'
+import { authoriseSecret, baseName, mayHave } from '../policy/secrets.ts'
+import type {
+  DynamicSecret, Holder, OutputField, Provisioning, SecretDefinition, SecretVersion, StaticSecret
+} from '../policy/secrets.ts'
+import type { Declared } from '../policy/types.ts'
+import { Secret } from '../secret.ts'
+import { openValues, planOf } from './plan.ts'
+import type { Plan, PlanPorts } from './plan.ts'
+
+/** S2: a shorter lease would be over before anybody has logged in with it. */
+const ttlSecondsMin = 60
+const nameCharactersMax = 200
+
+export interface SecretPorts extends PlanPorts {
+  clock: Clock
+  declared(): Promise<Declared>
+  /** The newest versions of both templates. Throws `hook-failed` when one is missing or inactive. */
+  pin(provisioning: Provisioning): Promise<{ open: PinnedTemplate, close: PinnedTemplate }>
+  issue(request: IssueRequest): Promise<{
+    holdId: string, accountName: string, inject: Injectable, expiresAt: Date
+  }>
+  revoke(lease: string, actor: string, address?: string): Promise<boolean>
+  audit(kind: string, actor: string, subject: string, detail: Record<string, unknown>): Promise<void>
+}
+
+/** Who asks, and from where. */
+export interface Asker {
+  holder: Holder
+  address: string
+}
+
+export interface Wish {
+  ttlSeconds?: number | undefined
+  /** Of the lease. */
+  name?: string | undefined
+}
+
+export interface Value {
+  key: string
+  masked: boolean
+  value: Secret<string>
+}
+
+export interface Reading {
+  path: string
+  /** Of a static secret. */
+  version: number | undefined
+  /** Of a dynamic one: the lease that was made. */
+  lease: string | undefined
+  values: readonly Value[]
+}
+
+export interface Comparison {
+  key: string
+  is: 'same' | 'changed' | 'added' | 'removed'
+}
+
+export interface Secrets {
+  /** S2, L2: a new account; its values are in this answer and nowhere else. */
+  generate(asker: Asker, path: string, wish: Wish): Promise<Reading>
+  /** A static secret's values, the newest or those of a version; a dynamic one is generated. */
+  read(asker: Asker, path: string, version?: number): Promise<Reading>
+  /** All that an asker may have. */
+  list(holder: Holder): Promise<readonly SecretDefinition[]>
+  /** R4: without values. */
+  versions(asker: Asker, path: string): Promise<readonly SecretVersion[]>
+  /** R4: what differs between two versions, key by key. */
+  compare(asker: Asker, path: string, from: number, to: number): Promise<readonly Comparison[]>
+}
+
+export function createSecrets(ports: SecretPorts): Secrets {
+  return {
+    generate: (asker, path, wish) => generate(ports, asker, path, wish),
+    async read(asker, path, version) {
+      const { secret } = await allowed(ports, asker, path)
+      return secret.type === 'dynamic'
+        ? generate(ports, asker, path, {})
+        : readStatic(ports, asker, secret, version)
+    },
+    async list(holder) {
+      const declared = await ports.declared()
+      const now = ports.clock.now()
+      return [...declared.secrets.values()].filter(({ name }) => mayHave(declared, holder, name, now))
+    },
+    versions: async (asker, path) => (await staticOf(ports, asker, path)).versions ?? [],
+    compare: (asker, path, from, to) => compare(ports, asker, path, from, to)
+  }
+}
+
+/** How the audit and the histories call a holder. */
+export function actorOf({ kind, name }: Holder): string {
+  return kind === 'application' ? `application/${name}` : name
+}
+
+async function allowed(
+  ports: SecretPorts, { holder }: Asker, path: string
+): Promise<{ declared: Declared, secret: SecretDefinition, untilMs: number }> {
+  const declared = await ports.declared()
+  const untilMs = authoriseSecret(declared, holder, path, ports.clock.now())
+  const secret = declared.secrets.get(path)
+  if (secret === undefined) throw new SallyportError('not-found', { detail: `no secret ${path}` })
+  return { declared, secret, untilMs }
+}
+
+// ---- generate
+
+async function generate(ports: SecretPorts, asker: Asker, path: string, wish: Wish): Promise<Reading> {
+  const { declared, secret, untilMs } = await allowed(ports, asker, path)
+  if (secret.type === 'static') {
+    throw new SallyportError('invalid', { problems: [`${path} is a static secret: it is read`] })
+  }
+  const plan = await planOf(ports, declared, secret)
+  const term = termOf(secret, plan, wish, untilMs - ports.clock.now().getTime())
+  const { open, close } = await ports.pin(plan)
+  const { holder, address } = asker
+  const actor = actorOf(holder)
+  const lease = await ports.issue({
+    credential: path, target: plan.target.name, kind: 'create', namePattern: `${secret.namePrefix}#######`,
+    spec: {
+      plugin: plan.provider, target: plan.target, open, close, variables: { ...plan.variables },
+      authenticationCredential: plan.authenticationCredential
+    },
+    form: 'password', name: wish.name ?? baseName(path), owner: { kind: holder.kind, id: holder.name },
+    actor, address, ...term, tell: () => undefined
+  })
+  try {
+    await confirm(ports, asker, path)
+    await ports.audit('secret.generated', actor, path, {
+      lease: lease.holdId, account: lease.accountName, target: plan.target.name, address,
+      ttlSeconds: term.ttlSeconds, expiresAt: lease.expiresAt.toISOString()
+    })
+  } catch (thrown) {
+    // Nobody was told of it, so nobody may keep it; if the store is away, its expiry ends it.
+    await ports.revoke(lease.holdId, 'system').catch(() => false)
+    throw asSallyportError(thrown)
+  }
+  return { path, version: undefined, lease: lease.holdId, values: valuesOf(secret, plan, lease) }
+}
+
+function termOf(
+  { ttlSeconds: own, maxTtlSeconds: max }: DynamicSecret, { ttlSeconds: ofProfile }: Plan, wish: Wish,
+  grantLeftMs: number
+): { ttlSeconds: number, maxTtlSeconds: number } {
+  // A lease does not outlive the grant that it was made by.
+  const maxTtlSeconds = Math.min(max, Math.floor(grantLeftMs / 1000))
+  const problems: string[] = []
+  const ttlSeconds = wish.ttlSeconds ?? Math.min(own ?? ofProfile ?? max, maxTtlSeconds)
+  if (!Number.isSafeInteger(ttlSeconds) || ttlSeconds < ttlSecondsMin) {
+    problems.push(`ttl: must be a whole number of seconds, at least ${ttlSecondsMin}`)
+  } else if (ttlSeconds > maxTtlSeconds) {
+    problems.push(`ttl: is more than the ${maxTtlSeconds} s that this secret allows`)
+  }
+  if (wish.name !== undefined && (wish.name === '' || wish.name.length > nameCharactersMax)) {
+    problems.push(`name: must have 1 to ${nameCharactersMax} characters`)
+  }
+  if (problems.length > 0) throw new SallyportError('invalid', { problems })
+  return { ttlSeconds, maxTtlSeconds }
+}
+
+/** While the account was made its definition may have been deleted, or the grant withdrawn. */
+async function confirm(ports: SecretPorts, asker: Asker, path: string): Promise<void> {
+  const { secret } = await allowed(ports, asker, path)
+  if (secret.deleting !== true) return
+  const problems = [`secret ${path} is being deleted`]
+  throw new SallyportError('prerequisite-missing', { detail: path, problems })
+}
+
+function valuesOf(
+  { outputs }: DynamicSecret, { target }: Plan, { accountName, inject }: {
+    accountName: string, inject: Injectable
+  }
+): Value[] {
+  const fields: Partial<Record<OutputField, Secret<string>>> = {
+    username: new Secret(accountName), ...secretFields(inject), host: new Secret(target.host),
+    port: new Secret(String(target.port)),
+    ...target.database === undefined || target.protocol !== 'postgres'
+      ? {}
+      : { database: new Secret(target.database) }
+  }
+  const chosen = outputs.length > 0
+    ? outputs
+    : (Object.keys(fields) as OutputField[]).map(field =>
+      ({ field, key: field, masked: field === 'password' || field === 'privateKey' }))
+  return chosen.flatMap(({ field, key, masked }) => {
+    const value = fields[field]
+    return value === undefined ? [] : [{ key, masked, value }]
+  })
+}
+
+function secretFields(inject: Injectable): Partial<Record<OutputField, Secret<string>>> {
+  switch (inject.kind) {
+    case 'password': return { password: inject.password }
+    case 'private-key': return { privateKey: inject.privateKey }
+    case 'scram-keys':
+      throw new SallyportError('internal', { detail: 'keys of the proxy are not handed out' })
+  }
+}
+
+// ---- static secrets
+
+async function staticOf(ports: SecretPorts, asker: Asker, path: string): Promise<StaticSecret> {
+  const { secret } = await allowed(ports, asker, path)
+  if (secret.type === 'static') return secret
+  const problems = [`${path} is a dynamic secret: it has leases, not versions`]
+  throw new SallyportError('invalid', { problems })
+}
+
+async function readStatic(
+  ports: SecretPorts, { holder, address }: Asker, secret: StaticSecret, wanted: number | undefined
+): Promise<Reading> {
+  const newest = secret.versions?.at(-1)?.version
+  const values = await versionValues(ports, secret, wanted ?? newest)
+  await ports.audit('secret.read', actorOf(holder), secret.name, { version: wanted ?? newest, address })
+  return {
+    path: secret.name, version: wanted ?? newest, lease: undefined,
+    values: Object.entries(values).map(([key, value]) => ({ key, masked: true, value: new Secret(value) }))
+  }
+}
+
+async function versionValues(
+  ports: SecretPorts, secret: StaticSecret, wanted: number | undefined
+): Promise<Readonly<Record<string, string>>> {
+  const found = secret.versions?.find(({ version }) => version === wanted)
+  if (found === undefined) {
+    throw new SallyportError('not-found', { detail: `${secret.name} has no version ${wanted ?? ''}` })
+  }
+  return openValues(ports, { ...secret, data: { secret: found.secret } })
+}
+
+async function compare(
+  ports: SecretPorts, asker: Asker, path: string, from: number, to: number
+): Promise<readonly Comparison[]> {
+  const secret = await staticOf(ports, asker, path)
+  const before = await versionValues(ports, secret, from)
+  const after = await versionValues(ports, secret, to)
+  await ports.audit('secret.compared', actorOf(asker.holder), path, { from, to, address: asker.address })
+  return [...new Set([...Object.keys(before), ...Object.keys(after)])].sort().map(key => ({
+    key,
+    is: before[key] === undefined
+      ? 'added'
+      : after[key] === undefined ? 'removed' : before[key] === after[key] ? 'same' : 'changed'
+  }))
+}

@@ -1,0 +1,238 @@
+// Dynamic secrets as people and applications use them: the product in a process of its own, its command line,
+// stock psql straight to a PostgreSQL 18 target. Values are shown once; an account ends when its lease does,
+// with its live connections, and is proved gone.
+// deadline: 240 s
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import type {
+  ComparedJson, LeaseEventJson, LeaseJson, ReadingJson, SecretJson
+} from '../../src/api/client-types.ts'
+import type { PostgresServer } from '../../tool/postgres.ts'
+import { programOf } from '../../tool/services.ts'
+import { accountsOn, companyDatabase, ran, startHouse, until } from '../peers/house.ts'
+import type { House, Ran } from '../peers/house.ts'
+
+let target: PostgresServer
+let house: House
+
+const documents = (port: number): string => `---
+kind: environment
+name: prod
+---
+kind: secret
+name: orders-rw
+environment: prod
+provider: postgres
+target: orders
+authenticationCredential: orders-admin
+create: postgres/create-role
+delete: postgres/delete-role
+variables: { roles: [app_rw] }
+ttl: 10m
+maxTtl: 1h
+---
+kind: secret
+name: for-env
+environment: prod
+path: apps/orders
+provider: postgres
+target: orders
+authenticationCredential: orders-admin
+create: postgres/create-role
+delete: postgres/delete-role
+variables: { roles: [app_rw] }
+outputs:
+  username: PGUSER
+  password: { key: PGPASSWORD, masked: true }
+  host: PGHOST
+  port: PGPORT
+  database: PGDATABASE
+---
+kind: secret
+name: base
+environment: prod
+attributes: { type: postgres }
+data:
+  host: 127.0.0.1
+  port: ${port}
+  database: orders
+  username: sallyport
+  password: { env: ORDERS_ADMIN_PASSWORD }
+  sslmode: disable
+---
+kind: secret
+name: linked
+environment: prod
+data: {}
+attributes: { linkConfig: { linkType: dynamic, linkedSecret: prod:base }, ttl: 900, roles: app_rw }
+---
+kind: secret
+name: smtp
+environment: prod
+data: { user: mailer, password: first }
+---
+kind: grant
+name: alice-on-secrets
+users: [alice]
+secrets: [prod/orders-rw, prod/apps/*]
+`
+
+test.before(async () => {
+  const company = await companyDatabase('18')
+  target = company.server
+  house = await startHouse({
+    target, adminPassword: company.adminPassword, access: documents(target.port)
+  })
+})
+test.after(async () => {
+  await house.stop()
+  house.clear()
+  await target.stop()
+})
+
+const generate = (path: string, ...words: string[]): Promise<ReadingJson> =>
+  house.json<ReadingJson>('secrets', 'generate', path, ...words)
+
+/** Stock psql with what a lease says, straight to the target. */
+function login({ values }: ReadingJson, sql: string): Promise<Ran> {
+  const { username, password, host, port, database } = values
+  return ran(programOf('psql'), ['-XAtq', '-c', sql], {
+    PGUSER: username, PGPASSWORD: password, PGHOST: host, PGPORT: port, PGDATABASE: database,
+    PGSSLMODE: 'disable'
+  })
+}
+
+async function refusal(...words: string[]): Promise<string> {
+  try {
+    await house.sallyport(...words)
+  } catch (thrown) {
+    return String(thrown)
+  }
+  throw new Error(`${words.join(' ')} was not refused`)
+}
+
+test('a generated account logs in with what was shown, and is shown once', async () => {
+  const reading = await generate('prod/orders-rw', '--ttl', '300')
+  const { lease, values, masked } = reading
+  assert.equal(Object.keys(values).sort(), ['database', 'host', 'password', 'port', 'username'])
+  assert.ok((values['password'] ?? '').length >= 24)
+  assert.equal(masked, ['password'])
+  assert.is(lease?.status, 'active')
+  assert.is(lease?.secret, 'prod/orders-rw')
+  assert.is(lease?.ownerKind, 'user')
+  assert.is(Math.round((Date.parse(lease?.expiresAt ?? '') - Date.parse(lease?.createdAt ?? '')) / 1000), 300)
+  const { stdout, status } = await login(reading, 'SELECT current_user, count(*) FROM orders')
+  assert.is(status, 0)
+  assert.is(stdout.trim(), `${values['username']}|100`)
+  const everything = [
+    await house.sallyport('leases', 'show', lease!.id, '--json'),
+    await house.sallyport('leases', 'list', '--json'),
+    await house.sallyport('leases', 'history', lease!.id, '--json'),
+    await house.sallyport('secrets', 'list', '--json'),
+    await house.sallyport('audit', 'list', '--json', '--limit', '1000'), house.log()
+  ].join('\n')
+  assert.not.match(everything, values['password']!)
+  assert.match(everything, /secret\.generated/)
+  const stored = await target.psql(
+    `SELECT rolpassword FROM pg_authid WHERE rolname = '${values['username']}'`)
+  assert.match(stored, /^SCRAM-SHA-256\$4096:/)
+})
+
+test('a revoked lease cuts its live connection, refuses logins, and its history is complete', async () => {
+  const reading = await generate('prod:orders-rw', '--ttl', '300', '--name', 'nightly')
+  const id = reading.lease!.id
+  const sleeping = login(reading, 'SELECT pg_sleep(60)')
+  await until(() => target.psql("SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)'"),
+    count => count === '1')
+  const renewed = await house.json<LeaseJson>('leases', 'renew', id, '--ttl', '60')
+  assert.is(Date.parse(renewed.expiresAt) - Date.parse(reading.lease!.expiresAt), 60_000)
+  assert.equal(await house.json('leases', 'revoke', id), { id, revoked: true })
+  assert.is.not((await sleeping).status, 0)
+  assert.match((await login(reading, 'SELECT 1')).stderr, /authentication failed|does not exist/)
+  assert.equal(await house.json('leases', 'revoke', id), { id, revoked: false })
+  assert.match(await refusal('leases', 'renew', id, '--ttl', '60'), /the lease was revoked/)
+  const shown = await house.json<LeaseJson>('leases', 'show', id)
+  assert.is(shown.status, 'revoked')
+  assert.is(shown.name, 'nightly')
+  const events = await house.json<LeaseEventJson[]>('leases', 'history', id)
+  const kinds = events.map(({ kind }) => kind)
+  assert.equal(kinds, ['intended', 'active', 'renewed', 'revoked', 'proved-gone', 'renewal-refused'])
+  for (const kind of ['intended', 'renewed', 'revoked']) {
+    const event = events.find(each => each.kind === kind)
+    assert.is(event?.actor, 'local')
+    assert.is(event?.detail['address'], '127.0.0.1', kind)
+  }
+})
+
+test('times that no lease can have are refused, each with its reason', async () => {
+  for (const [ttl, why] of [
+    ['0', /at least 60/], ['-5', /at least 60/], ['90.5', /whole number/], ['59', /at least 60/],
+    ['3601', /more than the 3600 s/], ['soon', /expected seconds or a duration/]
+  ] as const) {
+    assert.match(await refusal('secrets', 'generate', 'prod/orders-rw', `--ttl=${ttl}`), why, ttl)
+  }
+})
+
+test('a command gets a lease in its environment, and nothing of it is left at its end', async () => {
+  const before = await accountsOn(target)
+  const said = await house.sallyport('run', '--secret', 'prod/apps/orders/for-env', '--ttl', '120', '--',
+    'env', 'PGSSLMODE=disable', programOf('psql'), '-XAtq', '-c', 'SELECT current_user')
+  assert.match(said.trim(), /^jit_\d{7}$/)
+  await until(() => accountsOn(target), found => found === before)
+  const words = ['run', '--secret', 'prod/apps/orders/for-env', '--', 'sh', '-c', 'exit 7']
+  assert.match(await refusal(...words), /exit 7/)
+  await until(() => accountsOn(target), found => found === before)
+})
+
+test('a linked secret makes accounts by its base, which cannot go while it has dependants', async () => {
+  const reading = await generate('prod/linked')
+  assert.is((await login(reading, 'SELECT count(*) FROM orders')).stdout.trim(), '100')
+  const found = await house.json<SecretJson[]>('secrets', 'search', '--query', 'prod:base', '--search-links')
+  assert.equal(found.map(({ path }) => path), ['prod/linked'])
+  assert.match(await refusal('secrets', 'delete', 'prod/base'), /in use by secret\/prod\/linked/)
+})
+
+test('a secret with active leases goes only when they were revoked and proved gone', async () => {
+  const reading = await generate('prod/linked')
+  const refused = await refusal('secrets', 'delete', 'prod/linked')
+  assert.match(refused, new RegExp(`account ${reading.values['username']} .* is active`))
+  assert.match(refused, /--revoke-active-leases/)
+  await house.sallyport('secrets', 'delete', 'prod/linked', '--revoke-active-leases')
+  assert.is.not((await login(reading, 'SELECT 1')).status, 0)
+  assert.match(await refusal('secrets', 'generate', 'prod/linked'), /not found/)
+  const lease = await house.json<LeaseJson>('leases', 'show', reading.lease!.id)
+  assert.is(lease.status, 'revoked')
+  assert.is(lease.account.state, 'proved-gone')
+})
+
+test('a static secret keeps its versions, which can be read and compared', async () => {
+  const read = await house.json<ReadingJson>('secrets', 'read', 'prod/smtp')
+  assert.equal(read.values, { password: 'first', user: 'mailer' })
+  const file = join(house.folder, 'smtp.yaml')
+  writeFileSync(file, `kind: secret
+name: smtp
+environment: prod
+data: { user: <secret>, password: { env: SMTP_PASSWORD }, from: noreply }
+`)
+  house.environment['SMTP_PASSWORD'] = 'second'
+  assert.match(await house.sallyport('apply', '-f', file), /updated {4}secret\/prod\/smtp/)
+  assert.match(await house.sallyport('apply', '-f', file), /unchanged {2}secret\/prod\/smtp/)
+  const now = await house.json<ReadingJson>('secrets', 'read', 'prod:smtp')
+  assert.equal(now.values, { from: 'noreply', password: 'second', user: 'mailer' })
+  assert.is(now.version, 2)
+  const old = await house.json<ReadingJson>('secrets', 'read', 'prod/smtp', '--version', '1')
+  assert.equal(old.values, read.values)
+  const compared = await house.json<ComparedJson>('secrets', 'compare', 'prod/smtp', '1', '2')
+  assert.equal(compared.keys, [
+    { key: 'from', is: 'added' }, { key: 'password', is: 'changed' }, { key: 'user', is: 'same' }
+  ])
+  const shown = await house.sallyport('get', 'secret', 'prod/smtp')
+  assert.match(shown, /password: <secret>/)
+  const audit = await house.sallyport('audit', 'list', '--json', '--kind', 'secret.read')
+  assert.is((JSON.parse(audit) as unknown[]).length, 3)
+  assert.not.match(audit + shown, /first|second/)
+})
+
+test.run()
