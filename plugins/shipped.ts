@@ -2,6 +2,7 @@
 // wants another plugin adds a line here and makes a build of their own.
 import type { Plugin } from '../src/jit/plugin.ts'
 import { linux } from './linux.ts'
+import { mysql } from './mysql.ts'
 import { postgres } from './postgres.ts'
 
-export const shippedPlugins: readonly Plugin[] = [postgres, linux]
+export const shippedPlugins: readonly Plugin[] = [postgres, linux, mysql]

@@ -13,10 +13,11 @@ export interface SecretReference {
 
 export interface Target {
   name: string
-  protocol: 'postgres' | 'ssh' | 'tcp'
+  /** Sessions exist for the first three; the others are reached by hooks, and serve leases and `tcp`. */
+  protocol: 'postgres' | 'ssh' | 'tcp' | 'mysql' | 'redis' | 'ldap'
   host: string
   port: number
-  /** PostgreSQL: where hooks connect, and where a client lands that names none. */
+  /** PostgreSQL: where hooks connect, and where a client lands that names none. LDAP: base of searches. */
   database: string
   tls: TlsPolicy
   /** SSH: the only host keys that are believed. */
