@@ -10,12 +10,12 @@ import type { Step, Template } from '../src/jit/template.ts'
 import { Secret } from '../src/secret.ts'
 import { nativeVerifier } from '../src/wire/mysql/packet.ts'
 import { advise, assertShared, lint, plan } from './mysql/lint.ts'
-import { isRefused, openLink, ownSchema, quoted, refusal } from './mysql/link.ts'
+import { isRefused, openLink, quoted } from './mysql/link.ts'
 import type { Link } from './mysql/link.ts'
 import { probe } from './mysql/probe.ts'
 import { clearAway, verbs } from './mysql/verbs.ts'
 import type { MysqlRung } from './mysql/verbs.ts'
-import { knockAt } from './reach.ts'
+import { knockAt, reading } from './reach.ts'
 import { StepFailed, listOf, renderAll, walk } from './steps.ts'
 
 export const mysql: Plugin = {
@@ -94,14 +94,11 @@ async function verify(
   access: Access, account: AccountRef, context: HookContext, pinned?: Pinned
 ): Promise<Verified> {
   quoted(account.name)
-  const link = await openLink(access, context)
-  try {
+  return await reading(await openLink(access, context), access, async link => {
     // What an action is about to do counts.
     await link.lock(account.name)
     return await seen(link, account, pinned)
-  } finally {
-    link.close()
-  }
+  })
 }
 
 async function seen(link: Link, account: AccountRef, pinned: Pinned | undefined): Promise<Verified> {
@@ -128,20 +125,11 @@ async function seen(link: Link, account: AccountRef, pinned: Pinned | undefined)
 
 /** Accounts that our table names. */
 async function listOwned(access: Access, context: HookContext): Promise<readonly Owned[]> {
-  const link = await openLink(access, context)
-  try {
-    const rows = await link.query(
-      `SELECT name, account_id FROM "${ownSchema}"."accounts" WHERE gone_at IS NULL ORDER BY name`)
+  return await reading(await openLink(access, context), access, async link => {
     const owned: Owned[] = []
-    for (const [name, accountId] of rows) {
-      if ((await link.hosts(name ?? '')).length === 0) continue
-      owned.push({ name: name ?? '', accountId: accountId ?? undefined })
+    for (const { name, accountId } of await link.marked()) {
+      if ((await link.hosts(name)).length > 0) owned.push({ name, accountId })
     }
     return owned
-  } catch (error) {
-    if (isRefused(error, refusal.noSuchTable, refusal.noSuchDatabase)) return []
-    throw error
-  } finally {
-    link.close()
-  }
+  })
 }

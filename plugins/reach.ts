@@ -5,11 +5,17 @@ import { connect } from 'node:net'
 import { SallyportError } from '../src/errors.ts'
 import type { Access, TargetAddress } from '../src/jit/plugin.ts'
 import { UpstreamError } from '../src/wire/error.ts'
+import { ConnectionLost } from '../src/wire/postgres/query.ts'
 
 /** `notNow`: SQLSTATEs of refusals that say "later", not "not you". */
 export function unreached(
   error: unknown, target: TargetAddress, signal: AbortSignal, notNow: readonly string[] = []
 ): unknown {
+  if (error instanceof ConnectionLost) {
+    const lies = error.reason === 'violation' || error.reason === 'too-large'
+    const detail = `${target.name}: ${error.message}`
+    return new SallyportError(lies ? 'target-violation' : 'target-unreachable', { detail, cause: error })
+  }
   if (!(error instanceof UpstreamError)) return error
   if (error.kind === 'aborted' && signal.aborted) {
     return new SallyportError('hook-timeout', { detail: 'given up while connecting' })
@@ -41,6 +47,23 @@ export function knockAt({ host, port }: TargetAddress, limitMs: number): Promise
 export function passwordOf({ secret, target }: Access): string {
   if (secret.kind === 'password') return secret.password.expose()
   throw new SallyportError('target-refused', { detail: `${target.name}: the login needs a password` })
+}
+
+/**
+ * Runs what only reads over a connection that is then closed. @throws SallyportError, whatever went wrong
+ */
+export async function reading<L extends { close(): void }, T>(
+  link: L, { target }: Access, act: (link: L) => Promise<T>
+): Promise<T> {
+  try {
+    return await act(link)
+  } catch (error) {
+    if (error instanceof SallyportError) throw error
+    const detail = `${target.name}: ${error instanceof Error ? error.message : String(error)}`
+    throw new SallyportError(error instanceof ConnectionLost ? 'hook-timeout' : 'hook-failed', { detail })
+  } finally {
+    link.close()
+  }
 }
 
 /** A warning when nothing proves that the target is the right one. */

@@ -4,5 +4,6 @@ import type { Plugin } from '../src/jit/plugin.ts'
 import { linux } from './linux.ts'
 import { mysql } from './mysql.ts'
 import { postgres } from './postgres.ts'
+import { redis } from './redis.ts'
 
-export const shippedPlugins: readonly Plugin[] = [postgres, linux, mysql]
+export const shippedPlugins: readonly Plugin[] = [postgres, linux, mysql, redis]

@@ -287,6 +287,37 @@ life('hooks go through TLS when the target says so', async ({ target, server }) 
   await target.done('delete', 'delete-user', { ...account, epoch: 2 })
 })
 
+/** A packet of the protocol: length, place, body. */
+function packet(place: number, body: string): Buffer {
+  const bytes = Buffer.from(body, 'latin1')
+  return Buffer.concat([Buffer.of(bytes.length & 0xff, bytes.length >> 8, 0, place), bytes])
+}
+
+life('a server that asks for files, for the password in clear, or lies gets nothing', async ({ target }) => {
+  const zeros = '\0'.repeat(10)
+  const greeting = packet(0, `\n8.0.0\0aaaa12345678\0\xff\xf7-\0\0\xff\xff\x15${zeros}123456789012\0`
+    + 'mysql_native_password\0')
+  const ok = packet(2, '\0\0\0\x02\0\0\0')
+  const clear = packet(2, '\xfemysql_clear_password\0')
+  const full = [packet(2, '\xfecaching_sha2_password\0aaaaaaaaaaaaaaaaaaaa\0'), packet(4, '\x01\x04')]
+  const endless = Buffer.concat([packet(1, '\x01'), packet(2, 'x'), packet(3, 'no end of the columns')])
+  const cases: [lies: Buffer[], code: string][] = [
+    [[greeting, clear], 'target-untrusted'],
+    [[greeting, ...full], 'target-untrusted'],
+    [[greeting, packet(2, '\xff\x15\x04#28000no')], 'target-refused'],
+    [[greeting, packet(7, '\0')], 'target-violation'],
+    [[greeting, ok, packet(1, '\xfb/etc/passwd')], 'target-violation'],
+    [[greeting, ok, endless], 'target-violation'],
+    [[Buffer.of(0xff, 0xff, 0xff, 0)], 'target-violation'],
+    [[packet(0, '\n8.0')], 'target-violation']
+  ]
+  for (const [number, [lies, code]] of cases.entries()) {
+    const made = await target.deceive(number, lies)
+    assert.is(made.code, code, `${number}: ${made.error}`)
+    assert.not(made.heard.includes('of the hooks') || made.heard.includes('root:'), made.heard)
+  }
+})
+
 life('lint refuses what would be read in two ways or shows a password', () => {
   const problemsOf = (action: string, steps: string): readonly string[] =>
     shelf.plugin('mysql').lint(parseTemplate(

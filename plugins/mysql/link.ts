@@ -135,14 +135,16 @@ export class Link {
   }
 
   async marker(name: string): Promise<Marker | undefined> {
-    try {
-      const [row] = await this.query(
-        `SELECT account_id, epoch FROM "${ownSchema}"."accounts" WHERE name = ${quoted(name)}`)
-      return row === undefined ? undefined : { accountId: row[0] ?? '', epoch: Number(row[1]) }
-    } catch (error) {
-      if (isRefused(error, refusal.noSuchTable, refusal.noSuchDatabase)) return undefined
-      throw error
-    }
+    const [row] = await this.#ownRows(
+      `SELECT account_id, epoch FROM "${ownSchema}"."accounts" WHERE name = ${quoted(name)}`)
+    return row === undefined ? undefined : { accountId: row[0] ?? '', epoch: Number(row[1]) }
+  }
+
+  /** Whatever our table has for ours and not for gone. */
+  async marked(): Promise<{ name: string, accountId: string }[]> {
+    const rows = await this.#ownRows(
+      `SELECT name, account_id FROM "${ownSchema}"."accounts" WHERE gone_at IS NULL ORDER BY name`)
+    return rows.map(([name, accountId]) => ({ name: name ?? '', accountId: accountId ?? '' }))
   }
 
   /**
@@ -187,6 +189,16 @@ export class Link {
     this.#client.close()
   }
 
+  /** Rows of our table; none before it was made. */
+  async #ownRows(sql: string): Promise<Rows> {
+    try {
+      return await this.query(sql)
+    } catch (error) {
+      if (isRefused(error, refusal.noSuchTable, refusal.noSuchDatabase)) return []
+      throw error
+    }
+  }
+
   async #makeOwnTable(): Promise<void> {
     await this.query(`CREATE DATABASE IF NOT EXISTS "${ownSchema}"`)
     await this.query(`CREATE TABLE IF NOT EXISTS "${ownSchema}"."accounts" (
@@ -208,9 +220,17 @@ export async function openLink(access: Access, context: HookContext): Promise<Li
       signal: AbortSignal.any([context.signal, AbortSignal.timeout(limitMs)])
     })
     const link = new Link(client, context)
-    await link.pin()
+    try {
+      await link.pin()
+    } catch (error) {
+      link.close()
+      throw error
+    }
     return link
   } catch (error) {
+    if (isRefused(error)) {
+      throw new SallyportError('target-refused', { detail: `${target.name}: ${error.message}`, cause: error })
+    }
     throw unreached(error, target, context.signal)
   }
 }

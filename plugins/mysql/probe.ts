@@ -2,7 +2,7 @@
 // else read from the grants that the server shows, and named with the statement that gives it.
 import type { Access, HookContext, Probe, Variables } from '../../src/jit/plugin.ts'
 import { quoteIdentifier } from '../../src/jit/sql-text.ts'
-import { trustWarnings } from '../reach.ts'
+import { reading, trustWarnings } from '../reach.ts'
 import { accountText, isRefused, openLink, ownSchema, quoted } from './link.ts'
 import type { Link } from './link.ts'
 
@@ -21,8 +21,7 @@ const wanted: readonly (readonly [RegExp, string, string])[] = [
 ]
 
 export async function probe(access: Access, context: HookContext, variables: Variables = {}): Promise<Probe> {
-  const link = await openLink(access, context)
-  try {
+  return await reading(await openLink(access, context), access, async link => {
     const found = { version: link.version, missingRights: [], warnings: trustWarnings(access) }
     const rows = await link.query('SHOW GRANTS FOR CURRENT_USER()')
     const [[current] = []] = await link.query('SELECT CURRENT_USER()')
@@ -36,9 +35,7 @@ export async function probe(access: Access, context: HookContext, variables: Var
     judgeRoles(link, grants, roles, me, found)
     await judgeServer(link, found)
     return found
-  } finally {
-    link.close()
-  }
+  })
 }
 
 function splitPrincipal(principal: string): [string, string] {

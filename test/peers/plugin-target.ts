@@ -1,7 +1,9 @@
 // A target of some plugin, as tests use it: jobs for the hook runner with the shipped templates, accounts
 // that are minted as the ledger mints them, and the answers of the runner. The server behind it is real; each
 // test file starts its own.
+import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
+import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { shippedPlugins } from '../../plugins/shipped.ts'
 import { systemClock } from '../../src/clock.ts'
@@ -30,6 +32,40 @@ export function handContext(remainingMs: () => number = () => 30_000): HookConte
   return {
     signal: AbortSignal.timeout(60_000), connectTimeoutMs: 10_000, statementTimeoutMs: 10_000, remainingMs,
     log: () => undefined
+  }
+}
+
+export interface Liar extends AsyncDisposable {
+  port: number
+  /** What it was told. */
+  heard(): string
+}
+
+/** A server that says one of these at once and one after each thing that it hears. */
+export async function startLiar(lies: readonly (string | Buffer)[]): Promise<Liar> {
+  let heard = ''
+  const server = createServer(socket => {
+    const rest = [...lies]
+    const say = (): void => {
+      const next = rest.shift()
+      if (next !== undefined) socket.write(next)
+    }
+    socket.on('error', () => undefined)
+    socket.on('data', chunk => {
+      heard += chunk.toString('latin1')
+      say()
+    })
+    say()
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as { port: number }
+  return {
+    port, heard: () => heard,
+    async [Symbol.asyncDispose]() {
+      server.close()
+      await Promise.resolve()
+    }
   }
 }
 
@@ -101,6 +137,15 @@ export class PluginTarget {
       closing: this.template(closing), access: this.access, variables: this.variables, username,
       expiresAt: farAway
     })
+  }
+
+  /** What a creation ends in when the target is this liar. */
+  async deceive(number: number, lies: readonly (string | Buffer)[]): Promise<HookResult & { heard: string }> {
+    await using liar = await startLiar(lies)
+    const address = { ...this.access.target, name: `liar ${number}`, port: liar.port }
+    const access = { ...this.access, target: address }
+    const made = await this.hooks.run({ ...this.job('create', 'create-user', this.mint()), access })
+    return { ...made, heard: liar.heard() }
   }
 
   close(): void {

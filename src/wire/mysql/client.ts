@@ -7,7 +7,7 @@ import { UpstreamError, WireError } from '../error.ts'
 import { Channel } from '../postgres/channel.ts'
 import { protect, reach } from '../postgres/dial.ts'
 import type { TlsOptions } from '../postgres/dial.ts'
-import { ConnectionLost } from '../postgres/query.ts'
+import { ConnectionLost, lossOf } from '../postgres/query.ts'
 import {
   PacketReader, answerGreeting, answerHead, capability, isEnd, nativeProof, packetBytesMax, readGreeting,
   readRefusal, readRow, readSwitch, sha2Proof
@@ -195,10 +195,7 @@ class Client implements MysqlClient {
     } catch (thrown) {
       if (thrown instanceof MysqlRefused) throw thrown
       channel.destroy()
-      if (thrown instanceof ConnectionLost) throw thrown
-      const reason = thrown instanceof WireError ? 'violation'
-        : thrown instanceof UpstreamError && thrown.kind === 'timeout' ? 'timeout' : 'closed'
-      throw new ConnectionLost(reason, thrown instanceof Error ? thrown.message : String(thrown), thrown)
+      throw lossOf(thrown)
     } finally {
       stop()
     }
