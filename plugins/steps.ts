@@ -131,16 +131,18 @@ function listProblems<R extends Rung>(
 }
 
 /** What is risky in the order of a removal. */
-export function orderAdvice({ action, proof, steps }: Template, last: string | undefined): string[] {
+export function orderAdvice(
+  { action, proof, steps }: Template, last: string, ends = 'end-sessions'
+): string[] {
   if ((action !== 'delete' && action !== 'disable') || proof === 'privileges') return []
   const at = (verb: string): number => steps.findIndex(step => step.do === verb)
   const advice: string[] = []
   const shut = at('refuse-logins')
   if (shut === -1) advice.push('steps: no refuse-logins: new sessions can begin while old ones are ended')
-  if (at('end-sessions') === -1 || at('end-sessions') < shut) {
-    advice.push('steps: end sessions (end-sessions) after refuse-logins, which ends none')
+  if (at(ends) === -1 || at(ends) < shut) {
+    advice.push(`steps: see to live sessions (${ends}) after refuse-logins, which ends none`)
   }
-  if (action === 'delete' && last !== undefined && at(last) === -1) {
+  if (action === 'delete' && at(last) === -1) {
     advice.push(`steps: no ${last}: the account stays`)
   }
   return advice

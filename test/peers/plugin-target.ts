@@ -140,11 +140,13 @@ export class PluginTarget {
   }
 
   /** What a creation ends in when the target is this liar. */
-  async deceive(number: number, lies: readonly (string | Buffer)[]): Promise<HookResult & { heard: string }> {
+  async deceive(
+    number: number, lies: readonly (string | Buffer)[], opening = 'create-user'
+  ): Promise<HookResult & { heard: string }> {
     await using liar = await startLiar(lies)
     const address = { ...this.access.target, name: `liar ${number}`, port: liar.port }
     const access = { ...this.access, target: address }
-    const made = await this.hooks.run({ ...this.job('create', 'create-user', this.mint()), access })
+    const made = await this.hooks.run({ ...this.job('create', opening, this.mint()), access })
     return { ...made, heard: liar.heard() }
   }
 
