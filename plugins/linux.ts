@@ -8,9 +8,9 @@ import type {
 import { Secret } from '../src/secret.ts'
 import { generateSshKey } from '../src/wire/ssh/key.ts'
 import { advise, lint, plan } from './linux/lint.ts'
-import { knockAt } from './linux/link.ts'
 import { ask, look, run } from './linux/run.ts'
 import { accountScript, assertAccount, callPart, hostScript } from './linux/script.ts'
+import { knockAt } from './reach.ts'
 
 export const linux: Plugin = {
   id: 'linux',

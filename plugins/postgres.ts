@@ -10,10 +10,11 @@ import { mintTypedPassword } from '../src/jit/typed-password.ts'
 import { Secret } from '../src/secret.ts'
 import { makeVerifier, randomKeys, verifierFromKeys } from '../src/wire/postgres/verifier.ts'
 import { advise, lint, plan } from './postgres/lint.ts'
-import { assertRoleName, knockAt, markerRole, openLink, readMarker } from './postgres/link.ts'
+import { assertRoleName, markerRole, openLink, readMarker } from './postgres/link.ts'
 import { probe } from './postgres/probe.ts'
 import { seenNow } from './postgres/look.ts'
 import { run } from './postgres/run.ts'
+import { knockAt } from './reach.ts'
 
 export const postgres: Plugin = {
   id: 'postgres',

@@ -195,8 +195,8 @@ function writeFor(account: Account | undefined, path: string, text: string): voi
   if (account !== undefined) chownSync(path, account.uid, account.gid)
 }
 
-/** Ten years, so that tests may move the clock. */
-function makeCertificates(
+/** An authority (`ca.crt` in `base`), a server's certificate in `data`; ten years: tests move the clock. */
+export function makeCertificates(
   base: string, data: string, account: Account | undefined
 ): { ssl_cert_file: string, ssl_key_file: string } {
   const openssl = programOf('openssl')

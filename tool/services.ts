@@ -57,7 +57,16 @@ const programs = {
   // Accounts that are not in /etc/passwd; nothing reads them until nsswitch.conf says so.
   'extrausers': { path: '/usr/lib/libnss_extrausers.so.2', packages: ['libnss-extrausers'] },
   'sudo': { path: '/usr/bin/sudo', packages: ['sudo'] },
-  'ps': { path: '/usr/bin/ps', packages: ['procps'] }
+  'ps': { path: '/usr/bin/ps', packages: ['procps'] },
+  // Targets of the plugins, without Debian's set-up around them: mariadb-server would make a data folder.
+  'mariadbd': { path: '/usr/sbin/mariadbd', packages: ['mariadb-server-core'] },
+  'mariadb-install-db': { path: '/usr/bin/mariadb-install-db', packages: ['mariadb-server-core'] },
+  'mariadb': { path: '/usr/bin/mariadb', packages: ['mariadb-client-core'] },
+  'redis-server': { path: '/usr/bin/redis-server', packages: ['redis-tools', 'redis-server'] },
+  'redis-cli': { path: '/usr/bin/redis-cli', packages: ['redis-tools'] },
+  'slapd': { path: '/usr/sbin/slapd', packages: ['slapd'] },
+  'ldapsearch': { path: '/usr/bin/ldapsearch', packages: ['ldap-utils'] },
+  'ldapadd': { path: '/usr/bin/ldapadd', packages: ['ldap-utils'] }
 } as const satisfies Record<string, Program>
 
 export type Need = keyof typeof programs
@@ -78,7 +87,8 @@ export const testNeeds: readonly Need[] = [
   'postgres-15', 'pgbench', 'psql', 'psql-15', 'strace', 'openssl', 'faketime', 'python3', 'psycopg2', 'java',
   'javac', 'pgjdbc', 'mke2fs', 'mount', 'ssh', 'ssh-keygen', 'sshd', 'unshare', 'nsenter', 'cron', 'atd',
   'getfacl', 'sudo', 'ps', 'scp', 'sftp', 'sftp-server', 'extrausers', 'rsync', 'git', 'curl', 'sshpass',
-  'xauth', 'ssh-audit'
+  'xauth', 'ssh-audit', 'mariadbd', 'mariadb-install-db', 'mariadb', 'redis-server', 'redis-cli', 'slapd',
+  'ldapsearch', 'ldapadd'
 ]
 
 // Debian's PostgreSQL packages make and start a cluster when they are installed. Ours must not; the setting

@@ -3,8 +3,6 @@
 // deadline of that clock and sent: a node that sleeps in between, or after, cannot act once its claim has
 // lapsed. Nothing is in an argument, so nothing is in `ps` or a log of the target. What the target sends is
 // capped.
-import { connect } from 'node:net'
-import type { Socket } from 'node:net'
 import { Client } from 'ssh2'
 import type { Algorithms, AnyAuthMethod, ClientChannel, ConnectConfig } from 'ssh2'
 import { SallyportError } from '../../src/errors.ts'
@@ -280,18 +278,4 @@ class Talk {
     this.#sent = true
     channel.end(script)
   }
-}
-
-/** True when something accepts connections there; says nothing. */
-export function knockAt({ host, port }: TargetAddress, limitMs: number): Promise<boolean> {
-  return new Promise(resolve => {
-    const socket: Socket = connect({ host, port, signal: AbortSignal.timeout(limitMs) })
-    const end = (answered: boolean): void => {
-      socket.destroy()
-      resolve(answered)
-    }
-    socket.once('connect', () => end(true))
-    socket.once('error', () => end(false))
-    socket.unref()
-  })
 }

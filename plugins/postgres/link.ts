@@ -3,14 +3,13 @@
 // two nodes never act on one account at once, and then looks at the account: whose it is, which epoch acted
 // last, and whether the target's own clock is past the claim's deadline. A node that slept through its claim
 // finds out here (F22, F23).
-import { connect } from 'node:net'
 import { SallyportError } from '../../src/errors.ts'
 import { UnfitValue, quoteIdentifier, quoteLiteral } from '../../src/jit/sql-text.ts'
 import { proofAccountPrefix } from '../../src/jit/plugin.ts'
-import type { Access, AccountRef, HookContext, Injectable, TargetAddress } from '../../src/jit/plugin.ts'
-import { UpstreamError } from '../../src/wire/error.ts'
+import type { Access, AccountRef, HookContext, Injectable } from '../../src/jit/plugin.ts'
 import { connectClient, ServerError } from '../../src/wire/postgres/query.ts'
 import type { Client, Statement } from '../../src/wire/postgres/query.ts'
+import { unreached } from '../reach.ts'
 
 export type Row = readonly (string | null)[]
 
@@ -318,7 +317,7 @@ export async function openLink(
     })
     return new Link(client, context, database)
   } catch (error) {
-    throw unreached(error, target, context.signal)
+    throw unreached(error, target, context.signal, notNow)
   }
 }
 
@@ -336,34 +335,6 @@ function exposed(secret: Injectable): ScramSecret {
 
 // Too many connections, starting up, shutting down: there is a server, but not for us and not now.
 const notNow = ['53300', '57P01', '57P02', '57P03']
-
-function unreached(error: unknown, target: TargetAddress, signal: AbortSignal): unknown {
-  if (!(error instanceof UpstreamError)) return error
-  if (error.kind === 'aborted' && signal.aborted) {
-    return new SallyportError('hook-timeout', { detail: 'given up while connecting' })
-  }
-  const said = error.serverMessage === undefined ? '' : ` (${error.serverMessage})`
-  const what = error.kind === 'aborted' ? 'connecting took too long' : error.message
-  const detail = `${target.name}: ${what}${said}`
-  if (error.kind === 'untrusted') return new SallyportError('target-untrusted', { detail, cause: error })
-  if (error.kind === 'violation') return new SallyportError('target-violation', { detail, cause: error })
-  const refused = error.kind === 'refused' && !notNow.includes(error.sqlstate ?? '')
-  return new SallyportError(refused ? 'target-refused' : 'target-unreachable', { detail, cause: error })
-}
-
-/** True when something accepts connections there; says nothing. */
-export function knockAt({ host, port }: TargetAddress, limitMs: number): Promise<boolean> {
-  return new Promise(resolve => {
-    const socket = connect({ host, port, signal: AbortSignal.timeout(limitMs) })
-    const end = (answered: boolean): void => {
-      socket.destroy()
-      resolve(answered)
-    }
-    socket.once('connect', () => end(true))
-    socket.once('error', () => end(false))
-    socket.unref()
-  })
-}
 
 /** @throws SallyportError('invalid') for a name that PostgreSQL would refuse, or cut in silence */
 export function assertRoleName(name: string): void {

@@ -81,15 +81,24 @@ export const defaultJitSessionSeconds = 28_800
 const reservedUserNames = ['local', 'system', 'first-admin']
 
 const defaultPorts: Readonly<Record<Target['protocol'], number | undefined>> = {
-  postgres: 5432, ssh: 22, tcp: undefined
+  postgres: 5432, ssh: 22, tcp: undefined, mysql: 3306, redis: 6379, ldap: 389
+}
+
+/** PostgreSQL would cut a longer one in silence. */
+const postgresNameMax = 63
+
+/** What belongs to a target of each protocol; the rest of these fields is refused. */
+const targetFields: Readonly<Record<Target['protocol'], readonly ('database' | 'tls' | 'hostKeys')[]>> = {
+  postgres: ['database', 'tls'], ssh: ['hostKeys'], tcp: ['database', 'tls'], mysql: ['tls'], redis: ['tls'],
+  ldap: ['database', 'tls']
 }
 
 const target = z.strictObject({
   kind: z.literal('target'),
   name: resourceName,
-  protocol: z.enum(['postgres', 'ssh', 'tcp']),
+  protocol: z.enum(['postgres', 'ssh', 'tcp', 'mysql', 'redis', 'ldap']),
   address: text,
-  database: z.string().min(1).max(63).optional(),
+  database: z.string().min(1).max(255).optional(),
   tls: z.strictObject({
     mode: z.enum(['disable', 'require', 'verify-ca', 'verify-full']).default('verify-full'),
     ca: text.optional(),
@@ -104,14 +113,21 @@ const target = z.strictObject({
     context.addIssue({ code: 'custom', path: ['address'], message })
     return z.NEVER
   }
-  for (const field of protocol === 'ssh' ? ['database', 'tls'] as const : ['hostKeys'] as const) {
-    if (read[field] === undefined) continue
+  if (protocol === 'postgres' && (read.database?.length ?? 0) > postgresNameMax) {
+    context.addIssue({ code: 'custom', path: ['database'], message: `longer than ${postgresNameMax}` })
+  }
+  const fields = targetFields[protocol]
+  for (const field of ['database', 'tls', 'hostKeys'] as const) {
+    if (read[field] === undefined || fields.includes(field)) continue
     context.addIssue({ code: 'custom', path: [field], message: `does not belong to a ${protocol} target` })
   }
   const spec: Target = {
     name, protocol, ...address,
     database: read.database ?? (protocol === 'postgres' ? 'postgres' : ''),
-    tls: defined(read.tls ?? { mode: protocol === 'postgres' ? 'verify-full' as const : 'disable' as const }),
+    // Of a TCP target it is for hooks only, and not every target has some.
+    tls: defined(read.tls ?? {
+      mode: fields.includes('tls') && protocol !== 'tcp' ? 'verify-full' as const : 'disable' as const
+    }),
     ...(read.hostKeys === undefined ? {} : { hostKeys: read.hostKeys })
   }
   return { kind: 'target', name, spec, secrets: {}, notes: [] }
@@ -278,7 +294,7 @@ const writers: { [K in ResourceKind]: (spec: Specs[K]) => Record<string, unknown
   target: ({ name, protocol, host, port, database, tls, hostKeys }) => ({
     name, protocol, address: printAddress({ host, port }),
     database: database === '' ? undefined : database,
-    tls: protocol === 'ssh' ? undefined : tls,
+    tls: targetFields[protocol].includes('tls') ? tls : undefined,
     hostKeys
   }),
   credential: ({ name, target: of, username, password, privateKey, jit: setting }) => ({

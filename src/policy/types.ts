@@ -14,10 +14,14 @@ export interface SecretReference {
 
 export interface Target {
   name: string
-  protocol: 'postgres' | 'ssh' | 'tcp'
+  /** Sessions exist for the first three; the others are reached by hooks, and serve leases and `tcp`. */
+  protocol: 'postgres' | 'ssh' | 'tcp' | 'mysql' | 'redis' | 'ldap'
   host: string
   port: number
-  /** PostgreSQL: where hooks connect, and where a client lands that names none. TCP: for hooks; may be ''. */
+  /**
+   * PostgreSQL: where hooks connect, and where a client lands that names none. LDAP: base of searches. TCP:
+   * for hooks; may be ''.
+   */
   database: string
   /** TCP: of the hooks' connections; a person's bytes pass as they are. */
   tls: TlsPolicy

@@ -99,6 +99,16 @@ export class Channel {
     this.#waiting?.fail(this.#failure)
   }
 
+  /** Fails when the caller's signal says so, until the returned function is called. */
+  follow(signal: AbortSignal | undefined): () => void {
+    const abort = (): void => {
+      this.fail(new UpstreamError('aborted', 'the connection was given up', { cause: signal?.reason }))
+    }
+    if (signal?.aborted === true) abort()
+    signal?.addEventListener('abort', abort, { once: true })
+    return () => signal?.removeEventListener('abort', abort)
+  }
+
   /** Fails after `ms` unless the returned function is called first. */
   limit(ms: number, step: string): () => void {
     const giveUp = (): void => this.fail(new UpstreamError('timeout', `${step} took longer than ${ms} ms`))
@@ -116,6 +126,28 @@ export class Channel {
     while (this.unread === 0) await this.#more()
     this.#check()
     return this.#store[this.#from++]!
+  }
+
+  /** The next `count` bytes, by copy: for protocols with headers of their own. The caller bounds `count`. */
+  async bytes(count: number): Promise<Buffer> {
+    while (this.unread < count) await this.#more()
+    this.#check()
+    this.#from += count
+    return Buffer.from(this.#store.subarray(this.#from - count, this.#from))
+  }
+
+  /** The bytes before the next CR LF, which is taken too. @throws WireError above `bytesMax` */
+  async line(bytesMax: number): Promise<Buffer> {
+    for (let searched = 0; ;) {
+      this.#check()
+      const end = this.#store.subarray(this.#from, this.#to).indexOf('\r\n', searched)
+      if (end > bytesMax || (end === -1 && this.unread > bytesMax + 1)) {
+        throw new WireError(`a line is longer than ${bytesMax} bytes`)
+      }
+      if (end !== -1) return (await this.bytes(end + 2)).subarray(0, end)
+      searched = Math.max(0, this.unread - 1)
+      await this.#more()
+    }
   }
 
   /** The next message. @throws WireError for a bad length or a body above `bodyBytesMax` */

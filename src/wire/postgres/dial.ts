@@ -81,25 +81,41 @@ function untrusted(error: Error & { code?: string }): UpstreamError {
  * The caller destroys the channel when this rejects. @throws UpstreamError
  */
 export async function dial(channel: Channel, options: DialOptions): Promise<Buffer | undefined> {
+  const { tls } = options
+  await reach(channel, options)
+  if (tls.mode === 'disable') return undefined
+  const socket = await protect(channel, options, ['postgresql'], () => askForTls(channel))
+  const certificate = socket.getPeerX509Certificate()
+  return certificate === undefined ? undefined : tlsServerEndPoint(certificate.raw)
+}
+
+/** TCP only, for every protocol: what `protect` follows, at once or when the protocol says so. */
+export async function reach(channel: Channel, options: DialOptions): Promise<void> {
   const { tls, timeouts } = options
   if (tls.mode === 'verify-ca' && tls.ca === undefined) {
     // As libpq: any certificate that some public authority ever issued would do.
     throw new UpstreamError('untrusted', 'verify-ca needs a certificate authority; or use verify-full')
   }
-  const stopConnect = channel.limit(timeouts.connectMs, 'connecting to the target')
+  const stop = channel.limit(timeouts.connectMs, 'connecting to the target')
   try {
     await open(channel, options)
   } finally {
-    stopConnect()
+    stop()
   }
-  if (tls.mode === 'disable') return undefined
-  const stopTls = channel.limit(timeouts.tlsMs, 'TLS with the target')
+}
+
+/** TLS on a channel that is connected; `ask` says in the protocol's words that it begins. */
+export async function protect(
+  channel: Channel, options: DialOptions, protocols: readonly string[], ask: () => Promise<void>
+): Promise<TLSSocket> {
+  const stop = channel.limit(options.timeouts.tlsMs, 'TLS with the target')
   try {
-    const socket = await secure(channel, options)
-    const certificate = socket.getPeerX509Certificate()
-    return certificate === undefined ? undefined : tlsServerEndPoint(certificate.raw)
+    await ask()
+    // They were written before TLS, by whoever stands between us (CVE-2021-23222).
+    if (channel.unread > 0) throw new UpstreamError('violation', 'the target sent bytes before TLS')
+    return await secure(channel, options, protocols)
   } finally {
-    stopTls()
+    stop()
   }
 }
 
@@ -114,21 +130,25 @@ async function open(channel: Channel, { host, port, tls, readBuffer }: DialOptio
   await channel.during<void>(done => socket.once('connect', () => done()))
 }
 
-async function secure(channel: Channel, { host, tls }: DialOptions): Promise<TLSSocket> {
+async function askForTls(channel: Channel): Promise<void> {
   channel.write(sslRequest())
   const answer = String.fromCharCode(await channel.byte())
   if (answer === 'N') throw new UpstreamError('untrusted', 'the target does not offer TLS')
   // Its text is not shown: anybody on the way may have written it (CVE-2024-10977).
   if (answer === 'E') throw new UpstreamError('refused', 'the target answered TLS with an error')
   if (answer !== 'S') throw new UpstreamError('violation', 'the target did not answer the request for TLS')
-  if (channel.unread > 0) throw new UpstreamError('violation', 'the target sent bytes before TLS')
+}
+
+async function secure(
+  channel: Channel, { host, tls }: DialOptions, protocols: readonly string[]
+): Promise<TLSSocket> {
   const name = tls.serverName ?? host
   const socket = connectTls({
     socket: channel.socket,
     secureContext: contextFor(tls.ca),
     // An address is not a name that TLS could carry.
     servername: isIP(name) === 0 ? name : '',
-    ALPNProtocols: ['postgresql'],
+    ALPNProtocols: [...protocols],
     rejectUnauthorized: tls.mode !== 'require' || tls.ca !== undefined,
     checkServerIdentity: (_, certificate) =>
       tls.mode === 'verify-full' ? checkServerIdentity(name, certificate) : undefined

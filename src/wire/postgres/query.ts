@@ -103,9 +103,11 @@ export class ConnectionLost extends Error {
   }
 }
 
-function lossOf(thrown: unknown): ConnectionLost {
+/** Whatever went wrong while an answer was waited for. */
+export function lossOf(thrown: unknown): ConnectionLost {
   if (thrown instanceof ConnectionLost) return thrown
-  const reason = thrown instanceof WireError ? 'violation' : 'closed'
+  const late = thrown instanceof UpstreamError && thrown.kind === 'timeout'
+  const reason = thrown instanceof WireError ? 'violation' : late ? 'timeout' : 'closed'
   return new ConnectionLost(reason, thrown instanceof Error ? thrown.message : String(thrown), thrown)
 }
 

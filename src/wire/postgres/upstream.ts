@@ -4,7 +4,6 @@
 // With `readBuffer` (and without TLS) the bytes arrive in that buffer and must be used or copied before the
 // receiver returns.
 import type { Socket } from 'node:net'
-import { UpstreamError } from '../error.ts'
 import { Channel, type Receive } from './channel.ts'
 import { dial, type DialOptions, type TlsOptions } from './dial.ts'
 import { logIn, type LoggedIn, type LoginOptions } from './login.ts'
@@ -41,11 +40,7 @@ export interface Opened extends LoggedIn {
 export async function openChannel(options: UpstreamOptions): Promise<Opened> {
   const { signal, timeouts } = options
   const channel = new Channel()
-  const abort = (): void => {
-    channel.fail(new UpstreamError('aborted', 'the connection was given up', { cause: signal?.reason }))
-  }
-  if (signal?.aborted === true) abort()
-  signal?.addEventListener('abort', abort, { once: true })
+  const unfollow = channel.follow(signal)
   try {
     const channelBinding = await dial(channel, options)
     return { channel, ...await logIn(channel, channelBinding, { ...options, loginMs: timeouts.loginMs }) }
@@ -53,7 +48,7 @@ export async function openChannel(options: UpstreamOptions): Promise<Opened> {
     channel.destroy()
     throw thrown
   } finally {
-    signal?.removeEventListener('abort', abort)
+    unfollow()
   }
 }
 

@@ -1,0 +1,120 @@
+// Throw-away servers of any kind for tests: a program in a folder of its own on a free loopback port, run as
+// nobody when we are root, deleted when it is stopped. As with PostgreSQL (postgres.ts), a small shell stands
+// over each and holds a pipe to us: when we end, however we end, it kills the server and deletes its folder.
+import { spawn } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { chownSync, closeSync, openSync, readFileSync, rmSync } from 'node:fs'
+import type { Socket } from 'node:net'
+import { connect } from 'node:net'
+import { join } from 'node:path'
+import { setTimeout as wait } from 'node:timers/promises'
+import { freePort } from './postgres.ts'
+import { makeFolder, unprivilegedAccount } from './postgres-programs.ts'
+import type { Account } from './postgres-programs.ts'
+
+export interface Place {
+  /** Belongs to the account that the server runs as. */
+  base: string
+  port: number
+  account: Account | undefined
+}
+
+export interface Throwaway extends AsyncDisposable, Place {
+  readonly host: '127.0.0.1'
+  /** What it wrote to its outputs. */
+  readonly logFile: string
+  /** Kills the server and keeps its folder: a target that went away. */
+  halt(): Promise<void>
+  resume(): Promise<void>
+  stop(): Promise<void>
+}
+
+export interface Recipe {
+  /** Writes what the server needs into its folder. */
+  prepare(place: Place): void
+  command(place: Place): readonly string[]
+}
+
+const startLimitMs = 60_000
+const startPollMs = 20
+
+const shellScript = `
+  base=$1; shift
+  "$@" & server=$!
+  read -r word
+  kill -KILL "$server" 2>&-
+  wait "$server" 2>&-
+  [ "$word" = keep ] || rm -rf -- "$base"
+`
+
+/** @throws Error with the server's log when it does not come up */
+export async function startThrowaway({ prepare, command }: Recipe): Promise<Throwaway> {
+  const account = unprivilegedAccount()
+  const place = { base: makeFolder(account), port: await freePort(), account }
+  const logFile = join(place.base, 'log')
+  let running: ChildProcess | undefined
+  const start = async (): Promise<ChildProcess> => {
+    const log = openSync(logFile, 'a')
+    const shell = spawn('/bin/sh', ['-c', shellScript, 'sh', place.base, ...command(place)], {
+      cwd: place.base, env: { PATH: '/usr/sbin:/usr/bin:/bin', LC_ALL: 'C', TMPDIR: place.base }, ...account,
+      detached: true, stdio: ['pipe', log, log]
+    })
+    closeSync(log)
+    // A server that nobody stops must not keep its user alive: the shell ends it when we end.
+    shell.unref()
+    const lifeline = shell.stdin as Socket
+    lifeline.on('error', () => { /* the shell is gone: its exit is what counts */ })
+    lifeline.unref()
+    for (const readyBy = performance.now() + startLimitMs; !await answers(place.port);) {
+      if (shell.exitCode !== null || performance.now() > readyBy) {
+        await end(shell, true)
+        throw new Error(`the server did not start:\n${readFileSync(logFile, 'utf8')}`)
+      }
+      await wait(startPollMs)
+    }
+    return shell
+  }
+  try {
+    prepare(place)
+    running = await start()
+  } catch (error) {
+    rmSync(place.base, { recursive: true, force: true })
+    throw error
+  }
+  const finish = async (keep: boolean): Promise<void> => {
+    const ending = running
+    running = undefined
+    if (ending !== undefined) await end(ending, keep)
+  }
+  const server: Throwaway = {
+    ...place, host: '127.0.0.1', logFile,
+    halt: () => finish(true),
+    resume: async () => { running ??= await start() },
+    stop: async () => {
+      await finish(false)
+      rmSync(place.base, { recursive: true, force: true })
+    },
+    [Symbol.asyncDispose]: () => server.stop()
+  }
+  return server
+}
+
+/** Gives a file that we wrote to whom the server runs as. */
+export function give(path: string, { account }: Place): void {
+  if (account !== undefined) chownSync(path, account.uid, account.gid)
+}
+
+async function end(shell: ChildProcess, keep: boolean): Promise<void> {
+  shell.ref()
+  const ended = shell.exitCode === null && shell.signalCode === null ? once(shell, 'exit') : undefined
+  shell.stdin?.end(keep ? 'keep\n' : '')
+  await ended
+}
+
+async function answers(port: number): Promise<boolean> {
+  const socket = connect(port, '127.0.0.1')
+  const open = await once(socket, 'connect').then(() => true, () => false)
+  socket.destroy()
+  return open
+}
