@@ -150,7 +150,7 @@ function stepPorts(rooms: Rooms): Parameters<typeof createSteps>[0] {
     located: target => locate(addressOf(target), rooms.hostKeysOf),
     userOf: (login, database) => readLoginName(login, database)?.user,
     verifierOf: rooms.verifierOf,
-    secondFactorOf: name => rooms.secondFactors.of(name),
+    secondFactorOf: (name, address) => rooms.secondFactors.of(name, address),
     audit: (kind, actor, subject, detail) => audit.append(kind, actor, subject, detail),
     createRecording: head => recordings.create(head),
     issue: async (session, tell) => {

@@ -121,8 +121,10 @@ test('a second factor is asked for after a right password only, and a code count
   assert.is(await enter('correct horse', '000000'), 'auth-failed')
   assert.is(await enter('correct horse', '111111'), 'no refusal', 'the wrong password did not use it up')
   assert.is(await enter('correct horse', '111111'), 'auth-failed')
-  // What was only not asked for yet is no failure.
+  // What was only not asked for yet is no failure, and is on record: somebody has the password.
   assert.equal(tried, [false, false, false, true, false])
+  assert.equal(memory.audit.filter(({ kind }) => kind === 'second-factor.asked').map(({ actor }) => actor),
+    ['alice'])
   assert.equal(memory.audit.filter(({ kind }) => kind === 'login.refused')
     .map(({ detail }) => (detail as { why: string }).why),
   ['wrong password', 'wrong password', 'wrong one-time code', 'wrong one-time code'])

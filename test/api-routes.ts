@@ -181,6 +181,24 @@ test('people enrol a second factor for themselves, admins for all; only admins e
   assert.is((await enrol('admin', 'the-user')).status, 200, 'an admin for somebody')
 })
 
+test('admins see who has a second factor, nobody else does', async () => {
+  const { ask, memory, tokens } = bench()
+  await ask('POST', '/api/v1/users/the-user/second-factor', { token: tokens.user })
+  const list = async (): Promise<unknown> => {
+    const { json } = await ask('GET', '/api/v1/users', { token: tokens.admin })
+    return (json['users'] as { name: string, secondFactor: string }[])
+      .find(({ name }) => name === 'the-user')?.secondFactor
+  }
+  assert.is(await list(), 'waiting')
+  memory.secondFactors.get('the-user')!.confirmed = true
+  assert.is(await list(), 'confirmed')
+  memory.secondFactors.clear()
+  assert.is(await list(), 'none')
+  for (const token of [tokens.user, tokens.auditor]) {
+    assert.is((await ask('GET', '/api/v1/users', { token })).status, 403)
+  }
+})
+
 test('guesses at the code of a confirmation are counted and end', async () => {
   const { ask, memory, tokens } = bench()
   const path = '/api/v1/users/the-user/second-factor'

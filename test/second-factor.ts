@@ -1,9 +1,11 @@
 // The second factor: the vectors of the RFC, what counts as now, that a code counts once (on any node, after
-// a restart, of two at the same moment exactly one), and what the steps make of it for a front end that has
-// no place to ask. On both stores.
+// a restart, of two at the same moment exactly one), how many may be wrong, and what the steps make of it for
+// a front end that has no place to ask. On both stores.
 import { suite, test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { SallyportError } from '../src/errors.ts'
+import { createCodeGuard } from '../src/main/code-guard.ts'
+import type { CodeGuard } from '../src/main/code-guard.ts'
 import { createSecondFactors } from '../src/main/second-factors.ts'
 import type { SecondFactors } from '../src/main/second-factors.ts'
 import { codeOf, enrolmentUri, mintCodeSecret, stepAt, stepOfCode } from '../src/policy/one-time-code.ts'
@@ -17,9 +19,12 @@ import { secondFactor, secretValue } from '../src/store/schema.ts'
 import { openSecrets } from '../src/store/sealing.ts'
 import { createSecondFactors as createRows } from '../src/store/second-factors.ts'
 import { secretOfUri } from './peers/authenticator.ts'
+import { handClock } from './peers/raw-postgres.ts'
 import { storeKinds, storeMaker } from './peers/stores.ts'
 
 const base64 = (text: string): Secret<string> => new Secret(Buffer.from(text).toString('base64'))
+/** What a code is worth is one question, how many may be tried another. */
+const unguarded = { begin: () => () => undefined }
 const noon = new Date('2026-11-28T12:00:00Z')
 const later = (seconds: number): Date => new Date(noon.getTime() + seconds * 1000)
 
@@ -79,10 +84,14 @@ function authenticateWith(isEnrolled: boolean, right = '111111'): {
   events: string[], authenticate(front: (challenge: Challenge) => Promise<boolean>): Promise<string>
 } {
   const events: string[] = []
+  const check = async (code: string): Promise<boolean> => {
+    if (code === 'throttled') throw new SallyportError('auth-throttled')
+    return code === right
+  }
   const ports = {
     userOf: () => 'alice', authorities: [], verifierOf: async () => 'a verifier',
     declared: async () => ({ users: new Map([['alice', alice]]) }) as unknown as Declared,
-    secondFactorOf: async () => isEnrolled ? { check: async (code: string) => code === right } : undefined,
+    secondFactorOf: async () => isEnrolled ? { check } : undefined,
     audit: async (kind: string, _actor: string, _subject: string, { why }: Record<string, unknown>) => {
       events.push(why === undefined ? kind : `${kind}: ${String(why)}`)
     }
@@ -114,9 +123,61 @@ test('a proof that says it is one, without a right code, is none; a wrong code i
   assert.is(await tries('222222'), 'second-factor-required')
   assert.is(await tries('222222', '111111'), 'alice')
   assert.equal(events, [
-    'second-factor.refused', 'login.refused: no second factor', 'second-factor.refused'
+    'second-factor.refused: wrong code', 'login.refused: no second factor',
+    'second-factor.refused: wrong code'
   ])
 })
+
+test('too many wrong codes end the login with a code of their own, and are on record', async () => {
+  const { events, authenticate } = authenticateWith(true, 'throttled')
+  assert.is(await authenticate(challenge => challenge.secondFactor!.check('throttled')), 'auth-throttled')
+  assert.equal(events, ['second-factor.refused: too many wrong codes'])
+})
+
+// ---- how many may be wrong
+
+const wrong = (guard: CodeGuard, user: string, address: string): string => {
+  try {
+    guard.begin(user, address)
+    return 'looked at'
+  } catch (thrown) {
+    return (thrown as SallyportError).code
+  }
+}
+
+test('wrong codes of one person are few, from however many places, and never none for good', () => {
+  const clock = handClock()
+  const guard = createCodeGuard(clock)
+  let tries = 0
+  for (let minute = 0; minute < 600; minute++) {
+    for (let attempt = 0; attempt < 20; attempt++) {
+      if (wrong(guard, 'alice', `198.51.${attempt}.${minute % 250}`) === 'looked at') tries++
+    }
+    assert.is(wrong(guard, `bob-${minute}`, '198.51.1.1'), 'looked at', 'others have a share of their own')
+    clock.advance(60_000)
+  }
+  assert.ok(tries <= 5 + 300, `${tries} tries in ten hours`)
+  assert.ok(tries >= 290, `${tries} tries in ten hours`)
+})
+
+test('whoever guesses elsewhere does not keep a person out where they have been', () => {
+  const guard = createCodeGuard(handClock())
+  const [home, elsewhere] = ['192.0.2.7', '198.51.100.1']
+  guard.begin('alice', home)()
+  for (let guess = 0; guess < 5; guess++) assert.is(wrong(guard, 'alice', elsewhere), 'looked at')
+  assert.is(wrong(guard, 'alice', elsewhere), 'auth-throttled')
+  guard.begin('alice', home)()
+  for (let guess = 0; guess < 5; guess++) assert.is(wrong(guard, 'alice', home), 'looked at')
+  assert.is(wrong(guard, 'alice', home), 'auth-throttled', 'a place that is known has a share, not a pass')
+})
+
+test('right codes cost nothing, and many at one moment are counted like one after the other', () => {
+  const guard = createCodeGuard(handClock())
+  for (let login = 0; login < 50; login++) guard.begin('alice', `192.0.2.${login}`)()
+  const pending = Array.from({ length: 20 }, () => wrong(guard, 'bob', '198.51.100.1'))
+  assert.is(pending.filter(each => each === 'looked at').length, 5)
+})
+
 test.run()
 
 // ---- on the stores
@@ -138,7 +199,8 @@ for (const kind of storeKinds) {
       const nodeOn: NodeOn = async (door, now = () => noon) => {
         const masterKey = { kind: 'file' as const, file: `${dataDir}/master.key` }
         const secrets = await openSecrets({ database: door, masterKey })
-        return createSecondFactors(createRows(door, secrets, audit), async () => now())
+        const rows = createRows(door, secrets, audit)
+        return createSecondFactors(rows, async () => now(), unguarded)
       }
       return { database, again, nodeOn }
     }
@@ -153,16 +215,17 @@ for (const kind of storeKinds) {
     return codeAt
   }
   const checks = async (factors: SecondFactors, code: string): Promise<boolean> =>
-    (await factors.of('alice'))!.check(code)
+    (await factors.of('alice', '192.0.2.1'))!.check(code)
 
   on('it is drawn, confirmed by its first code, asked for, and taken away, each on record', async () => {
     const { database, nodeOn } = await open()
     let now = later(-60)
     const factors = await nodeOn(database, () => now)
-    assert.is(await factors.of('alice'), undefined)
+    assert.is(await factors.of('alice', '192.0.2.1'), undefined)
     assert.is(await factors.confirm('alice', '123456', 'alice'), 'none')
     const lost = secretOfUri((await factors.enrol('alice', 'alice'))!)
-    assert.is(await factors.of('alice'), undefined, 'whoever could not read the picture is not locked out')
+    const unconfirmed = await factors.of('alice', '192.0.2.1')
+    assert.is(unconfirmed, undefined, 'whoever could not read the picture is not locked out')
     const secret = secretOfUri((await factors.enrol('alice', 'root'))!)
     assert.is(await factors.confirm('alice', codeOf(lost, stepAt(now)), 'alice'), 'wrong')
     assert.is(await factors.confirm('alice', codeOf(secret, stepAt(now)), 'alice'), 'confirmed')
@@ -175,7 +238,7 @@ for (const kind of storeKinds) {
     assert.not.match(JSON.stringify(rows), new RegExp(secret.expose().slice(0, 12).replaceAll('+', '\\+')))
     assert.is(await factors.remove('alice', 'root'), true)
     assert.is(await factors.remove('alice', 'root'), false)
-    assert.is(await factors.of('alice'), undefined)
+    assert.is(await factors.of('alice', '192.0.2.1'), undefined)
     assert.equal(await database.run(handle => handle.select().from(secretValue)), [])
     assert.equal(events, [
       'second-factor.enrolled alice alice', 'second-factor.enrolled root alice',
@@ -235,7 +298,7 @@ for (const kind of storeKinds) {
     const { database, nodeOn } = await open()
     const factors = await nodeOn(database)
     const codeAt = await enrolled(factors)
-    const before = (await factors.of('alice'))!
+    const before = (await factors.of('alice', '192.0.2.1'))!
     await factors.remove('alice', 'root')
     await enrolled(factors)
     const late = await before.check(codeAt(noon)).catch((thrown: unknown) =>

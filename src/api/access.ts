@@ -73,9 +73,13 @@ export async function logIn(
       ? 'the user has no password'
       : !proved ? 'wrong password' : user.disabled ? 'the user is disabled' : undefined
   if (why !== undefined || user === undefined) return refuseLogin(ports, name, address, why ?? '')
-  const factor = await ports.secondFactors.of(name)
+  const factor = await ports.secondFactors.of(name, address)
   if (factor !== undefined) {
-    if (code === undefined) throw new SallyportError('second-factor-required', { detail: name })
+    if (code === undefined) {
+      // Usually the client asks for it and comes again; where it does not, somebody has only the password.
+      await ports.audit.append('second-factor.asked', name, address, { protocol: 'https' })
+      throw new SallyportError('second-factor-required', { detail: name })
+    }
     const isRight = await factor.check(code)
     ports.passwords.admit(address)
     if (!isRight) return refuseLogin(ports, name, address, 'wrong one-time code')

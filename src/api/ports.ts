@@ -102,7 +102,8 @@ export interface PasswordPort {
 /** One-time codes of people, apart from their documents. Every change has its audit event with it. */
 export interface SecondFactorPort {
   /** What a person has to prove beside the password; undefined: nothing. A right code is used up. */
-  of(user: string): Promise<{ check(code: string): Promise<boolean> } | undefined>
+  of(user: string, address: string): Promise<{ check(code: string): Promise<boolean> } | undefined>
+  list(): Promise<readonly { user: string, confirmed: boolean }[]>
   /** The URI for an authenticator app, this once; undefined when there is a confirmed one, which stays. */
   enrol(user: string, by: string): Promise<string | undefined>
   /** `wrong`: the code; `none`: nothing waits for one. */

@@ -1,6 +1,6 @@
-// Routes over the second factor of a person: enrol one, confirm it with its first code, take it away. People
-// have the first two for themselves, admins for everybody; nobody takes an own one away, or whoever finds an
-// unlocked terminal could.
+// Routes over people and their second factor: who has one, enrol one, confirm it with its first code, take it
+// away. People have enrolling and confirming for themselves, admins for everybody; nobody takes an own one
+// away, or whoever finds an unlocked terminal could.
 import { z } from 'zod'
 import { SallyportError } from '../errors.ts'
 import { quote } from '../input.ts'
@@ -8,13 +8,31 @@ import { codeCharactersMax } from './access.ts'
 import type { ApiPorts } from './ports.ts'
 import { admins, everyone, route } from './route.ts'
 import type { Caller, Route } from './route.ts'
-import { done, enrolledShape } from './shapes.ts'
+import { done, enrolledShape, usersShape } from './shapes.ts'
 
 const path = '/users/{name}/second-factor'
 const params = z.object({ name: z.string() })
 
 export function userRoutes(ports: ApiPorts): Route[] {
   return [
+    route({
+      method: 'get', path: '/users', roles: admins,
+      summary: 'The people who are declared, and who of them has a second factor.',
+      response: usersShape,
+      run: async () => {
+        const enrolled = new Map((await ports.secondFactors.list()).map(each => [each.user, each.confirmed]))
+        const factorOf = (name: string): 'none' | 'waiting' | 'confirmed' => {
+          const isConfirmed = enrolled.get(name)
+          return isConfirmed === undefined ? 'none' : isConfirmed ? 'confirmed' : 'waiting'
+        }
+        const { users } = await ports.policy.declared()
+        return {
+          users: [...users.values()].sort((one, other) => one.name < other.name ? -1 : 1)
+            .map(({ name, roles, disabled }) =>
+              ({ name, roles: [...roles], disabled, secondFactor: factorOf(name) }))
+        }
+      }
+    }),
     route({
       method: 'post', path, roles: everyone,
       summary: 'Draws the secret of a second factor and shows it, once; it counts when it was confirmed.',

@@ -25,6 +25,13 @@ export const enrolledShape = z.object({
   /** `otpauth://totp/…`, with the secret in it: shown this once. */
   uri: z.string()
 })
+export const usersShape = z.object({
+  users: z.array(z.object({
+    name: z.string(), roles: z.array(z.string()), disabled: z.boolean(),
+    /** `waiting`: enrolled, and not confirmed by a first code yet. */
+    secondFactor: z.enum(['none', 'waiting', 'confirmed'])
+  }))
+})
 export const callerShape = z.object({
   name: z.string(), roles: z.array(z.string()), how: z.enum(['token', 'local'])
 })

@@ -96,6 +96,10 @@ const declared: Command[] = [
 
 const users: Command[] = [
   {
+    words: ['users', 'list'], args: '', summary: 'list people, and who has a second factor (admins)',
+    options: { server }, load: async () => (await import('./users.ts')).list
+  },
+  {
     words: ['users', 'enrol'], args: 'NAME',
     summary: 'draw a second factor (TOTP) for a person, or for yourself',
     details: ['Prints the otpauth:// URI for an authenticator app, once. It counts when it was confirmed.'],

@@ -44,6 +44,7 @@ import { createTokens } from '../store/tokens.ts'
 import type { Tokens } from '../store/tokens.ts'
 import { mockVerifier } from '../wire/postgres/verifier.ts'
 import { shippedPlugins } from '../../plugins/shipped.ts'
+import { createCodeGuard } from './code-guard.ts'
 import { createLedgerHooks } from './hooks.ts'
 import { createHostKeysOf } from './host-keys.ts'
 import type { HostKeysOf } from './host-keys.ts'
@@ -183,7 +184,7 @@ async function openAll(
     recordings, shelf, hooks, ledger, registry, declared, openSecret, hostKeysOf,
     verifierOf: createVerifiers(openSecret, name => mockVerifier(seed, name)),
     secondFactors: createSecondFactors(
-      createSecondFactorRows(database, secrets, audit), () => database.now())
+      createSecondFactorRows(database, secrets, audit), () => database.now(), createCodeGuard(clock))
   }
 }
 

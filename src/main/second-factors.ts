@@ -2,27 +2,38 @@
 // step was used. Time is the store's, so that every node takes the same codes.
 import { enrolmentUri, mintCodeSecret, stepOfCode } from '../policy/one-time-code.ts'
 import type { SecondFactors as Rows } from '../store/second-factors.ts'
+import type { CodeGuard } from './code-guard.ts'
 
 export interface SecondFactors {
-  /** What somebody has to prove at a login beside; undefined: nothing. Throws `store-unavailable`. */
-  of(user: string): Promise<{ check(code: string): Promise<boolean> } | undefined>
+  /**
+   * What somebody has to prove at a login from this address beside; undefined: nothing. Throws
+   * `store-unavailable`; `check` also `auth-throttled`, when too many codes of the person were wrong.
+   */
+  of(user: string, address: string): Promise<{ check(code: string): Promise<boolean> } | undefined>
   /** The URI for the authenticator app, this once; undefined when there is a confirmed one, which stays. */
   enrol(user: string, by: string): Promise<string | undefined>
   /** `wrong`: the code; `none`: nothing waits for a code. */
   confirm(user: string, code: string, by: string): Promise<'confirmed' | 'wrong' | 'none'>
   /** False when there was none. */
   remove(user: string, by: string): Promise<boolean>
+  /** Who has one, confirmed or not. */
+  list(): Promise<readonly { user: string, confirmed: boolean }[]>
 }
 
-export function createSecondFactors(rows: Rows, now: () => Promise<Date>): SecondFactors {
+export function createSecondFactors(
+  rows: Rows, now: () => Promise<Date>, guard: CodeGuard
+): SecondFactors {
   return {
-    async of(user) {
+    async of(user, address) {
       const row = await rows.get(user)
       if (row?.confirmed !== true) return undefined
       return {
         async check(code) {
+          const wasRight = guard.begin(user, address)
           const step = stepOfCode(await rows.open(row), code, await now())
-          return step !== undefined && rows.accept(row, step)
+          const isRight = step !== undefined && await rows.accept(row, step)
+          if (isRight) wasRight()
+          return isRight
         }
       }
     },
@@ -38,6 +49,7 @@ export function createSecondFactors(rows: Rows, now: () => Promise<Date>): Secon
       if (step === undefined) return 'wrong'
       return await rows.confirm(row, step, by) ? 'confirmed' : 'none'
     },
-    remove: (user, by) => rows.remove(user, by)
+    remove: (user, by) => rows.remove(user, by),
+    list: () => rows.list()
   }
 }

@@ -51,7 +51,7 @@ export interface PresenceRule {
 }
 
 export interface SecondFactor {
-  /** True when a code is right; that uses it up. Throws `store-unavailable`. */
+  /** True when a code is right; that uses it up. Throws `store-unavailable`, `auth-throttled`. */
   check(code: string): Promise<boolean>
 }
 

@@ -48,7 +48,7 @@ export interface StepPorts {
    */
   verifierOf(declared: Declared, name: string): Promise<string>
   /** What somebody has to prove beside; asked for names that do not exist as well, at the same cost. */
-  secondFactorOf(name: string): Promise<SecondFactor | undefined>
+  secondFactorOf(name: string, address: string): Promise<SecondFactor | undefined>
   sessions: SessionBook
   audit(kind: string, actor: string, subject: string, detail: Record<string, unknown>): Promise<void>
   createRecording(head: RecordingHead): Promise<Recording>
@@ -106,7 +106,7 @@ async function authenticate(
   const declared = await ports.declared()
   const user = declared.users.get(name ?? '')
   const verifier = await ports.verifierOf(declared, name ?? '')
-  const factor = await ports.secondFactorOf(name ?? '')
+  const factor = await ports.secondFactorOf(name ?? '', claim.address)
   const refused = async (code: 'auth-failed' | 'second-factor-required', why: string): Promise<never> => {
     await ports.audit('login.refused', name ?? '?', claim.address, { protocol, why })
     throw new SallyportError(code, { detail: `${name ?? 'unreadable login name'}: ${why}` })
@@ -115,10 +115,15 @@ async function authenticate(
   let missing = factor !== undefined
   const secondFactor = factor === undefined ? undefined : {
     async check(code: string): Promise<boolean> {
-      const isRight = await factor.check(code)
-      if (isRight) missing = false
       // Somebody has the first factor and not the second: worth a look, however it ends.
-      else await ports.audit('second-factor.refused', name ?? '?', claim.address, { protocol })
+      const wrong = (why: string): Promise<void> =>
+        ports.audit('second-factor.refused', name ?? '?', claim.address, { protocol, why })
+      const isRight = await factor.check(code).catch(async (thrown: unknown) => {
+        if (asSallyportError(thrown).code === 'auth-throttled') await wrong('too many wrong codes')
+        throw thrown
+      })
+      if (isRight) missing = false
+      else await wrong('wrong code')
       return isRight
     }
   }

@@ -18,6 +18,7 @@ export interface SecondFactorRow {
 
 export interface SecondFactors {
   get(user: string): Promise<SecondFactorRow | undefined>
+  list(): Promise<readonly Pick<SecondFactorRow, 'user' | 'confirmed'>[]>
   open(row: SecondFactorRow): Promise<Secret<string>>
   /** In place of one that was not confirmed; false when there is a confirmed one, which stays. */
   enrol(user: string, secret: Secret<string>, by: string): Promise<boolean>
@@ -43,6 +44,10 @@ export function createSecondFactors(
       const [row] = await database.run(handle =>
         handle.select().from(secondFactor).where(eq(secondFactor.user, user)))
       return row === undefined ? undefined : { user, secret: row.secret, confirmed: row.confirmedAt !== null }
+    },
+    async list() {
+      const rows = await database.run(handle => handle.select().from(secondFactor))
+      return rows.map(({ user, confirmedAt }) => ({ user, confirmed: confirmedAt !== null }))
     },
     open: ({ secret }) => secrets.open(secret, { kind: secretKind }),
     enrol: (user, plain, by) => database.transaction(async tx => {

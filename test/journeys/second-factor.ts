@@ -19,7 +19,7 @@ let alice: ReturnType<typeof authenticator>
 
 // A code counts once and the next one comes after half a minute: for most promises there is a person with two
 // codes at hand.
-const people = ['bob', 'carol', 'dave', 'erin', 'frank', 'grace']
+const people = ['bob', 'carol', 'dave', 'erin', 'frank', 'grace', 'heidi']
 const access = people.map(name => `---
 kind: user
 name: ${name}
@@ -174,6 +174,22 @@ test('login asks for the code', async () => {
   const right = await login(given)
   assert.is(right.status, 0, right.stderr)
   assert.match((await login(given)).stderr, /authentication failed/)
+})
+
+test('guesses with a stolen password end, at the API and over SSH alike', async () => {
+  const heidi = await enrolled('heidi')
+  const login = (given: string): Promise<Ran> => sallyport(
+    'thief', ['login', 'heidi'], { SALLYPORT_PASSWORD: alicePassword, SALLYPORT_CODE: given })
+  for (let guess = 0; guess < 5; guess++) {
+    assert.match((await login('000000')).stderr, /auth-failed/)
+  }
+  assert.match((await login('000000')).stderr, /auth-throttled/)
+  const right = await terminal(to('heidi'), [[code, await heidi.next()]])
+  assert.is(right.status, 255, 'the share is the same over SSH')
+  assert.match(right.stdout, /too many attempts, try again later \[auth-throttled [0-9a-f]{6}\]/)
+  const table = await house.sallyport('users', 'list')
+  assert.match(table, /^heidi +user +confirmed/m)
+  assert.match(table, /^bob +user +none/m)
 })
 
 test('what happened is on record, and no code or secret is', async () => {

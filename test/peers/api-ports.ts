@@ -167,7 +167,8 @@ function secondFactorsOf({ secondFactors: all }: Memory): ApiPorts['secondFactor
       factor.confirmed = uses(factor, code)
       return Promise.resolve(factor.confirmed ? 'confirmed' as const : 'wrong' as const)
     },
-    remove: user => Promise.resolve(all.delete(user))
+    remove: user => Promise.resolve(all.delete(user)),
+    list: () => Promise.resolve([...all].map(([user, { confirmed }]) => ({ user, confirmed })))
   }
 }
 
