@@ -1,6 +1,6 @@
-// Routes over people and their second factor: who has one, enrol one, confirm it with its first code, take it away. People
-// have the first two for themselves, admins for everybody; nobody takes an own one away, or whoever finds an
-// unlocked terminal could.
+// Routes over people and their second factor: who has one, enrol one, confirm it with its first code, take it
+// away. People have enrolling and confirming for themselves, admins for everybody; nobody takes an own one
+// away, or whoever finds an unlocked terminal could.
 import { z } from 'zod'
 import { SallyportError } from '../errors.ts'
 import { quote } from '../input.ts'

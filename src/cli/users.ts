@@ -1,5 +1,5 @@
-// `users`: who there is, and the second factor of a person. The URI that `enrol` prints holds the secret: it is for the
-// authenticator app and is not shown again.
+// `users`: who there is, and the second factor of a person. The URI that `enrol` prints holds the secret: it
+// is for the authenticator app and is not shown again.
 import type { EnrolledJson, UsersJson } from '../api/client-types.ts'
 import { pathOf } from './client.ts'
 import { exit } from './command.ts'
@@ -9,8 +9,11 @@ import { clientOf } from './connect.ts'
 export const list: Run = async call => {
   const { users } = await (await clientOf(call)).get<UsersJson>('/users')
   if (call.json) call.out.json(users)
-  else call.out.table(['name', 'roles', 'second factor', ''], users.map(each =>
-    [each.name, each.roles.join(', '), each.secondFactor, each.disabled ? 'disabled' : '']), 'nobody is declared')
+  else {
+    const rows = users.map(({ name, roles, secondFactor, disabled }) =>
+      [name, roles.join(', '), secondFactor, disabled ? 'disabled' : ''])
+    call.out.table(['name', 'roles', 'second factor', ''], rows, 'nobody is declared')
+  }
   return exit.ok
 }
 

@@ -1,7 +1,7 @@
 // How often one-time codes of a person may be wrong. Whoever guesses has the first factor already, and may
-// come from everywhere; so it is the person who has a share of wrong codes, and not the source alone. That must
-// not become a way to lock somebody out: the share fills up again by itself, and an address from which the
-// person's right code came has one of its own, which nobody elsewhere can use up. Kept by each node for itself.
+// come from everywhere; so it is the person who has a share of wrong codes, and not the source alone. That
+// must not become a way to lock somebody out: the share fills up again by itself, and an address from which
+// the person's right code came has one of its own, which nobody elsewhere can use up. Each node counts alone.
 import type { Clock } from '../clock.ts'
 import { SallyportError } from '../errors.ts'
 import { createShares } from '../proxy/penalties.ts'
