@@ -7,6 +7,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { SessionJson } from '../../src/api/client-types.ts'
 import { accountsOn, ran, until } from '../peers/house.ts'
+import { apiOf, sessionsOf } from '../peers/inspector.ts'
 import { exchange, psqlAt, startTcpHouse, storedPassword, toldLogin } from '../peers/tcp-house.ts'
 import type { TcpHouse } from '../peers/tcp-house.ts'
 
@@ -16,7 +17,7 @@ const secrets: string[] = []
 test.before(async () => { house = await startTcpHouse() })
 test.after(async () => house.end())
 
-const newest = async (): Promise<SessionJson> => (await house.json<SessionJson[]>('sessions', 'list'))[0]!
+const newest = async (): Promise<SessionJson> => (await sessionsOf(apiOf(house)))[0]!
 const ended = (): Promise<SessionJson> => until(newest, ({ status }) => status === 'ended')
 const replayed = (id: string): Promise<string> => house.sallyport('sessions', 'replay', id, '--speed', '0')
 
