@@ -35,7 +35,8 @@ export class Lines {
 
   constructor(stream: Duplex) {
     this.#stream = stream
-    stream.on('readable', this.#read).on('drain', this.#drained).on('end', this.#ended).on('close', this.#ended)
+    stream.on('readable', this.#read).on('drain', this.#drained)
+      .on('end', this.#ended).on('close', this.#ended)
   }
 
   /** The next line. @throws SallyportError `client-closed`, `protocol-violation`, or what `fail` was given */
