@@ -170,6 +170,30 @@ test('a person who does not read stops a target that never ends, and goes on lat
   assert.ok(person.heard <= world.tape.bytes(frameKind.output).length)
 })
 
+test('what a slow person has not taken yet when both sides have ended still arrives', async () => {
+  await using world = await played(socket => socket.resume().on('end', () => socket.end('the last words')))
+  const person = new Person()
+  person.reads = false
+  const carried = (await world.tunnel.dial('test')).carry(person)
+  person.push(null)
+  await until(() => person.heard > 0 && person.writableEnded)
+  await new Promise(resolve => setTimeout(resolve, 50))
+  assert.not(person.destroyed, 'it was written and is not taken')
+  let isFinished = false
+  person.once('finish', () => { isFinished = true })
+  person.goOn()
+  await carried
+  assert.equal([isFinished, person.heard], [true, 14])
+})
+
+test('nothing is dialled, and nothing recorded, once the session is over', async () => {
+  await using world = await played(socket => socket.resume())
+  world.tunnel.end()
+  const refusal = await world.tunnel.dial('late').catch((thrown: unknown) => thrown)
+  assert.is((refusal as SallyportError).code, 'target-closed')
+  assert.equal([world.sockets.length, world.tape.frames.length], [0, 0])
+})
+
 test('connections of one session are limited; one that ends makes place', async () => {
   await using world = await played(socket => socket.resume())
   const people = Array.from({ length: connectionsMax }, () => new Person())
