@@ -14,6 +14,7 @@ import type { Injectable } from '../src/jit/plugin.ts'
 import { makesTyped, mintFor } from '../src/jit/shelf.ts'
 import { mintTypedPassword } from '../src/jit/typed-password.ts'
 import type { Target } from '../src/policy/types.ts'
+import { Lines } from '../src/proxy/tcp/lines.ts'
 import { createTickets } from '../src/proxy/tcp/tickets.ts'
 import type { Bearer } from '../src/proxy/tcp/tickets.ts'
 import { Tunnel, connectionsMax } from '../src/proxy/tcp/tunnel.ts'
@@ -169,6 +170,30 @@ test('a person who does not read stops a target that never ends, and goes on lat
   assert.ok(person.heard <= world.tape.bytes(frameKind.output).length)
 })
 
+test('what a slow person has not taken yet when both sides have ended still arrives', async () => {
+  await using world = await played(socket => socket.resume().on('end', () => socket.end('the last words')))
+  const person = new Person()
+  person.reads = false
+  const carried = (await world.tunnel.dial('test')).carry(person)
+  person.push(null)
+  await until(() => person.heard > 0 && person.writableEnded)
+  await new Promise(resolve => setTimeout(resolve, 50))
+  assert.not(person.destroyed, 'it was written and is not taken')
+  let isFinished = false
+  person.once('finish', () => { isFinished = true })
+  person.goOn()
+  await carried
+  assert.equal([isFinished, person.heard], [true, 14])
+})
+
+test('nothing is dialled, and nothing recorded, once the session is over', async () => {
+  await using world = await played(socket => socket.resume())
+  world.tunnel.end()
+  const refusal = await world.tunnel.dial('late').catch((thrown: unknown) => thrown)
+  assert.is((refusal as SallyportError).code, 'target-closed')
+  assert.equal([world.sockets.length, world.tape.frames.length], [0, 0])
+})
+
 test('connections of one session are limited; one that ends makes place', async () => {
   await using world = await played(socket => socket.resume())
   const people = Array.from({ length: connectionsMax }, () => new Person())
@@ -212,6 +237,30 @@ test('a target that does not answer is given up in time, with a code', async () 
   assert.equal(tape.events(), ['channel-open', 'channel-close'])
   for (const filler of fillers) filler.destroy()
   child.kill('SIGKILL')
+})
+
+test('lines are short and few, who asks must read as well; a reason wakes whoever waits', async () => {
+  const codeOf = (work: Promise<unknown>): Promise<string> => work.then(() => 'fine', thrown =>
+    (thrown as SallyportError).code)
+  const [long, many, deaf, gone] = [new Person(), new Person(), new Person(), new Person()]
+  const lines = new Lines(long)
+  long.push('ticket_x\r\n')
+  assert.is(await lines.next(), 'ticket_x')
+  long.push('x'.repeat(300))
+  assert.is(await codeOf(lines.next()), 'protocol-violation')
+  const busy = new Lines(many)
+  many.push('connection\n'.repeat(2000))
+  await until(() => many.readableLength === 0)
+  assert.is(await codeOf(busy.next()), 'protocol-violation')
+  deaf.reads = false
+  const asking = new Lines(deaf)
+  while (!deaf.writableNeedDrain) asking.say({ type: 'notice', text: 'x'.repeat(1000) })
+  const waits = codeOf(asking.drained())
+  asking.fail(new SallyportError('session-killed'))
+  assert.is(await waits, 'session-killed')
+  const left = codeOf(new Lines(gone).next())
+  gone.push(null)
+  assert.is(await left, 'client-closed')
 })
 
 test('the cover finds a password however the bytes were cut, and covers nothing else', () => {

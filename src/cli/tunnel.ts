@@ -54,7 +54,8 @@ class Session {
   readonly #call: Invocation
   readonly #line: ProxyLine
   readonly #locals = new Set<Socket>()
-  readonly #tickets: ((ticket: string) => void)[] = []
+  /** Connections that wait for a ticket, in the order of their asking. */
+  readonly #asked: { resolve: (ticket: string) => void, reject: (failure: Failure) => void }[] = []
   /** Resolves with the exit code when the proxy ends it. */
   readonly ended: Promise<number>
   #end: (code: number) => void = () => undefined
@@ -86,13 +87,13 @@ class Session {
   async serve(local: Socket): Promise<void> {
     this.#locals.add(local)
     local.on('error', () => local.destroy()).once('close', () => this.#locals.delete(local))
-    const ticket = await new Promise<string>(resolve => {
-      this.#tickets.push(resolve)
-      this.#line.send('connection')
-    })
-    const lane = new ProxyLine(this.#place, ticket)
-    local.once('close', () => lane.socket.destroy())
     try {
+      const ticket = await new Promise<string>((resolve, reject) => {
+        this.#asked.push({ resolve, reject })
+        this.#line.send('connection')
+      })
+      const lane = new ProxyLine(this.#place, ticket)
+      local.once('close', () => lane.socket.destroy())
       const said = await lane.next()
       if (said.type !== 'open') throw new Failure(said.text ?? 'refused')
       lane.release()
@@ -105,7 +106,6 @@ class Session {
     } catch (thrown) {
       this.#call.out.aside(`sallyport: ${thrown instanceof Error ? thrown.message : String(thrown)}`)
       local.destroy()
-      lane.socket.destroy()
     }
   }
 
@@ -119,7 +119,8 @@ class Session {
     try {
       for (;;) {
         const said = await this.#line.next()
-        if (said.type === 'ticket') this.#tickets.shift()?.(said.ticket ?? '')
+        if (said.type === 'ticket') this.#asked.shift()?.resolve(said.ticket ?? '')
+        else if (said.type === 'refused') this.#asked.shift()?.reject(new Failure(said.text ?? 'refused'))
         else if (said.type === 'end') throw new Failure(said.text ?? 'it is over')
         else this.#notice(said)
       }

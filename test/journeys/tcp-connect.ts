@@ -6,6 +6,7 @@ import { spawn } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { connect } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import { fileURLToPath } from 'node:url'
 import { test } from 'uvu'
@@ -15,7 +16,7 @@ import { createClient } from '../../src/cli/client.ts'
 import { authenticator } from '../peers/authenticator.ts'
 import { accountsOn, alicePassword, ran, until } from '../peers/house.ts'
 import type { Ran } from '../peers/house.ts'
-import { apiOf } from '../peers/inspector.ts'
+import { apiOf, sessionsOf } from '../peers/inspector.ts'
 import { exchange, psqlAt, startTcpHouse, storedPassword } from '../peers/tcp-house.ts'
 import type { TcpHouse } from '../peers/tcp-house.ts'
 
@@ -40,7 +41,7 @@ const withConfig = (words: readonly string[]): string[] => {
 }
 const cli = (words: readonly string[], more: NodeJS.ProcessEnv = {}): Promise<Ran> =>
   ran(process.execPath, withConfig(words), { ...environment, ...more })
-const newest = async (): Promise<SessionJson> => (await house.json<SessionJson[]>('sessions', 'list'))[0]!
+const newest = async (): Promise<SessionJson> => (await sessionsOf(apiOf(house)))[0]!
 const replayed = (id: string): Promise<string> => house.sallyport('sessions', 'replay', id, '--speed', '0')
 
 interface Open {
@@ -136,6 +137,22 @@ test('a password that a protocol sends in clear is not on the tape', async () =>
   const found = (await house.sallyport('sessions', 'export', id, '--format', 'jsonl')).split('\n')
     .filter(line => line.includes('"type":"input"')).map(line => (JSON.parse(line) as { text: string }).text)
   assert.is(found.join(''), `\0\0\0\x10 ${'*'.repeat(24)} ${'*'.repeat(24)}`)
+})
+
+test('a hundred connections at once: what is too much is refused, the session goes on', async () => {
+  const tunnel = await open('shout')
+  const sockets = Array.from({ length: 100 }, () => connect(tunnel.port, '127.0.0.1'))
+  let heard = 0
+  for (const socket of sockets) {
+    socket.on('error', () => undefined).on('data', () => { heard++ })
+    socket.write('hello\n')
+  }
+  await until(async () => heard, count => count === 64)
+  await until(async () => tunnel.said(), said => said.split('[too-many-connections').length === 37)
+  for (const socket of sockets) socket.end()
+  await until(() => exchange(tunnel.port, 'again\n').catch(() => ''), answer => answer === 'AGAIN\nbye\n')
+  tunnel.child.kill('SIGINT')
+  assert.is(await tunnel.ended, 0, tunnel.said())
 })
 
 test('a target that is down ends the local connection with a code, and the session goes on', async () => {

@@ -6,17 +6,20 @@ import { readFileSync } from 'node:fs'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { SessionJson } from '../../src/api/client-types.ts'
-import { accountsOn, ran, until } from '../peers/house.ts'
+import { accountsOn, ran, startProduct, until } from '../peers/house.ts'
+import { apiOf, sessionsOf } from '../peers/inspector.ts'
 import { exchange, psqlAt, startTcpHouse, storedPassword, toldLogin } from '../peers/tcp-house.ts'
 import type { TcpHouse } from '../peers/tcp-house.ts'
 
 let house: TcpHouse
 const secrets: string[] = []
+/** What earlier starts logged. */
+const logs: string[] = []
 
 test.before(async () => { house = await startTcpHouse() })
 test.after(async () => house.end())
 
-const newest = async (): Promise<SessionJson> => (await house.json<SessionJson[]>('sessions', 'list'))[0]!
+const newest = async (): Promise<SessionJson> => (await sessionsOf(apiOf(house)))[0]!
 const ended = (): Promise<SessionJson> => until(newest, ({ status }) => status === 'ended')
 const replayed = (id: string): Promise<string> => house.sallyport('sessions', 'replay', id, '--speed', '0')
 
@@ -53,6 +56,7 @@ test('the recording has the bytes of both directions, and can be read, searched 
   assert.match(columns.join(''), /Q\.\.\..SELECT current_user, count\(\*\) \+ [12]/)
   assert.match(text, /channel-close closed \d+ \d+/)
   assert.not.match(text, /[^\x20-\x7e\r\n…]/, 'nothing of the bytes reaches the terminal as it is')
+  assert.match(await house.sallyport('sessions', 'export', id), /"o","[<>] 1 {2}0000/)
   const found = await house.json<{ text: string, kind: string }[]>('sessions', 'search', 'count(*) + 2')
   assert.equal(found.map(({ kind }) => kind), ['input'])
   const [, first] = (await house.sallyport('sessions', 'export', id, '--format', 'jsonl')).split('\n')
@@ -152,12 +156,30 @@ test('a bare login’s menu says how a TCP target is reached; explain and ssh-co
   assert.match(foreign.stderr, /access denied \[not-allowed [0-9a-f]{6}\]/)
 })
 
+test('after kill -9 of the proxy the next start removes the account and seals the recording', async () => {
+  const tunnel = await house.forward('alice+orders-tcp-rw', 'orders-tcp:5432')
+  const { user, password } = toldLogin(tunnel.text())
+  secrets.push(password)
+  assert.is((await psqlAt(tunnel.port, user, password, 'SELECT 4711')).stdout, '4711\n')
+  assert.is(await accountsOn(house.database), user)
+  logs.push(house.log())
+  await house.kill()
+  assert.is(await tunnel.ended, 255)
+  const { folder, environment } = house
+  Object.assign(house, await startProduct({ listen: '', access: '', folder, environment }))
+  await until(() => accountsOn(house.database), found => found === '', 60)
+  const { id, status } = await until(newest, ({ receipt }) => receipt?.state === 'proved-gone')
+  assert.is(status, 'interrupted')
+  assert.match(await house.sallyport('sessions', 'verify', id), /sealed/)
+  assert.match(await replayed(id), /4711/)
+})
+
 test('no one-time password is in a recording, our log, the target’s log or the audit', async () => {
   assert.ok(secrets.length >= 4)
   const recordings = await ran('grep', ['-rlE', secrets.join('|'), `${house.folder}/recordings`])
   assert.equal([recordings.status, recordings.stdout], [1, ''])
   const audit = await house.sallyport('audit', 'list', '--limit', '1000')
-  for (const text of [house.log(), readFileSync(house.database.logFile, 'utf8'), audit]) {
+  for (const text of [...logs, house.log(), readFileSync(house.database.logFile, 'utf8'), audit]) {
     for (const secret of [...secrets, storedPassword]) assert.not.ok(text.includes(secret))
   }
 })

@@ -181,16 +181,18 @@ export async function startTcpHouse(): Promise<TcpHouse> {
       }
     }
   }
-  return {
+  const house: TcpHouse = {
     ...product, database, adminPassword, shouter, tcpPort, words, forward,
     ssh: (login, options, more = [], input = '') =>
       ran(programOf('ssh'), [...words(login, options), ...more], {}, input),
+    // Of the product as it is now: a test may have started it again.
     async end() {
-      await product.stop()
-      product.clear()
+      await house.stop()
+      house.clear()
       rmSync(home, { recursive: true, force: true })
       shouter.close()
       await database.stop()
     }
   }
+  return house
 }

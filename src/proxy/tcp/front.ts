@@ -7,7 +7,7 @@ import { SallyportError, asSallyportError } from '../../errors.ts'
 import type { Ending, Recording } from '../../recording/recording.ts'
 import type { Challenge, Claim, Front, Proof, Upstreaming } from '../../session/front.ts'
 import type { Penalties } from '../penalties.ts'
-import type { Lines } from './lines.ts'
+import type { Lines, Said } from './lines.ts'
 import type { Bearer, Tickets } from './tickets.ts'
 import { Tunnel } from './tunnel.ts'
 
@@ -116,8 +116,17 @@ export class TcpFront implements Front<Upstreaming> {
       if (line !== wantsConnection) {
         throw new SallyportError('protocol-violation', { detail: 'an unknown word' })
       }
+      lines.say(this.#ticket(tunnel, recording))
+      await lines.drained()
+    }
+  }
+
+  #ticket(tunnel: Tunnel, { session }: Recording): Said {
+    try {
       const lane = { kind: 'lane' as const, dial: (from: string) => tunnel.dial(from) }
-      lines.say({ type: 'ticket', ticket: this.#setting.tickets.issue(recording.session, lane).ticket })
+      return { type: 'ticket', ticket: this.#setting.tickets.issue(session, lane).ticket }
+    } catch (thrown) {
+      return { type: 'refused', text: asSallyportError(thrown).clientMessage }
     }
   }
 

@@ -19,6 +19,8 @@ export type Said =
   | { type: 'ready', target: string, username: string, password: string | null }
   /** For one more connection. */
   | { type: 'ticket', ticket: string }
+  /** … there is none now; the session goes on. */
+  | { type: 'refused', text: string }
   /** From here on bytes of the target. */
   | { type: 'open' }
   /** It is over; the sentence has its code. */
@@ -29,15 +31,17 @@ export class Lines {
   #inbox = Buffer.alloc(0)
   #failure: SallyportError | undefined
   #waiting: { resolve: (line: string) => void, reject: (error: SallyportError) => void } | undefined
+  #draining: { resolve: () => void, reject: (error: SallyportError) => void } | undefined
 
   constructor(stream: Duplex) {
     this.#stream = stream
-    stream.on('readable', this.#read).on('end', this.#ended).on('close', this.#ended)
+    stream.on('readable', this.#read).on('drain', this.#drained)
+      .on('end', this.#ended).on('close', this.#ended)
   }
 
   /** The next line. @throws SallyportError `client-closed`, `protocol-violation`, or what `fail` was given */
   next(): Promise<string> {
-    const line = this.#line()
+    const line = this.#failure === undefined ? this.#line() : undefined
     if (line !== undefined) return Promise.resolve(line)
     if (this.#failure !== undefined) return Promise.reject(this.#failure)
     return new Promise((resolve, reject) => { this.#waiting = { resolve, reject } })
@@ -47,7 +51,15 @@ export class Lines {
   fail(error: SallyportError): void {
     this.#failure ??= error
     this.#waiting?.reject(this.#failure)
-    this.#waiting = undefined
+    this.#draining?.reject(this.#failure)
+    this.#waiting = this.#draining = undefined
+  }
+
+  /** Waits until what was said has been taken: whoever asks must read as well. @throws as `next` */
+  async drained(): Promise<void> {
+    if (!this.#stream.writableNeedDrain) return
+    if (this.#failure !== undefined) throw this.#failure
+    await new Promise<void>((resolve, reject) => { this.#draining = { resolve, reject } })
   }
 
   say(said: Said): void {
@@ -70,7 +82,8 @@ export class Lines {
   }
 
   #stop(): void {
-    this.#stream.off('readable', this.#read).off('end', this.#ended).off('close', this.#ended)
+    this.#stream.off('readable', this.#read).off('drain', this.#drained)
+      .off('end', this.#ended).off('close', this.#ended)
   }
 
   readonly #read = (): void => {
@@ -87,6 +100,11 @@ export class Lines {
     if (line === undefined) return
     this.#waiting = undefined
     waiting.resolve(line)
+  }
+
+  readonly #drained = (): void => {
+    this.#draining?.resolve()
+    this.#draining = undefined
   }
 
   readonly #ended = (): void => this.fail(new SallyportError('client-closed'))

@@ -7,6 +7,7 @@
 import { connect } from 'node:net'
 import type { Socket } from 'node:net'
 import type { Duplex, Readable, Writable } from 'node:stream'
+import { finished } from 'node:stream/promises'
 import type { Clock } from '../../clock.ts'
 import { SallyportError, asSallyportError } from '../../errors.ts'
 import type { TargetAddress } from '../../jit/plugin.ts'
@@ -64,9 +65,10 @@ export class Tunnel {
 
   /**
    * One more connection; `from`: where the person's side says that it comes from.
-   * @throws SallyportError `too-many-connections`, `target-unreachable`
+   * @throws SallyportError `too-many-connections`, `target-unreachable`, `target-closed`
    */
   async dial(from: string): Promise<Dialled> {
+    if (this.#over) throw new SallyportError('target-closed', { detail: 'the session has ended' })
     if (this.#lanes.size >= connectionsMax) throw new SallyportError('too-many-connections')
     const { target } = this.#setting
     const socket = connect({
@@ -164,6 +166,8 @@ export class Tunnel {
       if (!to.write(chunk)) await drained(to)
     }
     to.end()
+    // Both are closed when both directions are over: only once the last bytes have been taken.
+    await finished(to, { readable: false })
   }
 
   #leave(lane: Lane, how: string): void {
