@@ -143,13 +143,15 @@ const scalar = z.union([words, z.number(), z.array(words)], 'expected a text, a 
 
 // P6: roles are split, trimmed, without duplicates; whether each is a name is checked after that.
 const rolePattern = /^[A-Za-z_][A-Za-z0-9_.$@-]{0,62}$/
+// A group of a directory, as an item of a list.
+const groupPattern = /^[A-Za-z][\w-]*=[^,=\p{Cc}]{1,128}(?:,\s?[A-Za-z][\w-]*=[^,=\p{Cc}]{1,128}){1,16}$/u
 const variables = z.record(z.string().regex(/^[a-z][A-Za-z0-9_]{0,62}$/, 'expected a variable name'), scalar)
   .transform((read, context) => {
     if (read['roles'] === undefined) return read
     const given = Array.isArray(read['roles']) ? read['roles'] : String(read['roles']).split(',')
     const roles = [...new Set(given.map(role => role.trim()).filter(role => role !== ''))]
     for (const role of roles) {
-      if (!rolePattern.test(role)) {
+      if (!rolePattern.test(role) && !groupPattern.test(role)) {
         context.addIssue({ code: 'custom', path: ['roles'], message: `${quote(role)} is no role name` })
       }
     }
