@@ -13,7 +13,7 @@ import { advise, assertShared, lint, plan } from './mysql/lint.ts'
 import { isRefused, openLink, quoted } from './mysql/link.ts'
 import type { Link } from './mysql/link.ts'
 import { probe } from './mysql/probe.ts'
-import { clearAway, verbs } from './mysql/verbs.ts'
+import { clearAway, markGone, verbs } from './mysql/verbs.ts'
 import type { MysqlRung } from './mysql/verbs.ts'
 import { knockAt, reading } from './reach.ts'
 import { StepFailed, listOf, renderAll, walk } from './steps.ts'
@@ -71,8 +71,9 @@ async function begin(rung: MysqlRung): Promise<boolean> {
   const hosts = await link.take(account)
   if (action === 'enable' && hosts.length === 0) throw new StepFailed('there is no such account')
   if (action === 'create' && hosts.length > 0) await clearAway(rung)
-  return action === 'create' || action === 'enable' || hosts.length > 0
-    || (await link.sessions(account.name)).length > 0
+  if (action === 'create' || action === 'enable' || hosts.length > 0) return true
+  await markGone(link, account.name)
+  return (await link.sessions(account.name)).length > 0
 }
 
 async function statement({ link }: MysqlRung, sql: string, { ignore }: Step): Promise<void> {

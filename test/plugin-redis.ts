@@ -225,9 +225,10 @@ life('lint refuses strong defaults and what Redis does not have', () => {
   const problemsOf = (text: string): readonly string[] => shelf.plugin('redis').lint(parseTemplate(text))
   const head = 'id: redis/mine\nplugin: redis\naction: create\ntitle: Mine\n'
   const strong = `${head}variables:\n  commands: { description: d, list: true, default: ['+@all'] }
-steps:\n  - do: make-user`
+steps:\n  - { do: make-user, with: { password: '{{ password_sha256 }}' } }`
   assert.match(problemsOf(strong).join('\n'), /\+@all lets the account outlive/)
   const bare = problemsOf(`${head}steps:\n  - do: make-user`)
+  assert.match(bare.join('\n'), /password: make-user needs it/)
   assert.match(bare.join('\n'), /commands: make-user reads this list/)
   assert.match(problemsOf(`${head}steps:\n  - sql: SELECT 1`).join('\n'), /no SQL/)
   assert.match(shelf.admit(`${head}steps:\n  - do: refuse-logins`).warnings.join('\n'), /no save/)

@@ -39,9 +39,11 @@ export interface Recipe {
 const startLimitMs = 60_000
 const startPollMs = 20
 
+// Descriptor 3 stays open in the server only, so its end tells us that the server is gone.
 const shellScript = `
   base=$1; shift
   "$@" & server=$!
+  exec 3>&-
   read -r word
   kill -KILL "$server" 2>&-
   wait "$server" 2>&-
@@ -58,16 +60,18 @@ export async function startThrowaway({ prepare, command }: Recipe): Promise<Thro
     const log = openSync(logFile, 'a')
     const shell = spawn('/bin/sh', ['-c', shellScript, 'sh', place.base, ...command(place)], {
       cwd: place.base, env: { PATH: '/usr/sbin:/usr/bin:/bin', LC_ALL: 'C', TMPDIR: place.base }, ...account,
-      detached: true, stdio: ['pipe', log, log]
+      detached: true, stdio: ['pipe', log, log, 'pipe']
     })
     closeSync(log)
     // A server that nobody stops must not keep its user alive: the shell ends it when we end.
     shell.unref()
-    const lifeline = shell.stdin as Socket
+    const [lifeline, alive] = [shell.stdin as Socket, shell.stdio[3] as Socket]
+    let isGone = false
+    alive.resume().once('close', () => { isGone = true }).unref()
     lifeline.on('error', () => { /* the shell is gone: its exit is what counts */ })
     lifeline.unref()
     for (const readyBy = performance.now() + startLimitMs; !await answers(place.port);) {
-      if (shell.exitCode !== null || performance.now() > readyBy) {
+      if (isGone || performance.now() > readyBy) {
         await end(shell, true)
         throw new Error(`the server did not start:\n${readFileSync(logFile, 'utf8')}`)
       }

@@ -2,7 +2,6 @@
 // where they become part of a distinguished name, filters and entries are built and not written. A directory
 // ends no connection: whoever is bound stays bound, so a removal takes the password, the groups and the entry
 // first, and then waits.
-import { Secret } from '../../src/secret.ts'
 import { StepFailed, endUntilNone, listOf, markerText } from '../steps.ts'
 import type { Rung, Verbs } from '../steps.ts'
 import { attributesOf, generalized } from './values.ts'
@@ -20,13 +19,13 @@ export const verbs: Verbs<LdapRung> = {
   'make-entry': {
     plan: 'add uid=…,BASE: inetOrgPerson with our marker, the hash of the password and, with ppolicy, '
       + 'its end',
-    options: { base: true, until: false },
+    options: { base: true, password: true, until: false },
     lists: { attributes: false },
     act: makeEntry
   },
   'allow-logins': {
     plan: 'modify: the hash of the fresh password, no lock, its end',
-    options: { until: false },
+    options: { password: true, until: false },
     act: allowLogins
   },
   'refuse-logins': {
@@ -66,10 +65,10 @@ async function there({ link, account }: LdapRung): Promise<Standing> {
   return found
 }
 
-function passwordHash({ variables }: LdapRung): string {
-  const hash = variables['password_hash']
-  if (!(hash instanceof Secret)) throw new StepFailed('there is no fresh password', false)
-  return String(hash.expose())
+/** A value without a scheme would be the password itself, for everybody to read who may read the entry. */
+function passwordHash({ password = '' }: Readonly<Record<string, string>>): string {
+  if (!/^\{[A-Z0-9-]{3,20}\}./.test(password)) throw new StepFailed('`password` is no hash', false)
+  return password
 }
 
 /** Name and value of the end of a password, where the directory knows of one. */
@@ -78,8 +77,9 @@ async function endOf({ link }: LdapRung, until: string | undefined): Promise<str
 }
 
 async function makeEntry(
-  rung: LdapRung, { base = '', until }: Readonly<Record<string, string>>
+  rung: LdapRung, options: Readonly<Record<string, string>>
 ): Promise<void> {
+  const { base = '', until } = options
   const { link, account } = rung
   const end = await endOf(rung, until)
   const more = attributesOf(listOf(rung, 'attributes'))
@@ -88,16 +88,16 @@ async function makeEntry(
     objectClass: ['inetOrgPerson', ...more['objectClass'] ?? []],
     uid: [account.name], cn: [account.name], sn: [account.name],
     description: [markerText(account)],
-    userPassword: [passwordHash(rung)],
+    userPassword: [passwordHash(options)],
     ...end === undefined ? {} : { pwdEndTime: [end] }
   })
 }
 
-async function allowLogins(rung: LdapRung, { until }: Readonly<Record<string, string>>): Promise<void> {
+async function allowLogins(rung: LdapRung, options: Readonly<Record<string, string>>): Promise<void> {
   const { dn } = await there(rung)
-  const end = await endOf(rung, until)
+  const end = await endOf(rung, options['until'])
   await rung.link.modify(dn, [
-    { operation: 'replace', attribute: 'userPassword', values: [passwordHash(rung)] },
+    { operation: 'replace', attribute: 'userPassword', values: [passwordHash(options)] },
     ...(await rung.link.root()).hasPpolicy
       ? [{ operation: 'replace', attribute: 'pwdAccountLockedTime', values: [] } as const]
       : [],

@@ -130,9 +130,13 @@ async function dropAccount({ link, account, residue }: MysqlRung): Promise<void>
   for (const { host } of await link.hosts(account.name)) {
     await link.query(`DROP USER IF EXISTS ${accountText(account.name, host)}`)
   }
-  // The row stays for a day: a node that slept finds out that its epoch is old.
+  await markGone(link, account.name)
+}
+
+/** The row stays for a day: a node that slept finds out that its epoch is old. */
+export async function markGone(link: Link, name: string): Promise<void> {
   await link.query(`UPDATE "${ownSchema}"."accounts" SET gone_at = UTC_TIMESTAMP()
-    WHERE name = ${quoted(account.name)}`)
+    WHERE name = ${quoted(name)}`)
   await link.query(`DELETE FROM "${ownSchema}"."accounts"
     WHERE gone_at < UTC_TIMESTAMP() - INTERVAL 1 DAY`)
 }

@@ -1,7 +1,6 @@
 // What the steps of a Redis template can do. SETUSER makes an account that is not there and otherwise only
 // adds, so each verb looks first, and a creation begins with `reset`. An account gets its rights while it is
 // off; only when the server says that it cannot change ACLs or settings it is switched on.
-import { Secret } from '../../src/secret.ts'
 import { StepFailed, endUntilNone } from '../steps.ts'
 import type { Rung, Verbs } from '../steps.ts'
 import { isRefused, markerOf } from './link.ts'
@@ -19,10 +18,12 @@ export const verbs: Verbs<RedisRung> = {
     plan: 'ACL SETUSER: reset, off, the rules and our marker; ACL DRYRUN of what no account may do; then on, '
       + 'with the SHA-256 of the password',
     lists,
+    options: { password: true },
     act: makeUser
   },
   'allow-logins': {
     plan: 'ACL SETUSER of an account that exists: no password but the fresh one, on',
+    options: { password: true },
     act: allowLogins
   },
   'refuse-logins': {
@@ -45,10 +46,9 @@ export const verbs: Verbs<RedisRung> = {
   }
 }
 
-function passwordRule({ variables }: RedisRung): string {
-  const digest = variables['password_sha256']
-  if (!(digest instanceof Secret)) throw new StepFailed('there is no fresh password', false)
-  return `#${String(digest.expose())}`
+function passwordRule({ password = '' }: Readonly<Record<string, string>>): string {
+  if (!/^[0-9a-f]{64}$/.test(password)) throw new StepFailed('`password` is no SHA-256 in hex', false)
+  return `#${password}`
 }
 
 /** The account as it stands, with our epoch written into it. */
@@ -63,7 +63,7 @@ function marked(rung: RedisRung, { selectors }: Standing): string[] {
   return ['clearselectors', ...selectors, markerOf(rung.account)]
 }
 
-async function makeUser(rung: RedisRung): Promise<void> {
+async function makeUser(rung: RedisRung, options: Readonly<Record<string, string>>): Promise<void> {
   const { link, account } = rung
   const { name } = account
   await link.send('ACL', 'SETUSER', name, 'reset', 'off', ...rulesOf(rung), markerOf(account))
@@ -74,7 +74,7 @@ async function makeUser(rung: RedisRung): Promise<void> {
       throw new StepFailed(`the account could run ${words.slice(0, 2).join(' ')}: add -@admin`, false)
     }
   }
-  await link.send('ACL', 'SETUSER', name, 'resetpass', passwordRule(rung), 'on')
+  await link.send('ACL', 'SETUSER', name, 'resetpass', passwordRule(options), 'on')
 }
 
 /** True when the account may run the command. One that this server does not have is no danger. */
@@ -87,10 +87,11 @@ async function dryRun(link: Link, name: string, words: readonly string[]): Promi
   }
 }
 
-async function allowLogins(rung: RedisRung): Promise<void> {
+async function allowLogins(rung: RedisRung, options: Readonly<Record<string, string>>): Promise<void> {
   const found = await standing(rung)
   await rung.link.send(
-    'ACL', 'SETUSER', rung.account.name, 'resetpass', passwordRule(rung), 'on', ...marked(rung, found))
+    'ACL', 'SETUSER', rung.account.name, 'resetpass', passwordRule(options), 'on',
+    ...marked(rung, found))
 }
 
 async function refuseLogins(rung: RedisRung): Promise<void> {

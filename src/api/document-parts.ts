@@ -45,12 +45,16 @@ const scalar = z.union([words, z.number(), z.array(words)], 'expected a text, a 
 
 // P6: roles are split, trimmed, without duplicates; whether each is a name is checked after that.
 const rolePattern = /^[A-Za-z_][A-Za-z0-9_.$@-]{0,62}$/
+// A group of a directory, as an item of a list.
+const groupPattern = /^[A-Za-z][\w-]*=[^,=\p{Cc}]{1,128}(?:,\s?[A-Za-z][\w-]*=[^,=\p{Cc}]{1,128}){1,16}$/u
 
 /** Roles as people write them, a list or one text with commas; `problem` hears of each that is no name. */
 export function readRoles(given: unknown, problem: (message: string) => void): string[] {
   const list = Array.isArray(given) ? given.map(String) : String(given).split(',')
   const roles = [...new Set(list.map(role => role.trim()).filter(role => role !== ''))]
-  for (const role of roles) if (!rolePattern.test(role)) problem(`${quote(role)} is no role name`)
+  for (const role of roles) {
+    if (!rolePattern.test(role) && !groupPattern.test(role)) problem(`${quote(role)} is no role name`)
+  }
   return roles
 }
 
