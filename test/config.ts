@@ -60,6 +60,16 @@ test('listeners can be moved and switched off, also on IPv6', () => {
   assert.equal(listen.http, { host: '0.0.0.0', port: 443 })
 })
 
+test('where targets see us come from: our own address, other ones, or it does not matter', () => {
+  assert.is(parse('').ssh.certificateSources, undefined)
+  assert.equal(parse('ssh: { certificateSources: [] }').ssh.certificateSources, [])
+  const given = ['192.0.2.0/24', '2001:db8::1']
+  assert.equal(parse(`ssh: { certificateSources: ${JSON.stringify(given)} }`).ssh.certificateSources, given)
+  for (const wrong of ['web01', '192.0.2.0/33', '192.0.2.1,0.0.0.0/0']) {
+    assert.match(problemsOf(`ssh: { certificateSources: ["${wrong}"] }`).join(), /certificateSources\[0\]/)
+  }
+})
+
 test('every unknown key and wrong value is told with its path, all in one go', () => {
   const problems = problemsOf(`
 dta: ./x

@@ -90,7 +90,9 @@ test('what it opens ends with the account, and is nobody else’s', async () => 
   const child = house.spawnSsh(['cat'], 'alice+shell')
   const { account } = await until(newest, ({ status }) => status === 'live')
   const name = account!.name!
-  assert.is((await directly(name, {})).stdout, `${name}\n`)
+  for (const sources of [['127.0.0.1'], []]) {
+    assert.is((await directly(name, { sources })).stdout, `${name}\n`)
+  }
   const hour = 3_600_000
   const refused: [string, string, Partial<UserCertificate>][] = [
     ['one that has expired', name, { until: new Date(systemClock.now().getTime() - hour) }],
