@@ -32,6 +32,7 @@ import { createHostKeys } from '../store/host-keys.ts'
 import { createLedgerStore } from '../store/ledger.ts'
 import { createReceipts } from '../store/receipts.ts'
 import type { Receipts } from '../store/receipts.ts'
+import { createRenewals } from '../store/renewals.ts'
 import { createResources } from '../store/resources.ts'
 import type { Resources } from '../store/resources.ts'
 import { openSecrets } from '../store/sealing.ts'
@@ -49,8 +50,10 @@ import { shippedPlugins } from '../../plugins/shipped.ts'
 import { createLedgerHooks } from './hooks.ts'
 import { createHostKeysOf } from './host-keys.ts'
 import type { HostKeysOf } from './host-keys.ts'
+import type { Secrets } from '../secrets/secrets.ts'
 import { createSecondFactors } from './second-factors.ts'
 import type { SecondFactors } from './second-factors.ts'
+import { openSecretRoom } from './secrets.ts'
 import { shippedTemplates } from './templates.ts'
 import { createVerifiers } from './verifiers.ts'
 import type { VerifierOf } from './verifiers.ts'
@@ -67,6 +70,7 @@ export interface Rooms {
   templates: Templates
   tokens: Tokens
   applicationTokens: ApplicationTokens
+  secrets: Secrets
   sessions: Sessions
   receipts: Receipts
   recordings: Recordings
@@ -176,13 +180,18 @@ async function openAll(
   await ledger.start()
   closers.push(() => ledger.stop())
 
+  const room = { clock, declared, openSecret, templates, ledger, audit, log }
+  const opened = openSecretRoom(room, createRenewals(database, secrets, audit))
+  closers.push(() => opened.close())
+
   // The same for the same name, on every node and after every restart: nothing tells a name that does not
   // exist.
   const signature = signer.sign(Buffer.from(instance))
   const seed = createHmac('sha256', 'sallyport mock verifier').update(signature).digest()
   return {
     config, clock, log, signer, database, audit, checkpointFile, resources, templates,
-    tokens: createTokens(database), applicationTokens: createApplicationTokens(database, audit), sessions,
+    tokens: createTokens(database), applicationTokens: createApplicationTokens(database, audit),
+    secrets: opened.secrets, sessions,
     receipts: createReceipts(database),
     recordings, shelf, hooks, ledger, registry, declared, openSecret, hostKeysOf,
     verifierOf: createVerifiers(openSecret, name => mockVerifier(seed, name)),

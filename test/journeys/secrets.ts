@@ -11,7 +11,7 @@ import type {
 } from '../../src/api/client-types.ts'
 import type { PostgresServer } from '../../tool/postgres.ts'
 import { programOf } from '../../tool/services.ts'
-import { accountsOn, companyDatabase, ran, startHouse, until } from '../peers/house.ts'
+import { accountsOn, companyDatabase, login as loginWith, startHouse, until } from '../peers/house.ts'
 import type { House, Ran } from '../peers/house.ts'
 
 let target: PostgresServer
@@ -95,23 +95,9 @@ test.after(async () => {
 const generate = (path: string, ...words: string[]): Promise<ReadingJson> =>
   house.json<ReadingJson>('secrets', 'generate', path, ...words)
 
-/** Stock psql with what a lease says, straight to the target. */
-function login({ values }: ReadingJson, sql: string): Promise<Ran> {
-  const { username, password, host, port, database } = values
-  return ran(programOf('psql'), ['-XAtq', '-c', sql], {
-    PGUSER: username, PGPASSWORD: password, PGHOST: host, PGPORT: port, PGDATABASE: database,
-    PGSSLMODE: 'disable'
-  })
-}
+const login = (reading: ReadingJson, sql: string): Promise<Ran> => loginWith(target, reading, sql)
 
-async function refusal(...words: string[]): Promise<string> {
-  try {
-    await house.sallyport(...words)
-  } catch (thrown) {
-    return String(thrown)
-  }
-  throw new Error(`${words.join(' ')} was not refused`)
-}
+const refusal = (...words: string[]): Promise<string> => house.refusal(...words)
 
 test('a generated account logs in with what was shown, and is shown once', async () => {
   const reading = await generate('prod/orders-rw', '--ttl', '300')
