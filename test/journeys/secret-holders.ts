@@ -11,7 +11,7 @@ import type {
   SecretJson, SecretVersionJson
 } from '../../src/api/client-types.ts'
 import type { PostgresServer } from '../../tool/postgres.ts'
-import { accountsOn, companyDatabase, login, startHouse, until } from '../peers/house.ts'
+import { accountsOn, alicePassword, companyDatabase, login, startHouse, until } from '../peers/house.ts'
 import type { House } from '../peers/house.ts'
 
 let target: PostgresServer
@@ -128,6 +128,21 @@ test('an application generates on its paths, sees and ends its own leases, and n
   assert.is(await everyAccount(), '')
 })
 
+test('a person has what a grant says, and no more', async () => {
+  house.environment['SALLYPORT_PASSWORD'] = alicePassword
+  await house.sallyport('login', 'alice')
+  try {
+    const { values } = await house.json<ReadingJson>('secrets', 'read', 'prod/mail')
+    assert.equal(values, { password: 'letters' })
+    assert.match(await refusal('secrets', 'generate', 'prod/apps/orders'), /not found/)
+    assert.match(await refusal('secrets', 'delete', 'prod/mail'), /access denied/)
+    assert.equal((await house.json<SecretJson[]>('secrets', 'list')).map(({ path }) => path), ['prod/mail'])
+  } finally {
+    await house.sallyport('logout')
+  }
+  assert.match(await house.sallyport('audit', 'list', '--kind', 'secret.read'), /alice +prod\/mail/)
+})
+
 test('a token is shown once, rotates with an overlap, ends, and is bound to its networks', async () => {
   const first = await tokenOf('billing', '--ttl', '1h')
   const whoami = (): Promise<{ name: string, roles: string[] }> => house.json('whoami')
@@ -192,6 +207,9 @@ test('a renewed credential overlaps with the one before, which goes once it was 
   const { token } = await tokenOf('billing')
   const read = (...words: string[]): Promise<ReadingJson> =>
     as(token, () => house.json<ReadingJson>('secrets', 'read', 'prod/apps/orders', ...words))
+  const states = async (): Promise<string> =>
+    (await house.json<SecretVersionJson[]>('secrets', 'versions', 'prod/apps/orders'))
+      .map(({ version, state }) => `${version} ${state}`).join()
   const renewal = 'renewal: { ephemeralCredentials: 10, overlap: 1m'
   const before = await house.sallyport('get', 'secret', 'prod/apps/orders')
   const written = before.replace('maxTtl: 10m', 'maxTtl: 1h')
@@ -201,7 +219,8 @@ test('a renewed credential overlaps with the one before, which goes once it was 
   const first = await until(() => read().catch(() => undefined), reading => reading !== undefined)
   assert.is((await login(target, first!)).stdout.trim(), first!.values['username'])
   await target.psql("UPDATE renewed_credential SET created_at = now() - interval '10 minutes'", 'sallyport')
-  await until(everyAccount, accounts => accounts.includes(','))
+  await until(states, all => all === '1 retiring,2 current')
+  assert.match(await everyAccount(), /,/)
   await target.psql('UPDATE renewed_credential SET retire_at = now() WHERE version = 1', 'sallyport')
   await until(() => house.sallyport('audit', 'list', '--kind', 'secret.still-in-use'),
     found => found.includes('application billing'))
@@ -213,8 +232,7 @@ test('a renewed credential overlaps with the one before, which goes once it was 
   assert.is((await login(target, second)).status, 0)
   const lease = await house.json<LeaseJson>('leases', 'show', first!.lease!.id)
   assert.equal([lease.status, lease.account.state], ['revoked', 'proved-gone'])
-  const versions = await house.json<SecretVersionJson[]>('secrets', 'versions', 'prod/apps/orders')
-  assert.equal(versions.map(({ version, state }) => `${version} ${state}`), ['1 retired', '2 current'])
+  await until(states, all => all === '1 retired,2 current')
   await apply(written)
   await house.json('leases', 'revoke', second.lease!.id)
   await until(everyAccount, accounts => accounts === '')

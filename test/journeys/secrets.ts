@@ -193,6 +193,43 @@ test('a secret with active leases goes only when they were revoked and proved go
   assert.is(lease.account.state, 'proved-gone')
 })
 
+test('a lease ends as it began, whatever is edited or rotated while it lives', async () => {
+  await house.sallyport('apply', '-f', join(house.folder, 'access.yaml'))
+  const own = await generate('prod/orders-rw')
+  const linked = await generate('prod/linked')
+  const edited = join(house.folder, 'delete-role.yaml')
+  const shipped = await house.sallyport('templates', 'show', 'postgres/delete-role')
+  writeFileSync(edited, shipped.replace(/^title: .*$/m, 'title: Edited')
+    .replace(/^steps:$/m, 'steps:\n  - name: fail\n    sql: SELECT 1/0'))
+  await house.sallyport('templates', 'save', 'postgres/delete-role', edited)
+  await target.psql("ALTER ROLE sallyport PASSWORD 'rotated'")
+  house.environment['ORDERS_ADMIN_PASSWORD'] = 'rotated'
+  await house.sallyport('apply', '-f', join(house.folder, 'access.yaml'))
+  for (const { lease } of [own, linked]) {
+    await house.json('leases', 'revoke', lease!.id)
+    const { status, account } = await house.json<LeaseJson>('leases', 'show', lease!.id)
+    assert.equal([status, account.state], ['revoked', 'proved-gone'])
+  }
+  writeFileSync(edited, shipped)
+  await house.sallyport('templates', 'save', 'postgres/delete-role', edited)
+})
+
+test('while the target is away a lease is not called gone, nor is its secret deleted', async () => {
+  const { lease } = await generate('prod/linked')
+  await target.halt()
+  const refused = await house.refusal('secrets', 'delete', 'prod/linked', '--revoke-active-leases')
+  assert.match(refused, /account jit_\d+ on prod\/base is unreachable/)
+  const [secret] = await house.json<SecretJson[]>('secrets', 'search', '--query', 'prod/linked')
+  assert.is(secret?.status, 'deleting')
+  assert.match(await house.refusal('secrets', 'generate', 'prod/linked'), /is being deleted/)
+  assert.is((await house.json<LeaseJson>('leases', 'show', lease!.id)).status, 'revoking')
+  assert.match(await house.sallyport('audit', 'list', '--kind', 'account.alarm'), /unreachable/)
+  await target.resume()
+  await until(() => house.json<LeaseJson>('leases', 'show', lease!.id), ({ status }) => status === 'revoked')
+  await house.sallyport('secrets', 'delete', 'prod/linked')
+  assert.match(await house.refusal('secrets', 'generate', 'prod/linked'), /not found/)
+})
+
 test('a static secret keeps its versions, which can be read and compared', async () => {
   const read = await house.json<ReadingJson>('secrets', 'read', 'prod/smtp')
   assert.equal(read.values, { password: 'first', user: 'mailer' })
