@@ -135,7 +135,7 @@ test('only login, redeeming, health and the public key are open to anyone', () =
 
 test('whatever changes something outside of the own login is for admins alone', () => {
   // The routes of the second factor look at whose it is: the test below. What people and applications do with
-  // secrets and leases of theirs is checked against grants and owners (test/secrets.ts).
+  // secrets and leases of theirs is checked against grants and owners (test/journeys/secret-holders.ts).
   const own = new Set([
     '/login', '/redeem', '/logout', '/users/{name}/second-factor', '/users/{name}/second-factor/confirm',
     // A ticket for the caller's own session; the grant is looked at when it is used.

@@ -126,6 +126,12 @@ test('what excludes each other, and what is missing, is refused with the name of
     [ofProfile('ttl: 2h\nmaxTtl: 1h'), 'maxTtl: is shorter than ttl'],
     [ofProfile('ttl: 59'), 'ttl: must be at least 60s'],
     [ofProfile('ttl: 90.5'), 'ttl: '],
+    [ofProfile('renewal: { ephemeralCredentials: 9 }'), 'renewal.ephemeralCredentials: expected minutes'],
+    [ofProfile('renewal: { cloudCredentials: 10 }'), 'renewal.ephemeralCredentials: is missing: that'],
+    [ofProfile('renewal: { confirmed: true }'), 'renewal: is missing one of cloudCredentials'],
+    [ofProfile('renewal: { ephemeralCredentials: 10, overlap: 11m }'), 'renewal.overlap: is longer than'],
+    [ofProfile('renewal: { ephemeralCredentials: 50, overlap: 6m }\nmaxTtl: 1h'), 'maxTtl: is too short'],
+    [secret('data: { a: b }\nrenewal: { credentials: 10 }'), 'renewal: does not belong to a static secret'],
     ['kind: secret\nname: x\nenvironment: none\ndata: { a: b }', 'there is no environment "none"'],
     ['kind: application\nname: x\nnetworks: [everywhere]', 'networks[0]: expected a network'],
     ['kind: grant\nname: x\nusers: []\nsecrets: [prod/none]', 'secrets[0]: there is no secret "prod/none"'],
@@ -148,6 +154,25 @@ test('a shown document is the applied one, and applying it again changes nothing
   const profile = shown.find(({ kind }) => kind === 'profile')
   assert.equal(profile?.['roles'], ['app_rw', 'app_ro'])
   assert.is(profile?.['ttl'], '1h')
+})
+
+test('switching renewal on is answered with a warning, and who confirmed it is kept (R3)', async () => {
+  const { memory, run } = await bench()
+  const [own] = documentsOf(base).filter(each => (each as { name: string }).name === 'own')
+  const apply = async (confirmed: boolean, overlap = '10m') => (await run([
+    { ...own as object, renewal: { ephemeralCredentials: 60, credentials: 10, overlap, confirmed } }
+  ]))[0]
+  const confirmation = (): unknown =>
+    (memory.resources.get('secret/prod/own')!.spec as { confirmation?: unknown }).confirmation
+  assert.match((await apply(false))!.notes.join(), /^warning: .* before renewal.confirmed is true$/)
+  assert.is(confirmation(), undefined)
+  assert.match((await apply(true))!.notes.join(), /^warning: whoever uses it must read it again within 10m/)
+  const first = confirmation()
+  assert.is((first as { by: string }).by, 'local')
+  await apply(true, '5m')
+  assert.equal(confirmation(), first)
+  await apply(false)
+  assert.is(confirmation(), undefined)
 })
 
 test('who a secret is needed by is named, and it stays', async () => {

@@ -4,11 +4,12 @@
 // with the field's name, so that nobody believes in a setting that does nothing.
 import { z } from 'zod'
 import { duration, printDuration, quote } from '../input.ts'
-import { outputFields, readSecretPath } from '../policy/secrets.ts'
+import { outputFields, readSecretPath, renewalSwitches } from '../policy/secrets.ts'
 import type {
-  Application, DynamicSecret, Environment, Output, OutputField, Profile, SecretDefinition, Source,
-  StaticSecret
+  Application, DynamicSecret, Environment, Output, OutputField, Profile, Renewal, SecretDefinition,
+  Source, StaticSecret
 } from '../policy/secrets.ts'
+import { renewalOwner } from '../secrets/renewal.ts'
 import {
   defaultNamePrefix, defined, namePrefix, readRoles, resourceName, secret, shownSecret, templateName, text,
   variables
@@ -73,6 +74,18 @@ const attributes = z.strictObject({
   roles: z.union([z.string(), z.array(z.string())]).optional()
 })
 
+// R1: nine minutes are too few for an application to follow.
+const renewalMinutesMin = 10
+const renewalMinutesMax = 366 * 24 * 60
+const defaultOverlapSeconds = 600
+const minutes = z.int().min(renewalMinutesMin, `expected minutes, at least ${renewalMinutesMin}`)
+  .max(renewalMinutesMax).optional()
+const renewalDocument = z.strictObject({
+  cloudCredentials: minutes, ephemeralCredentials: minutes, credentials: minutes,
+  overlap: seconds.default(defaultOverlapSeconds),
+  confirmed: z.boolean().default(false)
+})
+
 const secretDocument = z.strictObject({
   kind: z.literal('secret'),
   name: resourceName,
@@ -91,13 +104,14 @@ const secretDocument = z.strictObject({
   namePrefix: namePrefix.optional(),
   ttl: seconds.optional(),
   maxTtl: seconds.optional(),
-  outputs: z.partialRecord(z.enum(outputFields), output).optional()
+  outputs: z.partialRecord(z.enum(outputFields), output).optional(),
+  renewal: renewalDocument.optional()
 })
 type SecretDocument = z.output<typeof secretDocument>
 type Problem = (path: string, message: string) => void
 
 const ownFields = ['provider', 'authenticationCredential', 'create', 'delete'] as const
-const issuingFields = ['ttl', 'maxTtl', 'outputs', 'namePrefix'] as const
+const issuingFields = ['ttl', 'maxTtl', 'outputs', 'namePrefix', 'renewal'] as const
 
 const sortedFields = [
   'data', 'attributes', 'profile', ...ownFields, 'target', 'variables', ...issuingFields
@@ -144,7 +158,8 @@ const secretSchema = secretDocument.transform((read, context): Read<'secret', Se
   }
   const spec = sort === 'static' ? staticOf(read, place, problem) : dynamicOf(read, sort, place, problem)
   const data = sort === 'static' && read.data !== undefined ? { data: { entries: read.data } } : {}
-  return { kind: 'secret', name: place.name, spec, secrets: data, notes: [] }
+  const notes = spec.type === 'dynamic' && spec.renewal !== undefined ? renewalNotes(spec.renewal) : []
+  return { kind: 'secret', name: place.name, spec, secrets: data, notes }
 })
 
 type Place = Pick<SecretDefinition, 'name' | 'environment' | 'folder' | 'description'>
@@ -185,8 +200,36 @@ function dynamicOf(
   return {
     ...place, type: 'dynamic', source: sourceOf(read, sort, given),
     namePrefix: read.namePrefix ?? userPrefix ?? defaultNamePrefix,
-    maxTtlSeconds, outputs: outputsOf(read.outputs ?? {}, problem), ...defined({ ttlSeconds })
+    maxTtlSeconds, outputs: outputsOf(read.outputs ?? {}, problem),
+    ...defined({ ttlSeconds, renewal: renewalOf(read.renewal, maxTtlSeconds, problem) })
   }
+}
+
+function renewalOf(
+  read: z.output<typeof renewalDocument> | undefined, maxTtlSeconds: number, problem: Problem
+): Renewal | undefined {
+  if (read === undefined) return undefined
+  const { overlap: overlapSeconds, confirmed, ...switches } = read
+  const given = Object.values(defined(switches))
+  if (given.length === 0) {
+    problem('renewal', `is missing one of ${renewalSwitches.join(', ')}: minutes between renewals`)
+  }
+  if (overlapSeconds > Math.min(...given) * 60) {
+    problem('renewal.overlap', 'is longer than the time between renewals')
+  }
+  // Room for a renewal that succeeds late.
+  if (Math.max(...given) * 60 + 2 * overlapSeconds > maxTtlSeconds) {
+    problem('maxTtl', 'is too short: the time between renewals and twice the overlap must fit into it')
+  }
+  return { minutes: defined(switches), overlapSeconds, confirmed }
+}
+
+/** R3. */
+function renewalNotes({ overlapSeconds, confirmed }: Renewal): string[] {
+  const overlap = printDuration(overlapSeconds)
+  const warning = `warning: whoever uses it must read it again within ${overlap} of each renewal, or stops `
+    + 'working when the old credential is removed'
+  return [confirmed ? warning : `${warning}; it is not renewed before renewal.confirmed is true`]
 }
 
 function sourceOf(
@@ -258,7 +301,7 @@ const network = z.union([z.cidrv4(), z.cidrv6()], 'expected a network such as 10
 
 const applicationSchema = z.strictObject({
   kind: z.literal('application'),
-  name: resourceName,
+  name: resourceName.refine(name => name !== renewalOwner, 'is a reserved name'),
   description,
   networks: z.array(network).min(1).max(networksMax).optional(),
   disabled: z.boolean().default(false)
@@ -307,13 +350,17 @@ function documentOfStatic({ keys, provider, ...place }: StaticSecret): Record<st
 }
 
 function documentOfDynamic(spec: DynamicSecret): Record<string, unknown> {
-  const { source, ttlSeconds, maxTtlSeconds, outputs, namePrefix: prefix } = spec
+  const { source, ttlSeconds, maxTtlSeconds, outputs, namePrefix: prefix, renewal } = spec
   const issuing = {
     namePrefix: prefix, maxTtl: printDuration(maxTtlSeconds),
     ttl: ttlSeconds === undefined ? undefined : printDuration(ttlSeconds),
     outputs: outputs.length === 0
       ? undefined
-      : Object.fromEntries(outputs.map(({ field, key, masked }) => [field, { key, masked }]))
+      : Object.fromEntries(outputs.map(({ field, key, masked }) => [field, { key, masked }])),
+    renewal: renewal === undefined ? undefined : {
+      ...renewal.minutes, overlap: printDuration(renewal.overlapSeconds),
+      confirmed: renewal.confirmed
+    }
   }
   const { kind, ...fields } = source
   if (kind !== 'link') return { ...placeOf(spec), ...fields, ...issuing }

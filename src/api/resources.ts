@@ -20,7 +20,7 @@ import {
   authenticationFlaws, jitFlaws, keyOf, referencesIn, typedFlaws, variableFlaws
 } from './references.ts'
 import type { Flaw } from './references.ts'
-import { keptOf, mergedValues, nextVersions, sealedIn } from './secret-values.ts'
+import { confirmationOf, keptOf, mergedValues, nextVersions, sealedIn } from './secret-values.ts'
 import { secretFlaws } from './secret-references.ts'
 
 /** Documents in one `apply`; a batch is held in memory and in one transaction. */
@@ -355,6 +355,10 @@ async function commit(ports: Needs, change: ResourceChange, step: Planned, by: s
   } else {
     const spec = { ...step.spec }
     if (kind === 'profile') spec['id'] ??= randomUUID()
+    if (kind === 'secret') {
+      const at = ports.clock.now().toISOString()
+      spec['confirmation'] = confirmationOf(spec as unknown as SecretDefinition, { by, at })
+    }
     for (const [place, value] of step.fresh) {
       const sealed = kind === 'user' ? new Secret(await ports.passwords.makeVerifier(value)) : value
       const reference = await change.seal(`${kind}.${place}`, sealed)

@@ -75,16 +75,16 @@ function lookRoutes(ports: ApiPorts): Route[] {
     }),
     route({
       method: 'get', path: '/secrets/{path}/versions', roles: holders,
-      summary: 'The versions of a static secret, without values.', params,
+      summary: 'The versions of a static secret, or of one that renews itself, without values.', params,
       response: z.object({ versions: z.array(versionShape) }),
       run: async ({ params: { path: of }, caller, address }) => {
         const versions = await ports.secrets.versions(asker(caller, address), of)
-        return { versions: versions.map(each => ({ ...each, keys: [...each.keys] })) }
+        return { versions: versions.map(each => ({ ...each, lease: each.lease ?? null })) }
       }
     }),
     route({
       method: 'get', path: '/secrets/{path}/compare', roles: holders,
-      summary: 'Which values differ between two versions of a static secret, by key, without the values.',
+      summary: 'Which values differ between two versions, by key, without the values.',
       params, query: z.strictObject({ from: versionText, to: versionText }), response: comparedShape,
       run: async ({ params: { path: of }, query: { from, to }, caller, address }) => {
         const keys = await ports.secrets.compare(asker(caller, address), of, from, to)

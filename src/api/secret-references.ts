@@ -6,6 +6,7 @@ import { quote } from '../input.ts'
 import { makesTyped } from '../jit/shelf.ts'
 import type { Shelf } from '../jit/shelf.ts'
 import { checkVariables, parseTemplate } from '../jit/template.ts'
+import { switchOf } from '../policy/secrets.ts'
 import type {
   DynamicSecret, OutputField, Profile, Provisioning, SecretDefinition
 } from '../policy/secrets.ts'
@@ -80,7 +81,7 @@ function accessFlaws(state: State, owner: string, { source }: DynamicSecret): Fl
 }
 
 function dynamicFlaws(
-  state: State, owner: string, { source, outputs }: DynamicSecret, shelf: Shelf,
+  state: State, owner: string, { source, outputs, renewal }: DynamicSecret, shelf: Shelf,
   templates: ReadonlyMap<string, TemplateRow>
 ): Flaw[] {
   const provisioning = provisioningOf(state, source)
@@ -90,6 +91,10 @@ function dynamicFlaws(
     : provisioningFlaws(owner, provisioning, source.kind === 'link' ? 'create' : 'provider', shelf, templates)
   const plugin = shelf.plugins.find(({ id }) => id === provisioning.provider)
   if (plugin === undefined) return flaws
+  const made = switchOf(plugin.id)
+  if (renewal !== undefined && renewal.minutes[made] === undefined) {
+    flaws.push({ owner, path: `renewal.${made}`, message: `is missing: that is what ${plugin.id} makes` })
+  }
   const target = source.kind === 'link' ? undefined : state.get(keyOf('target', source.target)) as Target
   const there = fieldsOf(shelf, plugin.id, target?.protocol ?? provisioning.provider)
   for (const { field } of outputs) {

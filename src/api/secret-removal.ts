@@ -13,6 +13,8 @@ import { deleteResource, ownersOf } from './resources.ts'
 /** As long as somebody waits at a command line for accounts to be gone. */
 const proofMsMax = 30_000
 const lookMs = 250
+const leasesMax = 10_000
+const failedStates = ['stuck', 'quarantined', 'unreachable']
 
 type Needs = Pick<ApiPorts, 'leases'> & Parameters<typeof deleteResource>[0]
 
@@ -53,11 +55,16 @@ async function mark(ports: Needs, path: string, by: string): Promise<void> {
   await ports.resources.changed()
 }
 
-/** Waits until no account of it is left that was not proved gone; deleting says so if some are. */
+/**
+ * Waits until no account of it is left that was not proved gone, as long as there is hope: those that cannot
+ * be removed now are tried for ever, and nobody waits for that.
+ */
 async function proved(ports: Needs, path: string): Promise<void> {
   const endsMs = ports.clock.monotonicMs() + proofMsMax
   while (ports.clock.monotonicMs() < endsMs) {
-    if ((await ports.leases.dependants('credential', path)).length === 0) return
+    const leases = await ports.leases.list({ credential: path, limit: leasesMax })
+    const left = leases.filter(({ accountState }) => accountState !== 'proved-gone')
+    if (left.every(({ accountState }) => failedStates.includes(accountState))) return
     await sleep(ports.clock, lookMs)
   }
 }

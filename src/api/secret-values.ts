@@ -12,7 +12,7 @@ import type { ResourceChange } from './ports.ts'
 export const versionsMax = 100
 
 const kept: Partial<Record<ResourceKind, readonly string[]>> = {
-  secret: ['versions', 'deleting'], profile: ['id']
+  secret: ['versions', 'deleting', 'confirmation'], profile: ['id']
 }
 
 /** What of a stored spec no document speaks of: it stays as it is. */
@@ -60,4 +60,12 @@ export function nextVersions(
 export function sealedIn(spec: SecretDefinition): SecretReference[] {
   if (spec.type === 'dynamic') return []
   return (spec.versions ?? []).map(({ secret }) => ({ secret }))
+}
+
+/** R3: who has confirmed that applications follow; whoever switches it off and on confirms anew. */
+export function confirmationOf(
+  spec: SecretDefinition, now: { by: string, at: string }
+): { by: string, at: string } | undefined {
+  if (spec.type === 'static' || spec.renewal?.confirmed !== true) return undefined
+  return spec.confirmation ?? now
 }

@@ -173,7 +173,10 @@ export const readingShape = z.object({
   masked: z.array(z.string())
 })
 export const versionShape = z.object({
-  version: z.int(), keys: z.array(z.string()), createdAt: instant, createdBy: z.string()
+  version: z.int(), state: z.enum(['current', 'kept', 'pending', 'retiring', 'retired', 'failed']),
+  createdAt: instant, createdBy: z.string(),
+  /** Of a credential that was made by a renewal. */
+  lease: z.string().nullable()
 })
 export const comparedShape = z.object({
   path: z.string(), from: z.int(), to: z.int(),

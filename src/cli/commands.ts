@@ -261,7 +261,7 @@ const secrets: Command[] = [
     load: async () => (await import('./secrets.ts')).search
   },
   {
-    words: ['secrets', 'versions'], args: 'PATH', summary: 'list the versions of a static secret',
+    words: ['secrets', 'versions'], args: 'PATH', summary: 'list the versions of a secret',
     options: { server }, load: async () => (await import('./secrets.ts')).versions
   },
   {

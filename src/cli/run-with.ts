@@ -21,11 +21,13 @@ export const runWith: Run = async call => {
   if (path === undefined) throw new UsageError('--secret is missing')
   const client = await clientOf(call)
   const ttl = text(call, 'ttl')
-  const { values, lease } = await client.post<ReadingJson>(
+  const { values, lease, version } = await client.post<ReadingJson>(
     ttl === undefined ? pathOf`/secrets/${path}/read` : pathOf`/secrets/${path}/generate`,
     ttl === undefined ? {} : { ttl })
   const status = await runCommand(call, values)
-  if (lease === null || await isGivenBack(call, client, lease.id)) return status
+  // Of a secret that renews itself the credential is everybody's.
+  const isOurs = lease !== null && version === null
+  if (!isOurs || await isGivenBack(call, client, lease.id)) return status
   return status === exit.ok ? exit.failed : status
 }
 

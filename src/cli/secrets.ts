@@ -77,9 +77,9 @@ export const versions: Run = async call => {
   const { versions: all } = await client.get<{ versions: SecretVersionJson[] }>(path)
   if (call.json) call.out.json(all)
   else {
-    const rows = all.map(({ version, keys, createdAt, createdBy }) =>
-      [version, keys.join(', '), shortTime(createdAt), createdBy])
-    call.out.table(['VERSION', 'KEYS', 'CREATED', 'BY'], rows, 'no versions')
+    const rows = all.map(({ version, state, createdAt, createdBy, lease }) =>
+      [version, state, shortTime(createdAt), createdBy, lease])
+    call.out.table(['VERSION', 'STATE', 'CREATED', 'BY', 'LEASE'], rows, 'no versions')
   }
   return exit.ok
 }

@@ -4,7 +4,7 @@
 // verbs; the janitor does the rest. What is written here survives this process; what was not written has not
 // been sent.
 import { SallyportError } from '../errors.ts'
-import type { Injectable } from '../jit/plugin.ts'
+import type { Injectable, Verified } from '../jit/plugin.ts'
 import { cutLease, waitAtMost } from './context.ts'
 import type { Context, IssueRequest, LedgerOptions } from './context.ts'
 import { issue } from './issue.ts'
@@ -72,6 +72,8 @@ export interface Ledger {
    * unknown.
    */
   reap(accountId: string, actor: string): Promise<boolean>
+  /** How the account of a lease stands on its target. Throws when nobody could look, and `not-found`. */
+  look(holdId: string): Promise<Verified>
   /** What still needs this target or credential: one sentence each. */
   dependants(kind: 'target' | 'credential', name: string): Promise<readonly string[]>
   gauges(): Promise<LedgerGauges>
@@ -126,6 +128,7 @@ export function createLedger(options: LedgerOptions): Ledger {
       if (known) await janitor.pass()
       return known
     },
+    look: holdId => look(context, holdId),
     dependants: (kind, name) => store.dependants(kind, name),
     gauges: () => store.gauges(),
     async recovered(target) {
@@ -261,6 +264,14 @@ async function revoke(
   const removal = remover.running(row.account)
   if (removal !== undefined) await waitAtMost(clock, removal, releaseWaitMs)
   return true
+}
+
+async function look(context: Context, holdId: string): Promise<Verified> {
+  const { options: { store, hooks, clock }, limits: { claimMs } } = context
+  const account = await store.accountOf(holdId)
+  if (account === undefined) throw new SallyportError('not-found', { detail: `lease ${holdId}` })
+  const claimed = { claim: account, claimEndsMs: clock.monotonicMs() + claimMs }
+  return hooks.verify(hookWork(claimed, 'close', clock.now()))
 }
 
 async function revokeAll(

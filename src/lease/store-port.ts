@@ -332,6 +332,9 @@ export interface LedgerStore {
   list(filter: RecordFilter): Promise<readonly LeaseRecord[]>
   show(holdId: string): Promise<LeaseRecord | undefined>
   history(holdId: string): Promise<readonly LeaseEventRow[]>
+  /** The account of a lease, to look at it. */
+  accountOf(holdId: string):
+    Promise<Pick<Claim, 'accountId' | 'name' | 'kind' | 'epoch' | 'spec'> | undefined>
   dependants(kind: 'target' | 'credential', name: string): Promise<readonly string[]>
   known(target: string, names: readonly string[]): Promise<readonly Known[]>
   gauges(): Promise<LedgerGauges>

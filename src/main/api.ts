@@ -15,7 +15,7 @@ import { createEvidence } from './evidence.ts'
 import { listenerHostKeys } from './host-keys.ts'
 import type { Rooms } from './rooms.ts'
 import { createProve } from './prove.ts'
-import { openSecretRoom, revokeWithdrawn } from './secrets.ts'
+import { revokeWithdrawn } from './secrets.ts'
 import { createOrphans, examineTargets } from './targets.ts'
 import { openUserAuthority } from './user-authority.ts'
 
@@ -66,7 +66,7 @@ export function apiPorts(rooms: Rooms): ApiPorts {
     },
     recordings: createEvidence(config.recordings.directory, clock, rooms.signer.publicKey),
     leases: ledger,
-    secrets: openSecretRoom(rooms),
+    secrets: rooms.secrets,
     orphans: createOrphans(rooms, rooms.hooks, ledger),
     audit: {
       append: (kind, actor, subject, detail) => audit.append(kind, actor, subject, detail),

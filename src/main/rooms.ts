@@ -32,6 +32,7 @@ import { createHostKeys } from '../store/host-keys.ts'
 import { createLedgerStore } from '../store/ledger.ts'
 import { createReceipts } from '../store/receipts.ts'
 import type { Receipts } from '../store/receipts.ts'
+import { createRenewals } from '../store/renewals.ts'
 import { createResources } from '../store/resources.ts'
 import type { Resources } from '../store/resources.ts'
 import { openSecrets } from '../store/sealing.ts'
@@ -54,8 +55,10 @@ import { createHostKeysOf } from './host-keys.ts'
 import type { HostKeysOf } from './host-keys.ts'
 import { createLiveSessions } from './live-sessions.ts'
 import type { LiveSessions } from './live-sessions.ts'
+import type { Secrets } from '../secrets/secrets.ts'
 import { createSecondFactors } from './second-factors.ts'
 import type { SecondFactors } from './second-factors.ts'
+import { openSecretRoom } from './secrets.ts'
 import { shippedTemplates } from './templates.ts'
 import { createVerifiers } from './verifiers.ts'
 import type { VerifierOf } from './verifiers.ts'
@@ -72,6 +75,7 @@ export interface Rooms {
   templates: Templates
   tokens: Tokens
   applicationTokens: ApplicationTokens
+  secrets: Secrets
   sessions: Sessions
   receipts: Receipts
   recordings: Recordings
@@ -184,14 +188,19 @@ async function openAll(
   await ledger.start()
   closers.push(() => ledger.stop())
 
+  const room = { clock, declared, openSecret, templates, ledger, audit, log }
+  const opened = openSecretRoom(room, createRenewals(database, secrets, audit))
+  closers.push(() => opened.close())
+
   // The same for the same name, on every node and after every restart: nothing tells a name that does not
   // exist.
   const signature = signer.sign(Buffer.from(instance))
   const seed = createHmac('sha256', 'sallyport mock verifier').update(signature).digest()
   return {
     config, clock, log, signer, database, audit, checkpointFile, resources, templates,
-    tokens: createTokens(database), applicationTokens: createApplicationTokens(database, audit), sessions,
-    receipts: createReceipts(database), recordings, shelf, hooks, ledger, registry,
+    tokens: createTokens(database), applicationTokens: createApplicationTokens(database, audit),
+    secrets: opened.secrets, sessions, receipts: createReceipts(database), recordings, shelf, hooks, ledger,
+    registry,
     liveSessions: createLiveSessions({ node, clock, log, database, registry, sessions, declared }),
     declared, openSecret, hostKeysOf,
     verifierOf: createVerifiers(openSecret, name => mockVerifier(seed, name)),

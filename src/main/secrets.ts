@@ -3,6 +3,9 @@
 import { firstAdminName, localAdminName } from '../api/access.ts'
 import { asSallyportError } from '../errors.ts'
 import { mayHave } from '../policy/secrets.ts'
+import type { Cancel, Clock } from '../clock.ts'
+import { createRenewer, renewalOwner } from '../secrets/renewal.ts'
+import type { RenewalStore } from '../secrets/renewal.ts'
 import { createSecrets } from '../secrets/secrets.ts'
 import type { Secrets } from '../secrets/secrets.ts'
 import { pin } from './accounts.ts'
@@ -24,6 +27,8 @@ export async function revokeWithdrawn({ ledger, declared, clock, log }: Rooms): 
       const now = await declared()
       for (const { id, owner, credential } of leases) {
         if (ownerKind === 'user' && [localAdminName, firstAdminName].includes(owner)) continue
+        // A renewed credential is of the secret itself.
+        if (ownerKind === 'application' && owner === renewalOwner) continue
         const user = ownerKind === 'user' ? now.users.get(owner) : undefined
         const roles = user === undefined || user.disabled ? [] : user.roles
         const holder = { kind: ownerKind, name: owner, roles }
@@ -36,21 +41,61 @@ export async function revokeWithdrawn({ ledger, declared, clock, log }: Rooms): 
   }
 }
 
+// How often renewals are looked at: they are counted in minutes.
+const lookMs = 5000
+
+export interface SecretRoom {
+  secrets: Secrets
+  /** Looks no more; waits for what is being renewed. */
+  close(): Promise<void>
+}
+
 export function openSecretRoom(
-  { clock, declared, openSecret, templates, ledger, audit }:
-  Pick<Rooms, 'clock' | 'declared' | 'openSecret' | 'templates' | 'ledger' | 'audit'>
-): Secrets {
-  const ports = { template: (id: string) => templates.get(id) }
-  return createSecrets({
-    clock, declared, openSecret, addressOf: target => addressOf(target),
+  { clock, declared, openSecret, templates, ledger, audit, log }:
+  Pick<Rooms, 'clock' | 'declared' | 'openSecret' | 'templates' | 'ledger' | 'audit' | 'log'>,
+  store: RenewalStore
+): SecretRoom {
+  const shelved = { template: (id: string) => templates.get(id) }
+  const append = (kind: string, actor: string, subject: string, detail: Record<string, unknown>) =>
+    audit.append(kind, actor, subject, detail)
+  const secrets = createSecrets({
+    clock, declared, openSecret, addressOf: target => addressOf(target), renewed: store, audit: append,
     async pin({ provider: plugin, create, delete: remove }) {
       return {
-        open: await pin(ports, { plugin, template: create }, 'create'),
-        close: await pin(ports, { plugin, template: remove }, 'delete')
+        open: await pin(shelved, { plugin, template: create }, 'create'),
+        close: await pin(shelved, { plugin, template: remove }, 'delete')
       }
     },
     issue: request => ledger.issue(request),
-    revoke: (lease, actor, address) => ledger.revoke(lease, actor, address),
-    audit: (kind, actor, subject, detail) => audit.append(kind, actor, subject, detail)
+    revoke: (lease, actor, address) => ledger.revoke(lease, actor, address)
   })
+  const renewer = createRenewer({
+    clock, store, declared, audit: append,
+    generate: (asker, path, ttlSeconds) => secrets.generate(asker, path, { ttlSeconds, name: 'renewal' }),
+    revoke: (lease, actor) => ledger.revoke(lease, actor),
+    leases: filter => ledger.list(filter), lease: id => ledger.show(id),
+    sessionsOf: async lease => (await ledger.look(lease)).sessions,
+    warn: (fields, message) => log.warn(fields, message)
+  })
+  return { secrets, close: repeat(clock, () => renewer.pass()) }
+}
+
+/** One at a time, until it is closed. */
+function repeat(clock: Clock, act: () => Promise<void>): () => Promise<void> {
+  let closed = false
+  let running: Promise<void> = Promise.resolve()
+  let cancel: Cancel
+  const arm = (): void => {
+    cancel = clock.after(lookMs, () => {
+      running = act().finally(() => {
+        if (!closed) arm()
+      })
+    })
+  }
+  arm()
+  return () => {
+    closed = true
+    cancel()
+    return running
+  }
 }

@@ -71,6 +71,19 @@ export interface Output {
 export const outputFields = ['username', 'password', 'privateKey', 'host', 'port', 'database'] as const
 export type OutputField = typeof outputFields[number]
 
+/** R1: which credentials are renewed, each switched on by itself, in minutes between two renewals. */
+export const renewalSwitches = ['cloudCredentials', 'ephemeralCredentials', 'credentials'] as const
+export type RenewalSwitch = typeof renewalSwitches[number]
+
+export interface Renewal {
+  /** Those that are switched on; which one counts, the kind of credentials that the provider makes says. */
+  minutes: Partial<Record<RenewalSwitch, number>>
+  /** How long the credential before stays valid (R2). */
+  overlapSeconds: number
+  /** R3: somebody has said that the applications follow; nothing is renewed before. */
+  confirmed: boolean
+}
+
 export interface DynamicSecret extends Definition {
   type: 'dynamic'
   source: Source
@@ -81,6 +94,9 @@ export interface DynamicSecret extends Definition {
   maxTtlSeconds: number
   /** All that the provider gives, under their own names, when empty. */
   outputs: readonly Output[]
+  renewal?: Renewal | undefined
+  /** R3: who confirmed it, and when. */
+  confirmation?: { by: string, at: string } | undefined
 }
 
 export type SecretDefinition = StaticSecret | DynamicSecret
@@ -113,6 +129,21 @@ export interface Holder {
   kind: 'user' | 'application'
   name: string
   roles: readonly Role[]
+}
+
+const cloudProviders: readonly string[] = ['aws', 'azure', 'gcp']
+
+/** R1: the kind of credentials that a provider makes. */
+export function switchOf(provider: string): RenewalSwitch {
+  return cloudProviders.includes(provider) ? 'cloudCredentials' : 'ephemeralCredentials'
+}
+
+/** The plugin behind a dynamic secret; undefined when what it rests on is not declared. */
+export function providerOf(declared: Declared, { source }: DynamicSecret): string | undefined {
+  if (source.kind === 'target') return source.provider
+  if (source.kind === 'profile') return declared.profiles.get(source.profile)?.provider
+  const base = declared.secrets.get(source.linkedSecret)
+  return base?.type === 'static' ? base.provider : undefined
 }
 
 const segmentPattern = /^[a-z0-9][a-z0-9_.-]{0,62}$/

@@ -9,12 +9,14 @@ import type { IssueRequest } from '../lease/context.ts'
 import type { PinnedTemplate } from '../lease/ports.ts'
 import { authoriseSecret, baseName, mayHave } from '../policy/secrets.ts'
 import type {
-  DynamicSecret, Holder, OutputField, Provisioning, SecretDefinition, SecretVersion, StaticSecret
+  DynamicSecret, Holder, OutputField, Provisioning, SecretDefinition, StaticSecret
 } from '../policy/secrets.ts'
 import type { Declared } from '../policy/types.ts'
 import { Secret } from '../secret.ts'
 import { openValues, planOf } from './plan.ts'
 import type { Plan, PlanPorts } from './plan.ts'
+import { activeRenewal } from './renewal.ts'
+import type { RenewalStore } from './renewal.ts'
 
 /** S2: a shorter lease would be over before anybody has logged in with it. */
 const ttlSecondsMin = 60
@@ -29,6 +31,8 @@ export interface SecretPorts extends PlanPorts {
     holdId: string, accountName: string, inject: Injectable, expiresAt: Date
   }>
   revoke(lease: string, actor: string, address?: string): Promise<boolean>
+  /** Credentials of secrets that renew themselves. */
+  renewed: Pick<RenewalStore, 'list' | 'open' | 'noteReader'>
   audit(kind: string, actor: string, subject: string, detail: Record<string, unknown>): Promise<void>
 }
 
@@ -59,6 +63,16 @@ export interface Reading {
   values: readonly Value[]
 }
 
+/** A version of a static secret, or of one that renews itself. */
+export interface ListedVersion {
+  version: number
+  state: 'current' | 'kept' | 'pending' | 'retiring' | 'retired' | 'failed'
+  createdAt: string
+  createdBy: string
+  /** Of a renewed credential. */
+  lease: string | undefined
+}
+
 export interface Comparison {
   key: string
   is: 'same' | 'changed' | 'added' | 'removed'
@@ -72,7 +86,7 @@ export interface Secrets {
   /** All that an asker may have. */
   list(holder: Holder): Promise<readonly SecretDefinition[]>
   /** R4: without values. */
-  versions(asker: Asker, path: string): Promise<readonly SecretVersion[]>
+  versions(asker: Asker, path: string): Promise<readonly ListedVersion[]>
   /** R4: what differs between two versions, key by key. */
   compare(asker: Asker, path: string, from: number, to: number): Promise<readonly Comparison[]>
 }
@@ -81,17 +95,18 @@ export function createSecrets(ports: SecretPorts): Secrets {
   return {
     generate: (asker, path, wish) => generate(ports, asker, path, wish),
     async read(asker, path, version) {
-      const { secret } = await allowed(ports, asker, path)
-      return secret.type === 'dynamic'
+      const { declared, secret } = await allowed(ports, asker, path)
+      if (secret.type === 'static') return readStatic(ports, asker, secret, version)
+      return activeRenewal(declared, secret) === undefined
         ? generate(ports, asker, path, {})
-        : readStatic(ports, asker, secret, version)
+        : readRenewed(ports, asker, path, version)
     },
     async list(holder) {
       const declared = await ports.declared()
       const now = ports.clock.now()
       return [...declared.secrets.values()].filter(({ name }) => mayHave(declared, holder, name, now))
     },
-    versions: async (asker, path) => (await staticOf(ports, asker, path)).versions ?? [],
+    versions: (asker, path) => versionsOf(ports, asker, path),
     compare: (asker, path, from, to) => compare(ports, asker, path, from, to)
   }
 }
@@ -205,14 +220,45 @@ function secretFields(inject: Injectable): Partial<Record<OutputField, Secret<st
   }
 }
 
-// ---- static secrets
+// ---- secrets that renew themselves
 
-async function staticOf(ports: SecretPorts, asker: Asker, path: string): Promise<StaticSecret> {
-  const { secret } = await allowed(ports, asker, path)
-  if (secret.type === 'static') return secret
-  const problems = [`${path} is a dynamic secret: it has leases, not versions`]
-  throw new SallyportError('invalid', { problems })
+/** The current version, or an older one that is still valid; who reads which is the proof of adoption. */
+async function readRenewed(
+  ports: SecretPorts, { holder, address }: Asker, path: string, wanted: number | undefined
+): Promise<Reading> {
+  const rows = await ports.renewed.list(path)
+  const row = rows.find(({ version, state }) =>
+    wanted === undefined ? state === 'current' : version === wanted)
+  if (row?.secret === null || row?.secret === undefined || row.lease === null) {
+    const problems = [wanted === undefined
+      ? `secret ${path} has no current credential yet: the next renewal makes one`
+      : `version ${wanted} of ${path} is not valid any more`]
+    throw new SallyportError('prerequisite-missing', { detail: path, problems })
+  }
+  const { version, lease } = row
+  await ports.audit('secret.read', actorOf(holder), path, { version, lease, address })
+  await ports.renewed.noteReader(path, `${holder.kind} ${holder.name}`, version)
+  return { path, version, lease, values: renewedValues(await ports.renewed.open(row)) }
 }
+
+function renewedValues(sealed: Secret<string>): Value[] {
+  const values = JSON.parse(sealed.expose()) as { key: string, masked: boolean, value: string }[]
+  return values.map(({ value, ...each }) => ({ ...each, value: new Secret(value) }))
+}
+
+async function versionsOf(ports: SecretPorts, asker: Asker, path: string): Promise<readonly ListedVersion[]> {
+  const { secret } = await allowed(ports, asker, path)
+  if (secret.type === 'static') {
+    const newest = secret.versions?.at(-1)?.version
+    return (secret.versions ?? []).map(({ version, createdAt, createdBy }) => ({
+      version, createdAt, createdBy, lease: undefined, state: version === newest ? 'current' : 'kept'
+    }))
+  }
+  return (await ports.renewed.list(path)).map(({ version, state, lease, createdAt }) =>
+    ({ version, state, lease: lease ?? undefined, createdAt: createdAt.toISOString(), createdBy: 'system' }))
+}
+
+// ---- static secrets
 
 async function readStatic(
   ports: SecretPorts, { holder, address }: Asker, secret: StaticSecret, wanted: number | undefined
@@ -230,18 +276,32 @@ async function versionValues(
   ports: SecretPorts, secret: StaticSecret, wanted: number | undefined
 ): Promise<Readonly<Record<string, string>>> {
   const found = secret.versions?.find(({ version }) => version === wanted)
-  if (found === undefined) {
-    throw new SallyportError('not-found', { detail: `${secret.name} has no version ${wanted ?? ''}` })
-  }
+  if (found === undefined) throw noVersion(secret.name, wanted)
   return openValues(ports, { ...secret, data: { secret: found.secret } })
+}
+
+function noVersion(path: string, version: number | undefined): SallyportError {
+  const detail = `${path} has no version ${version ?? ''}, or its values are forgotten`
+  return new SallyportError('not-found', { detail })
+}
+
+/** The values of any version that are still kept. */
+async function valuesAt(
+  ports: SecretPorts, secret: SecretDefinition, version: number
+): Promise<Readonly<Record<string, string>>> {
+  if (secret.type === 'static') return versionValues(ports, secret, version)
+  const row = (await ports.renewed.list(secret.name)).find(each => each.version === version)
+  if (row === undefined || row.secret === null) throw noVersion(secret.name, version)
+  const values = renewedValues(await ports.renewed.open(row))
+  return Object.fromEntries(values.map(({ key, value }) => [key, value.expose()]))
 }
 
 async function compare(
   ports: SecretPorts, asker: Asker, path: string, from: number, to: number
 ): Promise<readonly Comparison[]> {
-  const secret = await staticOf(ports, asker, path)
-  const before = await versionValues(ports, secret, from)
-  const after = await versionValues(ports, secret, to)
+  const { secret } = await allowed(ports, asker, path)
+  const before = await valuesAt(ports, secret, from)
+  const after = await valuesAt(ports, secret, to)
   await ports.audit('secret.compared', actorOf(asker.holder), path, { from, to, address: asker.address })
   return [...new Set([...Object.keys(before), ...Object.keys(after)])].sort().map(key => ({
     key,

@@ -8,11 +8,11 @@ import { sql } from './drizzle.ts'
 import { instant, live, ms, query, queryOne, setOf, text } from './ledger-sql.ts'
 import type { Row } from './ledger-sql.ts'
 import type {
-  Known, LeaseEventRow, LeaseRecord, LedgerGauges, LedgerStore, RecordFilter
+  Claim, Known, LeaseEventRow, LeaseRecord, LedgerGauges, LedgerStore, RecordFilter
 } from '../lease/store-port.ts'
 
 type Views = Pick<LedgerStore,
-  'endedOf' | 'liveHolds' | 'list' | 'show' | 'history' | 'dependants' | 'known' | 'gauges'>
+  'endedOf' | 'liveHolds' | 'list' | 'show' | 'history' | 'accountOf' | 'dependants' | 'known' | 'gauges'>
 
 // Everything that a person can be shown at once; beyond that they filter.
 const listMax = 1000
@@ -38,6 +38,15 @@ export function ledgerViews(database: Database): Views {
       return row === undefined ? undefined : leaseOf(row)
     }),
     history: id => read(handle => history(handle, id)),
+    accountOf: id => read(async handle => {
+      const row = await queryOne(handle, sql`
+        select a.id, a.name, a.kind, a.epoch, a.spec from hold h join account a on a.id = h.account
+          where h.id = ${id}`)
+      return row === undefined ? undefined : {
+        accountId: String(row.id), name: String(row.name), kind: row.kind as Known['kind'],
+        epoch: Number(row.epoch), spec: row.spec as Claim['spec']
+      }
+    }),
     dependants: (kind, name) => read(handle => dependants(handle, kind, name)),
     known: (target, names) => read(handle => known(handle, target, names)),
     gauges: () => read(gauges)

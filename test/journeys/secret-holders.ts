@@ -8,10 +8,10 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type {
   ApplicationTokenJson, FreshApplicationTokenJson, LeaseEventJson, LeaseJson, ProfileJson, ReadingJson,
-  SecretJson
+  SecretJson, SecretVersionJson
 } from '../../src/api/client-types.ts'
 import type { PostgresServer } from '../../tool/postgres.ts'
-import { accountsOn, companyDatabase, startHouse, until } from '../peers/house.ts'
+import { accountsOn, alicePassword, companyDatabase, login, startHouse, until } from '../peers/house.ts'
 import type { House } from '../peers/house.ts'
 
 let target: PostgresServer
@@ -94,14 +94,7 @@ async function as<T>(token: string, act: () => Promise<T>): Promise<T> {
   }
 }
 
-async function refusal(...words: string[]): Promise<string> {
-  try {
-    await house.sallyport(...words)
-  } catch (thrown) {
-    return String(thrown)
-  }
-  throw new Error(`${words.join(' ')} was not refused`)
-}
+const refusal = (...words: string[]): Promise<string> => house.refusal(...words)
 
 async function apply(yaml: string): Promise<string> {
   const file = join(house.folder, 'more.yaml')
@@ -133,6 +126,21 @@ test('an application generates on its paths, sees and ends its own leases, and n
   })
   await house.json('leases', 'revoke', admins.lease!.id)
   assert.is(await everyAccount(), '')
+})
+
+test('a person has what a grant says, and no more', async () => {
+  house.environment['SALLYPORT_PASSWORD'] = alicePassword
+  await house.sallyport('login', 'alice')
+  try {
+    const { values } = await house.json<ReadingJson>('secrets', 'read', 'prod/mail')
+    assert.equal(values, { password: 'letters' })
+    assert.match(await refusal('secrets', 'generate', 'prod/apps/orders'), /not found/)
+    assert.match(await refusal('secrets', 'delete', 'prod/mail'), /access denied/)
+    assert.equal((await house.json<SecretJson[]>('secrets', 'list')).map(({ path }) => path), ['prod/mail'])
+  } finally {
+    await house.sallyport('logout')
+  }
+  assert.match(await house.sallyport('audit', 'list', '--kind', 'secret.read'), /alice +prod\/mail/)
 })
 
 test('a token is shown once, rotates with an overlap, ends, and is bound to its networks', async () => {
@@ -193,6 +201,41 @@ test('a lease ends by itself within five seconds of its time, with its live conn
   assert.ok(performance.now() - beganMs < 6000)
   await until(() => house.json<LeaseJson>('leases', 'show', id), ({ status }) => status === 'expired')
   assert.match(await refusal('leases', 'renew', id, '--ttl', '60'), /the lease has expired/)
+})
+
+test('a renewed credential overlaps with the one before, which goes once it was replaced', async () => {
+  const { token } = await tokenOf('billing')
+  const read = (...words: string[]): Promise<ReadingJson> =>
+    as(token, () => house.json<ReadingJson>('secrets', 'read', 'prod/apps/orders', ...words))
+  const states = async (): Promise<string> =>
+    (await house.json<SecretVersionJson[]>('secrets', 'versions', 'prod/apps/orders'))
+      .map(({ version, state }) => `${version} ${state}`).join()
+  const renewal = 'renewal: { ephemeralCredentials: 10, overlap: 1m'
+  const before = await house.sallyport('get', 'secret', 'prod/apps/orders')
+  const written = before.replace('maxTtl: 10m', 'maxTtl: 1h')
+  assert.match(await apply(`${written}${renewal} }\n`), /warning: .* must read it again within 1m .* before/)
+  await apply(`${written}${renewal}, confirmed: true }\n`)
+  await until(everyAccount, accounts => accounts !== '')
+  const first = await until(() => read().catch(() => undefined), reading => reading !== undefined)
+  assert.is((await login(target, first!)).stdout.trim(), first!.values['username'])
+  await target.psql("UPDATE renewed_credential SET created_at = now() - interval '10 minutes'", 'sallyport')
+  await until(states, all => all === '1 retiring,2 current')
+  assert.match(await everyAccount(), /,/)
+  await target.psql('UPDATE renewed_credential SET retire_at = now() WHERE version = 1', 'sallyport')
+  await until(() => house.sallyport('audit', 'list', '--kind', 'secret.still-in-use'),
+    found => found.includes('application billing'))
+  assert.is((await login(target, first!)).status, 0)
+  const second = await read()
+  assert.equal([first?.version, second.version], [1, 2])
+  await until(everyAccount, accounts => accounts === second.values['username'])
+  assert.is.not((await login(target, first!)).status, 0)
+  assert.is((await login(target, second)).status, 0)
+  const lease = await house.json<LeaseJson>('leases', 'show', first!.lease!.id)
+  assert.equal([lease.status, lease.account.state], ['revoked', 'proved-gone'])
+  await until(states, all => all === '1 retired,2 current')
+  await apply(written)
+  await house.json('leases', 'revoke', second.lease!.id)
+  await until(everyAccount, accounts => accounts === '')
 })
 
 test('a lease goes when the grant that it was made by is taken away', async () => {

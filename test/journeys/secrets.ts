@@ -11,7 +11,7 @@ import type {
 } from '../../src/api/client-types.ts'
 import type { PostgresServer } from '../../tool/postgres.ts'
 import { programOf } from '../../tool/services.ts'
-import { accountsOn, companyDatabase, ran, startHouse, until } from '../peers/house.ts'
+import { accountsOn, companyDatabase, login as loginWith, startHouse, until } from '../peers/house.ts'
 import type { House, Ran } from '../peers/house.ts'
 
 let target: PostgresServer
@@ -95,23 +95,9 @@ test.after(async () => {
 const generate = (path: string, ...words: string[]): Promise<ReadingJson> =>
   house.json<ReadingJson>('secrets', 'generate', path, ...words)
 
-/** Stock psql with what a lease says, straight to the target. */
-function login({ values }: ReadingJson, sql: string): Promise<Ran> {
-  const { username, password, host, port, database } = values
-  return ran(programOf('psql'), ['-XAtq', '-c', sql], {
-    PGUSER: username, PGPASSWORD: password, PGHOST: host, PGPORT: port, PGDATABASE: database,
-    PGSSLMODE: 'disable'
-  })
-}
+const login = (reading: ReadingJson, sql: string): Promise<Ran> => loginWith(target, reading, sql)
 
-async function refusal(...words: string[]): Promise<string> {
-  try {
-    await house.sallyport(...words)
-  } catch (thrown) {
-    return String(thrown)
-  }
-  throw new Error(`${words.join(' ')} was not refused`)
-}
+const refusal = (...words: string[]): Promise<string> => house.refusal(...words)
 
 test('a generated account logs in with what was shown, and is shown once', async () => {
   const reading = await generate('prod/orders-rw', '--ttl', '300')
@@ -205,6 +191,43 @@ test('a secret with active leases goes only when they were revoked and proved go
   const lease = await house.json<LeaseJson>('leases', 'show', reading.lease!.id)
   assert.is(lease.status, 'revoked')
   assert.is(lease.account.state, 'proved-gone')
+})
+
+test('a lease ends as it began, whatever is edited or rotated while it lives', async () => {
+  await house.sallyport('apply', '-f', join(house.folder, 'access.yaml'))
+  const own = await generate('prod/orders-rw')
+  const linked = await generate('prod/linked')
+  const edited = join(house.folder, 'delete-role.yaml')
+  const shipped = await house.sallyport('templates', 'show', 'postgres/delete-role')
+  writeFileSync(edited, shipped.replace(/^title: .*$/m, 'title: Edited')
+    .replace(/^steps:$/m, 'steps:\n  - name: fail\n    sql: SELECT 1/0'))
+  await house.sallyport('templates', 'save', 'postgres/delete-role', edited)
+  await target.psql("ALTER ROLE sallyport PASSWORD 'rotated'")
+  house.environment['ORDERS_ADMIN_PASSWORD'] = 'rotated'
+  await house.sallyport('apply', '-f', join(house.folder, 'access.yaml'))
+  for (const { lease } of [own, linked]) {
+    await house.json('leases', 'revoke', lease!.id)
+    const { status, account } = await house.json<LeaseJson>('leases', 'show', lease!.id)
+    assert.equal([status, account.state], ['revoked', 'proved-gone'])
+  }
+  writeFileSync(edited, shipped)
+  await house.sallyport('templates', 'save', 'postgres/delete-role', edited)
+})
+
+test('while the target is away a lease is not called gone, nor is its secret deleted', async () => {
+  const { lease } = await generate('prod/linked')
+  await target.halt()
+  const refused = await house.refusal('secrets', 'delete', 'prod/linked', '--revoke-active-leases')
+  assert.match(refused, /account jit_\d+ on prod\/base is unreachable/)
+  const [secret] = await house.json<SecretJson[]>('secrets', 'search', '--query', 'prod/linked')
+  assert.is(secret?.status, 'deleting')
+  assert.match(await house.refusal('secrets', 'generate', 'prod/linked'), /is being deleted/)
+  assert.is((await house.json<LeaseJson>('leases', 'show', lease!.id)).status, 'revoking')
+  assert.match(await house.sallyport('audit', 'list', '--kind', 'account.alarm'), /unreachable/)
+  await target.resume()
+  await until(() => house.json<LeaseJson>('leases', 'show', lease!.id), ({ status }) => status === 'revoked')
+  await house.sallyport('secrets', 'delete', 'prod/linked')
+  assert.match(await house.refusal('secrets', 'generate', 'prod/linked'), /not found/)
 })
 
 test('a static secret keeps its versions, which can be read and compared', async () => {

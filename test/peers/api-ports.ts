@@ -69,6 +69,10 @@ export function createMemory(): { memory: Memory, ports: ApiPorts } {
       pin: () => Promise.reject(new SallyportError('hook-failed')),
       issue: () => Promise.reject(new SallyportError('hook-failed')),
       revoke: () => Promise.resolve(false),
+      renewed: {
+        list: () => Promise.resolve([]), open: () => Promise.reject(new SallyportError('seal-broken')),
+        noteReader: () => Promise.resolve()
+      },
       audit: (kind, actor, subject, detail) => evidence.audit.append(kind, actor, subject, detail)
     }),
     ssh: () => ({

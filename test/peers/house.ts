@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import type { ReadingJson } from '../../src/api/client-types.ts'
 import { adminRole, freePort, startPostgres } from '../../tool/postgres.ts'
 import type { PostgresServer } from '../../tool/postgres.ts'
 import { programOf } from '../../tool/services.ts'
@@ -85,6 +86,8 @@ export interface Product {
   /** The command line; throws unless it exits 0. */
   sallyport(...words: string[]): Promise<string>
   json<T>(...words: string[]): Promise<T>
+  /** What the command line says when it exits with another status; throws when it exits 0. */
+  refusal(...words: string[]): Promise<string>
   environment: NodeJS.ProcessEnv
   /** SIGTERM and wait; resolves with the exit status. */
   stop(): Promise<number | null>
@@ -248,6 +251,11 @@ function productOf(begun: Begun, folder: string, environment: NodeJS.ProcessEnv)
   }
   return {
     folder, process: begun.process, log: begun.log, sallyport, environment,
+    refusal: async (...words) => {
+      const answer = await sallyport(...words).then(() => undefined, String)
+      if (answer === undefined) throw new Error(`${words.join(' ')} was not refused`)
+      return answer
+    },
     json: async <T>(...words: string[]): Promise<T> => JSON.parse(await sallyport(...words, '--json')) as T,
     async stop() {
       begun.process.kill('SIGTERM')
@@ -259,6 +267,17 @@ function productOf(begun: Begun, folder: string, environment: NodeJS.ProcessEnv)
     },
     clear: () => rmSync(folder, { recursive: true, force: true })
   }
+}
+
+/** Stock psql straight to a target, with the values that a lease was handed out with. */
+export function login(
+  target: PostgresServer, { values }: ReadingJson, sql = 'SELECT current_user'
+): Promise<Ran> {
+  const { username, password, database = 'orders' } = values
+  return ran(programOf('psql'), ['-XAtq', '-c', sql], {
+    PGHOST: '127.0.0.1', PGPORT: String(target.port), PGUSER: username, PGPASSWORD: password,
+    PGDATABASE: database, PGSSLMODE: 'disable'
+  })
 }
 
 /** Roles of ours on the target that exist, and standing accounts that can log in. */
