@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { createFirstAdminToken } from '../src/api/access.ts'
-import type { SessionRow } from '../src/api/ports.ts'
+import type { SessionRow } from '../src/api/ports-records.ts'
 import { makeFolder, openPlace, run } from './peers/api-server.ts'
 import type { Place, Ran } from './peers/api-server.ts'
 

@@ -3,7 +3,8 @@
 // the OpenAPI document prints them, and the command line tool takes its types from them.
 import { z } from 'zod'
 import type { Verdict } from '../recording/verify.ts'
-import type { ApplicationTokenRow, AuditRow, LeaseRow, ReceiptRow, SessionRow, TemplateRow } from './ports.ts'
+import type { ApplicationTokenRow, TemplateRow } from './ports.ts'
+import type { AuditRow, LeaseRow, ReceiptRow, SessionRow } from './ports-records.ts'
 
 const instant = z.iso.datetime()
 const nullableInstant = instant.nullable()

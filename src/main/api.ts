@@ -2,7 +2,8 @@
 // that answers, and reshapes where two rooms say the same thing in different words.
 import { statfsSync } from 'node:fs'
 import { hostname } from 'node:os'
-import type { ApiPorts, HealthCheck, SshDoor, TunnelDoor } from '../api/ports.ts'
+import type { ApiPorts, SshDoor, TunnelDoor } from '../api/ports.ts'
+import type { HealthCheck } from '../api/ports-records.ts'
 import { SallyportError } from '../errors.ts'
 import type { Address } from '../input.ts'
 import { choicesFor, choicesOf } from '../policy/authorise.ts'

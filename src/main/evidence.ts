@@ -1,7 +1,7 @@
 // Joins the recordings folder to the API: what an auditor asks for by session, answered from its file. Every
 // answer is a stream, so that a recording of hours costs no more memory than one of seconds.
 import { createReadStream } from 'node:fs'
-import type { RecordingPort } from '../api/ports.ts'
+import type { RecordingPort } from '../api/ports-records.ts'
 import type { Clock } from '../clock.ts'
 import { openRecording, search } from '../recording/catalog.ts'
 import { exportAs } from '../recording/export.ts'

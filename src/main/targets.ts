@@ -1,7 +1,7 @@
 // What the program asks of targets beside sessions: are there accounts of ours that nobody wants (orphans),
 // and may the hooks' credentials do what the templates need (examine). Orphans are judged by the ledger,
 // never by a name's looks: reapers that guessed have deleted people's own accounts.
-import type { HealthCheck, OrphanPort, OrphanReport, OrphanRow } from '../api/ports.ts'
+import type { HealthCheck, OrphanPort, OrphanReport, OrphanRow } from '../api/ports-records.ts'
 import { asSallyportError } from '../errors.ts'
 import { proofAccountPrefix } from '../jit/plugin.ts'
 import type { Access, TargetAddress, Variables } from '../jit/plugin.ts'

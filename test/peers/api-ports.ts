@@ -4,9 +4,9 @@
 import { readFileSync, readdirSync } from 'node:fs'
 import { shippedPlugins } from '../../plugins/shipped.ts'
 import type {
-  ApiPorts, ApplicationTokenRow, AuditRow, LeaseRow, NewApplicationToken, ReceiptRow, ResourceChange,
-  ResourceRow, SessionRow, TemplateRow, TokenRow
+  ApiPorts, ApplicationTokenRow, NewApplicationToken, ResourceChange, ResourceRow, TemplateRow, TokenRow
 } from '../../src/api/ports.ts'
+import type { AuditRow, LeaseRow, ReceiptRow, SessionRow } from '../../src/api/ports-records.ts'
 import { systemClock } from '../../src/clock.ts'
 import { SallyportError } from '../../src/errors.ts'
 import { createShelf } from '../../src/jit/shelf.ts'

@@ -1,0 +1,229 @@
+// What the API needs of the rooms that keep what happened: sessions and their recordings, leases and what is
+// on the targets, the audit log, the health of this node. As in ports.ts: small interfaces, shapes as they
+// are shown, and nothing that decides.
+import type { Hit } from '../recording/catalog.ts'
+import type { ExportFormat } from '../recording/export.ts'
+import type { Scene } from '../recording/screenplay.ts'
+import type { Expected, Verdict } from '../recording/verify.ts'
+
+// ---- sessions and their records
+
+export interface SessionRow {
+  id: string
+  user: string
+  credential: string
+  target: string
+  protocol: string
+  grant: string
+  address: string
+  database: string | null
+  node: string
+  status: 'opening' | 'live' | 'ended' | 'refused' | 'interrupted'
+  account: string | null
+  accountName: string | null
+  startedAt: Date
+  expiresAt: Date | null
+  endedAt: Date | null
+  reason: string | null
+  recording: string | null
+  recordingHead: string | null
+  recordingBytes: number | null
+}
+
+export interface SessionFilter {
+  user?: string | undefined
+  credential?: string | undefined
+  target?: string | undefined
+  status?: SessionRow['status'] | undefined
+  since?: Date | undefined
+  until?: Date | undefined
+  /** Sessions older than this one: ids sort by start. */
+  before?: string | undefined
+  limit: number
+}
+
+export interface ReceiptRow {
+  id: string
+  account: string
+  session: string | null
+  body: Record<string, unknown>
+  keyId: string
+  signature: string
+  createdAt: Date
+}
+
+export interface SessionPort {
+  list(filter: SessionFilter): Promise<readonly SessionRow[]>
+  get(id: string): Promise<SessionRow | undefined>
+  /** The newest receipt of each session that has one. */
+  receipts(sessions: readonly string[]): Promise<ReadonlyMap<string, ReceiptRow>>
+  /** State of the account in the ledger, e.g. `removing`; undefined when the session had none. */
+  accountStates(accounts: readonly string[]): Promise<ReadonlyMap<string, string>>
+  /** Ends a live session on whatever node it is; false when it is not alive. */
+  kill(id: string, by: string): Promise<boolean>
+}
+
+/**
+ * The recordings folder. Each method throws `not-found` at once when there is no recording of the session.
+ */
+export interface RecordingPort {
+  /** The file as it is. */
+  raw(session: string): AsyncIterable<Uint8Array>
+  /** What was on the screen, and when. */
+  scenes(session: string): AsyncIterable<Scene>
+  /** The same from the start and then as it happens, until the session ends or the signal aborts. */
+  follow(session: string, signal: AbortSignal): AsyncIterable<Scene>
+  export(session: string, format: ExportFormat): AsyncIterable<string>
+  /** The copy of a transferred file. Fails with `not-found` at the first piece. */
+  fileCopy(session: string, number: number): AsyncIterable<Uint8Array>
+  /** Against our keys, and against what the store says was sealed. */
+  verify(session: string, expected: Expected): Promise<Verdict>
+  search(wanted: SearchRequest): AsyncIterable<Hit>
+  /** PEM of the keys that sign recordings, receipts and checkpoints. */
+  publicKey(): string
+}
+
+export interface SearchRequest {
+  query: string
+  limit: number
+  session: string | undefined
+  signal: AbortSignal
+}
+
+// ---- leases
+
+export interface LeaseRow {
+  id: string
+  name: string
+  account: string
+  accountName: string
+  accountState: string
+  target: string
+  credential: string
+  ownerKind: 'session' | 'user' | 'application'
+  owner: string
+  status: 'active' | 'expired' | 'revoked' | 'revoking' | 'failed'
+  createdAt: Date
+  expiresAt: Date
+  maxAt: Date
+  endedAt: Date | null
+  renewals: number
+  /** Milliseconds by which it can still be prolonged (S5). */
+  renewableMs: number
+  lastError: string | null
+}
+
+export interface LeaseFilter {
+  target?: string | undefined
+  /** Name of a credential, or path of a secret. */
+  credential?: string | undefined
+  ownerKind?: LeaseRow['ownerKind'] | undefined
+  owner?: string | undefined
+  status?: string | undefined
+  limit: number
+}
+
+export interface LeasePort {
+  list(filter: LeaseFilter): Promise<readonly LeaseRow[]>
+  show(id: string): Promise<LeaseRow | undefined>
+  /** Adds `seconds` to the expiry (S5); throws `invalid` past the maximum or after the end. */
+  renew(id: string, seconds: number, by: string, address?: string): Promise<LeaseRow>
+  /** True when it was live; a second revoke changes nothing (S6). */
+  revoke(id: string, by: string, address?: string): Promise<boolean>
+  /** Ends all of a target, a credential or a secret (by its path). */
+  revokeAll(where: { target: string } | { credential: string }, by: string): Promise<number>
+  history(id: string): Promise<readonly LeaseEventRow[]>
+  /** What in the ledger still needs this target or credential: one sentence each. */
+  dependants(kind: 'target' | 'credential', name: string): Promise<readonly string[]>
+}
+
+export interface LeaseEventRow {
+  at: Date
+  kind: string
+  actor: string
+  detail: Record<string, unknown>
+}
+
+export interface OrphanRow {
+  target: string
+  name: string
+  accountId: string | null
+  /**
+   * `orphan`: carries our marker, the ledger does not want it. `foreign`: looks like ours, does not carry
+   * it.
+   */
+  verdict: string
+  detail: string
+}
+
+export interface OrphanPort {
+  scan(target: string | undefined, signal: AbortSignal): Promise<OrphanReport>
+  /** Removes what `scan` calls an orphan, with proof; never anything else. */
+  reap(target: string | undefined, by: string, signal: AbortSignal): Promise<OrphanReport>
+}
+
+export interface OrphanReport {
+  orphans: readonly OrphanRow[]
+  /** Targets that could not be looked at, and why. */
+  unreachable: readonly { target: string, reason: string }[]
+}
+
+// ---- audit and health
+
+export interface AuditRow {
+  chain: string
+  seq: number
+  at: string
+  kind: string
+  actor: string
+  subject: string
+  detail: unknown
+  prev: string
+  hash: string
+}
+
+export interface AuditFilter {
+  kind?: string | undefined
+  actor?: string | undefined
+  subject?: string | undefined
+  since?: Date | undefined
+  until?: Date | undefined
+  limit: number
+}
+
+export interface AuditVerifyReport {
+  valid: boolean
+  events: number
+  checkpoints: number
+  /** Rows that no signed checkpoint vouches for yet. */
+  unsigned: number
+  /** The first bad row of each chain, and what a checkpoint says that is not there. */
+  problems: readonly string[]
+  heads: readonly { chain: string, seq: number, hash: string }[]
+}
+
+export interface AuditPort {
+  append(kind: string, actor: string, subject: string, detail: Record<string, unknown>): Promise<void>
+  list(filter: AuditFilter): Promise<readonly AuditRow[]>
+  /** With the text of an exported checkpoint: also truncation and roll-back since then. */
+  verify(checkpoint?: string): Promise<AuditVerifyReport>
+  /** JSON lines: events in order, then a signed checkpoint. */
+  export(filter: { since?: Date | undefined }): Promise<AsyncIterable<string>>
+}
+
+export interface HealthCheck {
+  name: string
+  status: 'ok' | 'warning' | 'failed'
+  /** What was found, in a sentence; and what to do, where something is to be done. */
+  detail: string
+}
+
+export interface HealthPort {
+  /** Ready to take sessions. Cheap: asked every few seconds. */
+  ready(): Promise<boolean>
+  /**
+   * Everything that `doctor` asks of a running server: store, disk reserve, clock, targets and missing
+   * rights.
+   */
+  examine(signal: AbortSignal): Promise<readonly HealthCheck[]>
+}
