@@ -218,6 +218,11 @@ life('hostile values of a credential are values, or refused unsent', async ({ ta
   assert.is(server.sql("SELECT COUNT(*) FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = 'app'"), '1')
 })
 
+life('a line that breaks anywhere in a creation leaves nothing that a removal does not take', async world => {
+  const ended = await world.target.breakLines('create-user', 'delete-user')
+  assert.ok(ended.includes('unknown') && ended.at(-1) === 'done', ended.join(' '))
+})
+
 life('templates prove passes: nothing remains', async ({ target, server }) => {
   const pairs = [
     ['create-user', 'delete-user'], ['enable-user', 'disable-user'], ['grant-role', 'revoke-role']
