@@ -181,6 +181,11 @@ life('hostile values stay values', async ({ target, server }) => {
   assert.is(count(), before)
 })
 
+life('a line that breaks anywhere in a creation leaves nothing that a removal does not take', async world => {
+  const ended = await world.target.breakLines('create-entry', 'delete-entry')
+  assert.ok(ended.includes('unknown') && ended.at(-1) === 'done', ended.join(' '))
+})
+
 life('templates prove passes: nothing remains', async ({ target, server }) => {
   server.ldif(person('scratch'))
   const pairs = [

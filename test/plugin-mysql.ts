@@ -153,10 +153,13 @@ life('an existing account is on while it is used: every host is shut, sessions e
   const account = target.mint('deploy', 'enable')
   await target.done('enable', 'enable-user', account)
   const session = await login(world, account)
-  server.sql('ALTER USER deploy@localhost ACCOUNT UNLOCK')
+  server.sql(`ALTER USER deploy@localhost ACCOUNT UNLOCK; CREATE USER Deploy@'%' IDENTIFIED BY 'other'`)
+  const other = await login(world, { ...account, name: 'Deploy', password: 'other' })
   const off = await target.done('disable', 'disable-user', { ...account, epoch: 2 })
   assert.equal([off.seen?.exists, off.seen?.enabled, off.seen?.sessions], [true, false, 0])
   assert.is(await outcome(session.query('SELECT 1', 5000)), 'refused')
+  assert.is(await outcome(other.query('SELECT 1', 5000)), 'done', 'names differ by their case')
+  other.close()
   server.sql(`ALTER USER deploy@'%' ACCOUNT UNLOCK`)
   assert.is(await outcome(login(world, account)), 'refused', 'its password was replaced too')
   const absent = await target.run('enable', 'enable-user', target.mint('nobody_here', 'enable'))
@@ -216,6 +219,11 @@ life('hostile values of a credential are values, or refused unsent', async ({ ta
     else assert.equal([made.state, rows], ['refused', '0'], `${host}: ${made.error}`)
   }
   assert.is(server.sql("SELECT COUNT(*) FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = 'app'"), '1')
+})
+
+life('a line that breaks anywhere in a creation leaves nothing that a removal does not take', async world => {
+  const ended = await world.target.breakLines('create-user', 'delete-user')
+  assert.ok(ended.includes('unknown') && ended.at(-1) === 'done', ended.join(' '))
 })
 
 life('templates prove passes: nothing remains', async ({ target, server }) => {

@@ -163,6 +163,11 @@ life('a value is one rule: nothing in it becomes another', async ({ target, serv
   }
 })
 
+life('a line that breaks anywhere in a creation leaves nothing that a removal does not take', async world => {
+  const ended = await world.target.breakLines('create-user', 'delete-user')
+  assert.ok(ended.includes('unknown') && ended.at(-1) === 'done', ended.join(' '))
+})
+
 life('templates prove passes: nothing remains', async ({ target, server }) => {
   server.cli(['ACL', 'SETUSER', 'scratch', 'off'])
   for (const name of [undefined, 'scratch']) {

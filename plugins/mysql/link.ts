@@ -56,8 +56,9 @@ export function accountText(name: string, host: string): string {
   return `${quoted(name)}@${quoted(host)}`
 }
 
+/** Names differ by their case; the views of information_schema compare without it. */
 function inPrincipals(column: string, name: string): string {
-  return `LEFT(${column}, ${[...name].length + 1}) = ${quoted(`${name}@`)}`
+  return `BINARY LEFT(${column}, ${[...name].length + 1}) = ${quoted(`${name}@`)}`
 }
 
 const views = (name: string): string => `
@@ -122,7 +123,7 @@ export class Link {
 
   async sessions(name: string): Promise<string[]> {
     const rows = await this.query(
-      `SELECT ID FROM information_schema.PROCESSLIST WHERE USER = ${quoted(name)}`)
+      `SELECT ID FROM information_schema.PROCESSLIST WHERE BINARY USER = ${quoted(name)}`)
     return rows.map(([id]) => id ?? '')
   }
 
@@ -157,7 +158,7 @@ export class Link {
       const [row] = await this.query(`SELECT GET_LOCK(${key}, ${seconds})`)
       if (row?.[0] === '1') return
       const strangers = await this.query(`SELECT ID FROM information_schema.PROCESSLIST
-        WHERE ID = IS_USED_LOCK(${key}) AND USER <> SUBSTRING_INDEX(CURRENT_USER(), '@', 1)`)
+        WHERE ID = IS_USED_LOCK(${key}) AND BINARY USER <> SUBSTRING_INDEX(CURRENT_USER(), '@', 1)`)
       for (const [id] of strangers) await this.kill(id ?? '')
     }
     throw new StepFailed(`another hook is acting on ${name}`)

@@ -145,6 +145,14 @@ for (const { target, opening, closing, username, plugin } of families) {
   })
 }
 
+prove('templates plan shows both actions of a credential and no secret', async ({ product }) => {
+  for (const { target, opening, closing } of families.slice(0, 3)) {
+    const said = await product.sallyport('templates', 'plan', `${target}-create`)
+    assert.match(said, /\*{8}/)
+    assert.ok(said.includes(`/${opening} `) && said.includes(`/${closing} `), said)
+  }
+})
+
 prove('doctor finds the rights of all three complete, and nothing is an orphan', async ({ product }) => {
   interface Found { checks: { name: string, status: string, detail: string }[] }
   const { checks } = await product.json<Found>('doctor')

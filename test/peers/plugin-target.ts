@@ -3,7 +3,8 @@
 // test file starts its own.
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
-import { createServer } from 'node:net'
+import { connect, createServer } from 'node:net'
+import type { Socket } from 'node:net'
 import { join } from 'node:path'
 import { shippedPlugins } from '../../plugins/shipped.ts'
 import { systemClock } from '../../src/clock.ts'
@@ -63,6 +64,41 @@ export async function startLiar(lies: readonly (string | Buffer)[]): Promise<Lia
   return {
     port, heard: () => heard,
     async [Symbol.asyncDispose]() {
+      server.close()
+      await Promise.resolve()
+    }
+  }
+}
+
+/** A line to a target that breaks, on both sides, right after the client said something for the nth time. */
+async function startLine(target: { host: string, port: number }, saysMax: number): Promise<Liar> {
+  const sockets = new Set<Socket>()
+  let said = 0
+  const server = createServer(client => {
+    const upstream = connect(target.port, target.host)
+    for (const socket of [client, upstream]) {
+      sockets.add(socket)
+      socket.on('error', () => undefined)
+    }
+    upstream.pipe(client)
+    client.on('data', chunk => {
+      upstream.write(chunk)
+      said++
+      // What was said arrives; its answer does not.
+      if (said === saysMax) {
+        client.destroy()
+        upstream.end()
+      }
+    })
+    client.on('close', () => upstream.end())
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as { port: number }
+  return {
+    port, heard: () => String(said),
+    async [Symbol.asyncDispose]() {
+      for (const socket of sockets) socket.destroy()
       server.close()
       await Promise.resolve()
     }
@@ -148,6 +184,26 @@ export class PluginTarget {
     const access = { ...this.access, target: address }
     const made = await this.hooks.run({ ...this.job('create', opening, this.mint()), access })
     return { ...made, heard: liar.heard() }
+  }
+
+  /**
+   * Creations whose line breaks after the first, second … thing that the hook says, each removed afterwards
+   * over a good line. Answers how the creations ended; @throws when something of one is left.
+   */
+  async breakLines(opening: string, closing: string, linesMax = 40): Promise<HookResult['state'][]> {
+    const ended: HookResult['state'][] = []
+    for (let said = 1, broke = true; broke && said <= linesMax; said++) {
+      await using line = await startLine(this.access.target, said)
+      const account = this.mint()
+      const address = { ...this.access.target, name: `line ${said}`, port: line.port }
+      const access = { ...this.access, target: address }
+      const made = await this.hooks.run({ ...this.job('create', opening, account), access })
+      ended.push(made.state)
+      broke = Number(line.heard()) >= said
+      const removed = await this.done('delete', closing, { ...account, epoch: 2 })
+      if (removed.seen?.exists !== false) throw new Error(`after ${said}: ${JSON.stringify(removed)}`)
+    }
+    return ended
   }
 
   close(): void {
