@@ -4,7 +4,7 @@
 // no ticket, a used one, silence (J3, J10, J13, J14, R9, R12).
 import { spawn } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { connect } from 'node:net'
 import { connect as connectTls } from 'node:tls'
@@ -13,6 +13,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { SessionJson, TicketJson } from '../../src/api/client-types.ts'
 import { createClient } from '../../src/cli/client.ts'
+import { startRedis } from '../../tool/redis.ts'
 import { authenticator } from '../peers/authenticator.ts'
 import { accountsOn, alicePassword, ran, until } from '../peers/house.ts'
 import type { Ran } from '../peers/house.ts'
@@ -21,6 +22,37 @@ import { exchange, psqlAt, startTcpHouse, storedPassword } from '../peers/tcp-ho
 import type { TcpHouse } from '../peers/tcp-house.ts'
 
 const command = fileURLToPath(new URL('../../src/cli/sallyport.ts', import.meta.url))
+
+const redisHooks = 'user hooks on >of-the-hooks -@all +acl|setuser +acl|getuser +acl|deluser +acl|list '
+  + '+acl|save +acl|dryrun +client|list +client|kill +info +config|get'
+
+const redisAccess = (port: number): string => `kind: target
+name: cache
+protocol: tcp
+address: 127.0.0.1:${port}
+---
+kind: credential
+name: cache-hooks
+target: cache
+username: hooks
+password: { value: of-the-hooks }
+---
+kind: credential
+name: cache-rw
+target: cache
+jit:
+  enabled: true
+  type: creation-deletion
+  authenticationCredential: cache-hooks
+  create: { plugin: redis, template: redis/create-user }
+  delete: { plugin: redis, template: redis/delete-user }
+  variables: { keys: ["app:*"], commands: ["+@read", "+@write", "+@connection", "-@dangerous"] }
+---
+kind: grant
+name: alice-on-cache
+users: [alice]
+credentials: [cache-rw]
+`
 
 let house: TcpHouse
 let environment: NodeJS.ProcessEnv
@@ -137,6 +169,25 @@ test('a password that a protocol sends in clear is not on the tape', async () =>
   const found = (await house.sallyport('sessions', 'export', id, '--format', 'jsonl')).split('\n')
     .filter(line => line.includes('"type":"input"')).map(line => (JSON.parse(line) as { text: string }).text)
   assert.is(found.join(''), `\0\0\0\x10 ${'*'.repeat(24)} ${'*'.repeat(24)}`)
+})
+
+test('Redis as a TCP target: redis-cli logs in in clear, and the tape has asterisks there', async () => {
+  const redis = await startRedis({ acl: [redisHooks] })
+  const file = join(house.folder, 'redis.yaml')
+  writeFileSync(file, redisAccess(redis.port))
+  await house.sallyport('apply', '-f', file)
+  const script = 'REDISCLI_AUTH=$SALLYPORT_PASSWORD redis-cli --no-auth-warning -p $SALLYPORT_PORT '
+    + '--user $SALLYPORT_USER SET app:one "$SALLYPORT_USER"; echo "$SALLYPORT_PASSWORD"'
+  const { stdout, stderr } = await cli(['connect', 'cache-rw', '--', 'sh', '-c', script])
+  const [answer, password = ''] = stdout.trim().split('\n')
+  secrets.push(password)
+  assert.is(answer, 'OK', stderr)
+  const { id, account } = await until(newest, ({ receipt, status }) => receipt !== null && status === 'ended')
+  assert.is(redis.cli(['GET', 'app:one']), account?.name)
+  assert.not.match(redis.cli(['ACL', 'USERS']), /jit_/)
+  const text = await house.sallyport('sessions', 'export', id, '--format', 'jsonl')
+  assert.match(text, /AUTH\\r\\n\$11\\r\\njit_\d{7}\\r\\n\$\d+\\r\\n\*{20,}\\r\\n/)
+  await redis.stop()
 })
 
 test('a hundred connections at once: what is too much is refused, the session goes on', async () => {
