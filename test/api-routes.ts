@@ -130,13 +130,14 @@ test('every route answers each role as the table says, and nobody without a toke
 
 test('only login, redeeming, health and the public key are open to anyone', () => {
   assert.equal(bench().routes.filter(route => route.roles === 'anyone').map(route => route.path).sort(),
-    ['/health', '/login', '/public-key', '/redeem'])
+    ['/browser/login', '/browser/redeem', '/health', '/login', '/public-key', '/redeem'])
 })
 
 test('whatever changes something outside of the own login is for admins alone', () => {
   // The routes of the second factor look at whose it is: the test below.
   const own = new Set([
-    '/login', '/redeem', '/logout', '/users/{name}/second-factor', '/users/{name}/second-factor/confirm'
+    '/login', '/redeem', '/logout', '/users/{name}/second-factor', '/users/{name}/second-factor/confirm',
+    '/browser/login', '/browser/redeem', '/browser/logout'
   ])
   const asks = new Set(['/lint', '/plan', '/audit/verify'])
   for (const { method, path, roles: allowed } of bench().routes) {

@@ -7,6 +7,8 @@ import type * as shapes from './shapes.ts'
 export type AppliedJson = z.output<typeof shapes.appliedShape>
 export type AuditJson = z.output<typeof shapes.auditShape>
 export type AuditVerifiedJson = z.output<typeof shapes.auditVerifiedShape>
+export type DoorsJson = z.output<typeof shapes.doorsShape>
+export type EnteredJson = z.output<typeof shapes.enteredShape>
 export type SshDoorJson = z.output<typeof shapes.sshDoorShape>
 export type CallerJson = z.output<typeof shapes.callerShape>
 export type CheckJson = z.output<typeof shapes.checkShape>

@@ -3,6 +3,7 @@
 // API shows, in the words of the specification. All times are `Date`s; they leave as ISO 8601 UTC.
 import type { Clock } from '../clock.ts'
 import type { SallyportError } from '../errors.ts'
+import type { Address } from '../input.ts'
 import type { Action } from '../jit/plugin.ts'
 import type { Shelf } from '../jit/shelf.ts'
 import type { Choice } from '../policy/authorise.ts'
@@ -34,6 +35,8 @@ export interface ApiPorts {
   health: HealthPort
   /** What SSH clients must know of this node; undefined when it takes none. */
   ssh(): SshDoor | undefined
+  /** Where PostgreSQL clients connect to this node; undefined when it takes none. */
+  postgres(): Address | undefined
   /** Log line for an error of ours, under its reference. */
   failed(error: SallyportError, request: string): void
 }

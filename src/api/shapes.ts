@@ -13,6 +13,11 @@ export const done = z.object({ done: z.boolean() })
 export const issuedShape = z.object({
   token: z.string(), name: z.string(), roles: z.array(z.string()), expiresAt: instant
 })
+/** What a browser is told: its token is in a cookie. */
+export const enteredShape = issuedShape.omit({ token: true })
+const doorShape = z.object({ host: z.string(), port: z.int() }).nullable()
+/** Null: this node takes none. */
+export const doorsShape = z.object({ ssh: doorShape, postgres: doorShape })
 export const sshDoorShape = z.object({
   host: z.string(), port: z.int(), hostKey: z.string(), hostAuthority: z.string(),
   /** Names of the targets that are open to the caller; of all targets for admins. */

@@ -51,6 +51,10 @@ export function apiPorts(rooms: Rooms): ApiPorts {
     },
     policy: { declared: rooms.declared, readLoginName, printLoginName, choicesOf, choicesFor },
     ssh: () => sshDoor(rooms),
+    postgres: () => {
+      const at = config.listen.postgres
+      return at === undefined ? undefined : { host: reachedBy(at.host), port: at.port }
+    },
     secondFactors: rooms.secondFactors,
     sessions: {
       ...sessions,
@@ -92,9 +96,12 @@ function sshDoor({ config, clock }: Rooms): SshDoor | undefined {
   const at = config.listen.ssh
   if (at === undefined) return undefined
   const { publicKey, authority } = listenerHostKeys(config.data, clock)
-  // Whoever listens on every address is reached by the name of the machine.
-  const host = at.host === '0.0.0.0' || at.host === '::' ? hostname() : at.host
-  return { host, port: at.port, hostKey: publicKey, hostAuthority: authority }
+  return { host: reachedBy(at.host), port: at.port, hostKey: publicKey, hostAuthority: authority }
+}
+
+/** Whoever listens on every address is reached by the name of the machine. */
+function reachedBy(host: string): string {
+  return host === '0.0.0.0' || host === '::' ? hostname() : host
 }
 
 async function examine(rooms: Rooms, signal: AbortSignal): Promise<HealthCheck[]> {

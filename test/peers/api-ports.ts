@@ -56,6 +56,7 @@ export function createMemory(): { memory: Memory, ports: ApiPorts } {
     failed: error => memory.failures.push(error),
     ...storePorts(memory),
     ...evidencePorts(memory),
+    postgres: () => ({ host: '127.0.0.1', port: 6432 }),
     ssh: () => ({
       host: '127.0.0.1', port: 2222, hostKey: 'ssh-ed25519 AAAA', hostAuthority: 'ssh-ed25519 BBBB'
     }),
