@@ -57,7 +57,8 @@ const programs = {
   // Accounts that are not in /etc/passwd; nothing reads them until nsswitch.conf says so.
   'extrausers': { path: '/usr/lib/libnss_extrausers.so.2', packages: ['libnss-extrausers'] },
   'sudo': { path: '/usr/bin/sudo', packages: ['sudo'] },
-  'ps': { path: '/usr/bin/ps', packages: ['procps'] }
+  'ps': { path: '/usr/bin/ps', packages: ['procps'] },
+  'chromium': { path: '/usr/bin/chromium', packages: ['chromium'] }
 } as const satisfies Record<string, Program>
 
 export type Need = keyof typeof programs
@@ -78,7 +79,7 @@ export const testNeeds: readonly Need[] = [
   'postgres-15', 'pgbench', 'psql', 'psql-15', 'strace', 'openssl', 'faketime', 'python3', 'psycopg2', 'java',
   'javac', 'pgjdbc', 'mke2fs', 'mount', 'ssh', 'ssh-keygen', 'sshd', 'unshare', 'nsenter', 'cron', 'atd',
   'getfacl', 'sudo', 'ps', 'scp', 'sftp', 'sftp-server', 'extrausers', 'rsync', 'git', 'curl', 'sshpass',
-  'xauth', 'ssh-audit'
+  'xauth', 'ssh-audit', 'chromium'
 ]
 
 // Debian's PostgreSQL packages make and start a cluster when they are installed. Ours must not; the setting

@@ -26,7 +26,7 @@ export function AuditPage({ query }: PageProps): View {
       <${Table} label="Events" none="No event matches." heads=${['At', 'What', 'By', 'On', 'Detail', 'Chain']}
         rows=${events.map(({ at, kind, actor, subject, detail, chain, seq, hash }) => [
           html`<${When} at=${at} />`, kind, actor, html`<code>${subject}</code>`,
-          html`<code>${JSON.stringify(detail)}</code>`,
+          html`<code class="data">${JSON.stringify(detail)}</code>`,
           html`<span class="quiet" title=${hash}>${chain.slice(0, 8)} ${seq}</span>`
         ])} />
       ${events.length < eventsShown ? null

@@ -73,7 +73,7 @@ export function LeasePage({ parts: [id = ''], caller }: PageProps): View {
       <h2>History</h2>
       <${Table} label="History" none="Nothing happened." heads=${['At', 'What', 'By', 'Detail']}
         rows=${events.map(({ at, kind, actor, detail }) => [
-          html`<${When} at=${at} />`, kind, actor, html`<code>${JSON.stringify(detail)}</code>`
+          html`<${When} at=${at} />`, kind, actor, html`<code class="data">${JSON.stringify(detail)}</code>`
         ])} />`)}`
 }
 

@@ -64,9 +64,10 @@ export function When({ at }: { at: string | null }): View {
   return html`<time datetime=${at}>${shown}<span class="quiet"> UTC</span></time>`
 }
 
-/** `1 h 02 min 03 s`, as much of it as there is. */
+/** `1 h 02 min`, `2 min 03 s`, `45 ms`. */
 export function lengthOf(ms: number): string {
-  const seconds = Math.max(0, Math.round(ms / 1000))
+  if (ms < 1000) return `${Math.max(0, Math.round(ms))} ms`
+  const seconds = Math.round(ms / 1000)
   const [hours, minutes, rest] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, seconds % 60]
   if (hours > 0) return `${hours} h ${String(minutes).padStart(2, '0')} min`
   return minutes > 0 ? `${minutes} min ${String(rest).padStart(2, '0')} s` : `${rest} s`

@@ -30,6 +30,6 @@ function Hits({ words, session }: { words: string, session: string | undefined }
       rows=${hits.map(hit => [
         html`<a href=${`/console/sessions/${hit.session}#at=${hit.atMs / 1000}`}><${When} at=${hit.at} /></a>
           <span class="quiet"> ${momentOf(hit.atMs)}</span>`,
-        hit.user, `${hit.credential} on ${hit.target}`, hit.kind, html`<code>${hit.text}</code>`
+        hit.user, `${hit.credential} on ${hit.target}`, hit.kind, html`<code class="data">${hit.text}</code>`
       ])} />`)
 }

@@ -16,7 +16,6 @@ interface Choice {
   credential: string
   target: string
   protocol: string
-  refusal: string | null
 }
 
 export function StartPage({ caller }: PageProps): View {
@@ -84,10 +83,10 @@ name: devs-on-orders
 users: [alice]
 credentials: [orders-rw]`
 
-/** What is there already, and a login that would work. */
+/** What is there already, and for each protocol a login that somebody has been granted. */
 async function estate(
   signal: AbortSignal
-): Promise<{ counts: number[], ready: Choice | undefined, doors: DoorsJson }> {
+): Promise<{ counts: number[], ready: Choice[], doors: DoorsJson }> {
   const lists = await Promise.all(kinds.map(kind =>
     get<{ resources: ResourceJson[] }>(`/resources/${kind}`, {}, signal)))
   const [targets = [], credentials = [], , grants = []] = lists.map(({ resources }) => resources)
@@ -96,21 +95,22 @@ async function estate(
     const { users, credentials: named } = document as { users: string[], credentials: string[] }
     return users.flatMap(user => named.map(credential => ({ user, credential })))
   })
-  let ready: Choice | undefined
+  const ready = new Map<string, Choice>()
   for (const { user, credential } of all) {
-    const of = credentials.find(each => each.name === credential)?.document['target']
-    const protocol = targets.find(each => each.name === of)?.document['protocol']
-    ready ??= { user, credential, target: String(of), protocol: String(protocol), refusal: null }
+    const target = String(credentials.find(each => each.name === credential)?.document['target'])
+    const protocol = String(targets.find(each => each.name === target)?.document['protocol'])
+    if (!ready.has(protocol)) ready.set(protocol, { user, credential, target, protocol })
   }
-  return { counts: lists.map(({ resources }) => resources.length), ready, doors }
+  return { counts: lists.map(({ resources }) => resources.length), ready: [...ready.values()], doors }
 }
 
 function FirstSteps(): View {
   const loaded = useLoad(estate)
   return show(loaded, ({ counts, ready, doors }) => {
     const missing = kinds.filter((_, index) => counts[index] === 0)
-    if (ready !== undefined && missing.length === 0) {
-      return html`<h2>Ready</h2><${Ready} choice=${ready} doors=${doors} />`
+    if (ready.length > 0 && missing.length === 0) {
+      return html`<h2>Ready</h2>
+        ${ready.map(choice => html`<${Ready} choice=${choice} doors=${doors} />`)}`
     }
     return html`<h2>First steps</h2>
       <ol class="steps">
