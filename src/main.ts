@@ -14,6 +14,7 @@ import { printAddress } from './input.ts'
 import { createLog } from './log.ts'
 import { requestOf } from './main/accounts.ts'
 import { apiPorts, version } from './main/api.ts'
+import { consoleFiles } from './main/console.ts'
 import { addressOf } from './main/hooks.ts'
 import { listenerHostKeys, locate } from './main/host-keys.ts'
 import { openRooms } from './main/rooms.ts'
@@ -71,7 +72,9 @@ async function openApi(rooms: Rooms, keys: ListenerKeys): Promise<() => Promise<
   if (config.listen.http === undefined) return async () => undefined
   const ports = apiPorts(rooms)
   const localToken = mintLocalToken()
-  const app = createSallyportApi(ports, { localToken, loginTokenSeconds: config.limits.loginToken })
+  const app = createSallyportApi(ports, {
+    localToken, loginTokenSeconds: config.limits.loginToken, console: consoleFiles()
+  })
   const server = await serveApi(app, config.listen.http, keys, clock)
   await publishLocalAdmin(config.data, localToken, server.address)
   const first = await createFirstAdminToken(ports)

@@ -130,7 +130,7 @@ test('every route answers each role as the table says, and nobody without a toke
 
 test('only login, redeeming, health and the public key are open to anyone', () => {
   assert.equal(bench().routes.filter(route => route.roles === 'anyone').map(route => route.path).sort(),
-    ['/health', '/login', '/public-key', '/redeem'])
+    ['/browser/login', '/browser/redeem', '/health', '/login', '/public-key', '/redeem'])
 })
 
 test('whatever changes something outside of the own login is for admins alone', () => {
@@ -138,6 +138,7 @@ test('whatever changes something outside of the own login is for admins alone', 
   // secrets and leases of theirs is checked against grants and owners (test/journeys/secret-holders.ts).
   const own = new Set([
     '/login', '/redeem', '/logout', '/users/{name}/second-factor', '/users/{name}/second-factor/confirm',
+    '/browser/login', '/browser/redeem', '/browser/logout',
     // A ticket for the caller's own session; the grant is looked at when it is used.
     '/connections'
   ])

@@ -149,7 +149,7 @@ export function importRules(house: House, file: Parsed): Breach[] {
 function importBreach(path: string, room: Room, { from, typeOnly }: Import): string | undefined {
   if (from.startsWith('node:')) {
     const module = from.slice('node:'.length).split('/')[0]!
-    return room.closed?.includes(module) === true ? `may not import ${from}` : undefined
+    return allows(room.closed, module) ? `may not import ${from}` : undefined
   }
   if (!from.startsWith('.')) {
     const wanted = packageOf(from)

@@ -66,7 +66,8 @@ const programs = {
   'redis-cli': { path: '/usr/bin/redis-cli', packages: ['redis-tools'] },
   'slapd': { path: '/usr/sbin/slapd', packages: ['slapd'] },
   'ldapsearch': { path: '/usr/bin/ldapsearch', packages: ['ldap-utils'] },
-  'ldapadd': { path: '/usr/bin/ldapadd', packages: ['ldap-utils'] }
+  'ldapadd': { path: '/usr/bin/ldapadd', packages: ['ldap-utils'] },
+  'chromium': { path: '/usr/bin/chromium', packages: ['chromium'] }
 } as const satisfies Record<string, Program>
 
 export type Need = keyof typeof programs
@@ -88,7 +89,7 @@ export const testNeeds: readonly Need[] = [
   'javac', 'pgjdbc', 'mke2fs', 'mount', 'ssh', 'ssh-keygen', 'sshd', 'unshare', 'nsenter', 'cron', 'atd',
   'getfacl', 'sudo', 'ps', 'scp', 'sftp', 'sftp-server', 'extrausers', 'rsync', 'git', 'curl', 'sshpass',
   'xauth', 'ssh-audit', 'mariadbd', 'mariadb-install-db', 'mariadb', 'redis-server', 'redis-cli', 'slapd',
-  'ldapsearch', 'ldapadd'
+  'ldapsearch', 'ldapadd', 'chromium'
 ]
 
 // Debian's PostgreSQL packages make and start a cluster when they are installed. Ours must not; the setting

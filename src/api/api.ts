@@ -1,8 +1,8 @@
 // The door for admins, auditors and applications: the route table, as a program that answers HTTP requests.
-// The order for every request is the same and stands here once: size, origin, token, role, schema, handler,
-// schema of the answer. An answer is cut down to what its schema names, so that a field that somebody adds
-// to a row does not leave the house by accident; an error leaves as the table of errors words it, never as
-// a stack.
+// The order for every request is the same and stands here once: size, origin, token or cookie, role,
+// schema, handler, schema of the answer. An answer is cut down to what its schema names, so that a field that
+// somebody adds to a row does not leave the house by accident; an error leaves as the table of errors words
+// it, never as a stack.
 import type { ServerResponse } from 'node:http'
 import { Hono } from 'hono'
 import type { Context } from 'hono'
@@ -10,9 +10,12 @@ import type { ContentfulStatusCode } from 'hono/utils/http-status'
 import { z } from 'zod'
 import { SallyportError, asSallyportError, errorTable } from '../errors.ts'
 import { problemsOf } from '../input.ts'
+import { serveConsole } from './console.ts'
+import type { ConsoleFiles } from './console.ts'
+import { clearedCookie, cookieOf, isOwnPage, tokenOfCookie } from './cookie.ts'
 import { defined } from './document-parts.ts'
 import { apiPrefix, openApiOf } from './openapi.ts'
-import type { Call, Caller, Route, Stream } from './route.ts'
+import type { Call, Caller, CookieJar, Route, Stream } from './route.ts'
 import { safeHeaders, sendStream } from './stream.ts'
 
 /** Largest body of a request, where its route does not say otherwise: a name, a password, a template. */
@@ -31,6 +34,8 @@ export interface ApiOptions {
   identify(token: string | undefined, address: string): Promise<Caller>
   /** Told of every error that is a defect or a failure of ours, with what the client did not hear. */
   failed(error: SallyportError, request: string): void
+  /** The web console's files, read when the first browser comes; undefined: there is no console. */
+  console?: (() => ConsoleFiles) | undefined
 }
 
 type HonoContext = Context<{ Bindings: Bindings }>
@@ -42,7 +47,9 @@ export function createApi(options: ApiOptions): Hono<{ Bindings: Bindings }> {
   const app = new Hono<{ Bindings: Bindings }>()
   app.use(async (context, next) => {
     await next()
-    for (const [name, value] of Object.entries(safeHeaders)) context.header(name, value)
+    for (const [name, value] of Object.entries(safeHeaders)) {
+      if (!context.res.headers.has(name)) context.header(name, value)
+    }
   })
   app.use(async (context, next) => {
     if (!foreign(context)) return next()
@@ -54,6 +61,7 @@ export function createApi(options: ApiOptions): Hono<{ Bindings: Bindings }> {
     const path = apiPrefix + route.path.replace(/\{(\w+)\}/g, ':$1')
     app.on(route.method.toUpperCase(), path, context => answer(options, route, context))
   }
+  if (options.console !== undefined) serveConsole(app, options.console)
   app.notFound(context =>
     refuse(context, new SallyportError('not-found', { detail: 'no such route' }), nobody))
   app.onError((thrown, context) => {
@@ -80,7 +88,7 @@ async function answer(options: ApiOptions, route: Route, context: HonoContext): 
       query: read(route.query, context.req.query(), 'query'),
       body: route.body === undefined ? undefined : read(route.body,
         await bodyOf(context, route.bodyBytesMax ?? requestBytesMax), ''),
-      caller, address, signal: context.req.raw.signal
+      caller, address, signal: context.req.raw.signal, cookie: jarOf(context)
     }
     const result = await route.run(call)
     if (route.response instanceof z.ZodType) return context.json(route.response.parse(result) as object)
@@ -128,12 +136,27 @@ async function textOf(body: ReadableStream<Uint8Array> | null, bytesMax: number)
   return Buffer.concat(chunks).toString('utf8')
 }
 
+// A token in a header was put there by whoever means it. A cookie a browser sends on its own, whatever page
+// it is on: it counts only where the browser says that the page is ours.
 function tokenOf(context: HonoContext): string | undefined {
-  return /^Bearer ([\x21-\x7e]{1,200})$/.exec(context.req.header('authorization') ?? '')?.[1]
+  const given = context.req.header('authorization')
+  if (given !== undefined) return /^Bearer ([\x21-\x7e]{1,200})$/.exec(given)?.[1]
+  const token = tokenOfCookie(context.req.header('cookie'))
+  if (token === undefined || isOwnPage(context.req.method, context.req.header())) return token
+  throw new SallyportError('not-allowed', { detail: 'the cookie counts only for pages of the console' })
 }
 
-// A page of another site can send requests from inside our network but cannot hide that it did. Tokens are
-// never sent by a browser on its own, so this is the second lock on that door.
+function jarOf(context: HonoContext): CookieJar {
+  return {
+    token: tokenOfCookie(context.req.header('cookie')),
+    set: token => context.header('set-cookie', cookieOf(token)),
+    clear: () => context.header('set-cookie', clearedCookie)
+  }
+}
+
+// A page of another site can send requests from inside our network but cannot hide that it did. This is the
+// second lock on that door: the first is that a token in a header is never sent by a browser on its own, and
+// the cookie only from our own pages.
 function foreign(context: HonoContext): boolean {
   const origin = context.req.header('origin')
   if (origin === undefined) return false

@@ -3,6 +3,7 @@
 // are made from it.
 import { z } from 'zod'
 import { errorTable } from '../errors.ts'
+import { cookieName } from './cookie.ts'
 import type { Route } from './route.ts'
 
 export const apiPrefix = '/api/v1'
@@ -39,7 +40,9 @@ export function openApiOf(routes: readonly Route[], version: string): Record<str
     paths,
     components: {
       schemas: { Error: jsonSchema(errorShape, 'output') },
-      securitySchemes: { token: { type: 'http', scheme: 'bearer' } }
+      securitySchemes: {
+        token: { type: 'http', scheme: 'bearer' }, cookie: { type: 'apiKey', in: 'cookie', name: cookieName }
+      }
     }
   }
 }
@@ -49,7 +52,7 @@ function operationOf(route: Route): Record<string, unknown> {
   return {
     operationId: operationId(route),
     summary: route.summary,
-    security: roles === 'anyone' ? [] : [{ token: [] }],
+    security: roles === 'anyone' ? [] : [{ token: [] }, { cookie: [] }],
     'x-roles': roles === 'anyone' ? ['anyone'] : roles,
     parameters: [...parametersOf(route.params, 'path'), ...parametersOf(route.query, 'query')],
     ...(route.body === undefined ? {} : {

@@ -3,6 +3,7 @@
 // API shows, in the words of the specification. All times are `Date`s; they leave as ISO 8601 UTC.
 import type { Clock } from '../clock.ts'
 import type { SallyportError } from '../errors.ts'
+import type { Address } from '../input.ts'
 import type { Action } from '../jit/plugin.ts'
 import type { Shelf } from '../jit/shelf.ts'
 import type { Choice } from '../policy/authorise.ts'
@@ -38,6 +39,8 @@ export interface ApiPorts {
   ssh(): SshDoor | undefined
   /** The listener of TCP targets; undefined when this node has none. */
   tunnel(): TunnelDoor | undefined
+  /** Where PostgreSQL clients connect to this node; undefined when it takes none. */
+  postgres(): Address | undefined
   /** Log line for an error of ours, under its reference. */
   failed(error: SallyportError, request: string): void
 }

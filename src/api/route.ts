@@ -32,6 +32,16 @@ export interface Call<Params, Query, Body> {
   address: string
   /** Aborts when the client has gone. */
   signal: AbortSignal
+  /** What a browser keeps for the console. */
+  cookie: CookieJar
+}
+
+/** The token in the browser's cookie: how the console's routes log in and out. */
+export interface CookieJar {
+  /** The one that came with the request. */
+  token: string | undefined
+  set(token: string): void
+  clear(): void
 }
 
 /** An answer that is sent piece by piece: a recording, an export, a live tail. */

@@ -7,34 +7,47 @@ import { codeCharactersMax, hashToken, logIn, passwordCharactersMax, redeem } fr
 import type { Issued } from './access.ts'
 import type { ApiPorts } from './ports.ts'
 import { everyone, route } from './route.ts'
-import type { Route } from './route.ts'
-import { callerShape, done, issuedShape, sshDoorShape } from './shapes.ts'
+import type { Caller, CookieJar, Route } from './route.ts'
+import { callerShape, doorsShape, done, enteredShape, issuedShape, sshDoorShape } from './shapes.ts'
+
+const given = z.strictObject({
+  user: z.string().max(256), password: z.string().max(passwordCharactersMax),
+  code: z.string().max(codeCharactersMax).optional()
+}).transform(({ user: name, password, code }) => ({ name, password: new Secret(password), code }))
+const oneToken = z.strictObject({ token: z.string().max(256) })
 
 export function accessRoutes(ports: ApiPorts, loginTokenSeconds: number): Route[] {
   return [
     route({
       method: 'post', path: '/login', roles: 'anyone',
       summary: 'Exchanges a password, and a one-time code where one is enrolled, for a token.',
-      body: z.strictObject({
-        user: z.string().max(256), password: z.string().max(passwordCharactersMax),
-        code: z.string().max(codeCharactersMax).optional()
-      }),
-      response: issuedShape,
-      run: async ({ body: { user: name, password, code }, address }) => issuedJson(
-        await logIn(ports, { name, password: new Secret(password), code }, address, loginTokenSeconds))
+      body: given, response: issuedShape,
+      run: async ({ body, address }) =>
+        issuedJson(await logIn(ports, body, address, loginTokenSeconds))
     }),
     route({
       method: 'post', path: '/redeem', roles: 'anyone',
       summary: 'Exchanges the one-time token of the first start for a token of an hour.',
-      body: z.strictObject({ token: z.string().max(256) }),
-      response: issuedShape,
+      body: oneToken, response: issuedShape,
       run: async ({ body, address }) => issuedJson(await redeem(ports, body.token, address))
     }),
+    ...browserRoutes(ports, loginTokenSeconds),
     route({
       method: 'get', path: '/whoami', roles: [...everyone, 'application'],
       summary: 'Who the token stands for.',
       response: callerShape,
       run: async ({ caller }) => ({ ...caller, roles: [...caller.roles] })
+    }),
+    route({
+      method: 'get', path: '/doors', roles: everyone, summary: 'Where clients connect to this node.',
+      response: doorsShape,
+      run: async () => {
+        const ssh = ports.ssh()
+        return {
+          ssh: ssh === undefined ? null : { host: ssh.host, port: ssh.port },
+          postgres: ports.postgres() ?? null
+        }
+      }
     }),
     route({
       method: 'get', path: '/ssh-config', roles: everyone,
@@ -53,13 +66,9 @@ export function accessRoutes(ports: ApiPorts, loginTokenSeconds: number): Route[
     }),
     route({
       method: 'post', path: '/logout', roles: everyone, summary: 'Ends the token that is given.',
-      body: z.strictObject({ token: z.string().max(256) }),
-      response: done,
+      body: oneToken, response: done,
       run: async ({ body, caller, address }) => {
-        const row = await ports.tokens.find(hashToken(body.token))
-        if (row === undefined || row.user !== caller.name) throw new SallyportError('not-found')
-        await ports.tokens.remove(hashToken(body.token))
-        await ports.audit.append('logout', caller.name, address, {})
+        await logOut(ports, body.token, caller, address)
         return { done: true }
       }
     }),
@@ -78,6 +87,45 @@ export function accessRoutes(ports: ApiPorts, loginTokenSeconds: number): Route[
       run: async () => ({ publicKey: ports.recordings.publicKey() })
     })
   ]
+}
+
+/** The same for the console: the token is in a cookie that no script can read, and not in the answer. */
+function browserRoutes(ports: ApiPorts, loginTokenSeconds: number): Route[] {
+  const entered = (cookie: CookieJar, { token, ...rest }: Issued): z.output<typeof enteredShape> => {
+    cookie.set(token)
+    return { ...rest, roles: [...rest.roles], expiresAt: rest.expiresAt.toISOString() }
+  }
+  return [
+    route({
+      method: 'post', path: '/browser/login', roles: 'anyone',
+      summary: 'Logs a browser in: the token comes as a cookie.', body: given, response: enteredShape,
+      run: async ({ body, address, cookie }) =>
+        entered(cookie, await logIn(ports, body, address, loginTokenSeconds))
+    }),
+    route({
+      method: 'post', path: '/browser/redeem', roles: 'anyone',
+      summary: 'Logs a browser in with the one-time token of the first start.',
+      body: oneToken, response: enteredShape,
+      run: async ({ body, address, cookie }) => entered(cookie, await redeem(ports, body.token, address))
+    }),
+    route({
+      method: 'post', path: '/browser/logout', roles: everyone,
+      summary: 'Ends the token in the cookie, and the cookie.', response: done,
+      run: async ({ caller, address, cookie }) => {
+        if (cookie.token === undefined) throw new SallyportError('not-found', { detail: 'no cookie' })
+        await logOut(ports, cookie.token, caller, address)
+        cookie.clear()
+        return { done: true }
+      }
+    })
+  ]
+}
+
+async function logOut(ports: ApiPorts, token: string, caller: Caller, address: string): Promise<void> {
+  const row = await ports.tokens.find(hashToken(token))
+  if (row === undefined || row.user !== caller.name) throw new SallyportError('not-found')
+  await ports.tokens.remove(hashToken(token))
+  await ports.audit.append('logout', caller.name, address, {})
 }
 
 function issuedJson({ token, name, roles, expiresAt }: Issued): z.output<typeof issuedShape> {

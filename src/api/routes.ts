@@ -5,6 +5,7 @@ import type { Secret } from '../secret.ts'
 import { createIdentify } from './access.ts'
 import { createApi } from './api.ts'
 import type { Bindings } from './api.ts'
+import type { ConsoleFiles } from './console.ts'
 import type { ApiPorts } from './ports.ts'
 import type { Route } from './route.ts'
 import { accessRoutes } from './routes-access.ts'
@@ -24,6 +25,8 @@ export interface SallyportApiOptions {
   localToken: Secret<string> | undefined
   /** Validity of a token of `sallyport login`. */
   loginTokenSeconds: number
+  /** See console.ts. */
+  console?: (() => ConsoleFiles) | undefined
 }
 
 export function allRoutes(
@@ -44,6 +47,7 @@ export function createSallyportApi(
     version: ports.version,
     routes: allRoutes(ports, options),
     identify: createIdentify(ports, options.localToken),
+    console: options.console,
     failed: (error, request) => ports.failed(error, request)
   })
 }

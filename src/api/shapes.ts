@@ -19,6 +19,11 @@ export const ticketShape = z.object({
   ticket: z.string(), expiresAt: instant, host: z.string(), port: z.int()
 })
 
+/** What a browser is told: its token is in a cookie. */
+export const enteredShape = issuedShape.omit({ token: true })
+const doorShape = z.object({ host: z.string(), port: z.int() }).nullable()
+/** Null: this node takes none. */
+export const doorsShape = z.object({ ssh: doorShape, postgres: doorShape })
 export const sshDoorShape = z.object({
   host: z.string(), port: z.int(), hostKey: z.string(), hostAuthority: z.string(),
   userAuthority: z.string(),

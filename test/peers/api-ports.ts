@@ -79,6 +79,7 @@ export function createMemory(): { memory: Memory, ports: ApiPorts } {
       host: '127.0.0.1', port: 2222, hostKey: 'ssh-ed25519 AAAA', hostAuthority: 'ssh-ed25519 BBBB',
       userAuthority: 'ssh-ed25519 CCCC'
     }),
+    postgres: () => ({ host: '127.0.0.1', port: 6432 }),
     tunnel: () => undefined,
     health: {
       ready: () => Promise.resolve(true),

@@ -48,8 +48,8 @@ export interface SshHouse extends Product {
 
 export const standingAccount = 'deploy'
 
-export function documents(box: LinuxBox, publicKey: string, options: SshHouseOptions): string {
-  const channels = options.channels === undefined ? '' : `channels: [${options.channels.join(', ')}]\n`
+/** The box as a target, and root on it. */
+export function boxDocuments(box: LinuxBox): string {
   return `kind: target
 name: web01
 protocol: ssh
@@ -62,7 +62,12 @@ target: web01
 username: root
 privateKey: { env: WEB01_ADMIN_KEY }
 ---
-kind: credential
+`
+}
+
+export function documents(box: LinuxBox, publicKey: string, options: SshHouseOptions): string {
+  const channels = options.channels === undefined ? '' : `channels: [${options.channels.join(', ')}]\n`
+  return `${boxDocuments(box)}kind: credential
 name: deploy
 target: web01
 username: ${standingAccount}

@@ -1,0 +1,35 @@
+// Full-text search over all recordings; a hit leads to its moment in the session. The search itself is
+// audited, so it happens when it is asked for, not while somebody types.
+import type { HitJson } from '../api/client-types.ts'
+import { get } from './call.ts'
+import { html } from './html.ts'
+import type { View } from './html.ts'
+import type { PageProps } from './page.ts'
+import { Filters, Table, When, momentOf, show, useLoad } from './parts.ts'
+
+const hitsShown = 200
+
+export function SearchPage({ query }: PageProps): View {
+  const words = query.get('query') ?? ''
+  return html`
+    <h1>Search recordings</h1>
+    <${Filters} label="Search recordings" values=${query} fields=${[
+      { name: 'query', label: 'Statements and output that contain', type: 'search' },
+      { name: 'session', label: 'Only in session (id)' }
+    ]} />
+    ${words === '' ? null : html`<${Hits} words=${words} session=${query.get('session') ?? undefined} />`}`
+}
+
+function Hits({ words, session }: { words: string, session: string | undefined }): View {
+  const found = useLoad(signal => get<{ hits: HitJson[] }>(
+    '/search', { query: words, session, limit: hitsShown }, signal))
+  return show(found, ({ hits }) => html`
+    <p role="status">${hits.length === hitsShown ? `The first ${hitsShown}` : `${hits.length}`} places</p>
+    <${Table} label="Places" none="Nothing that was recorded contains this."
+      heads=${['At', 'Who', 'Where', 'What', 'Text']}
+      rows=${hits.map(hit => [
+        html`<a href=${`/console/sessions/${hit.session}#at=${hit.atMs / 1000}`}><${When} at=${hit.at} /></a>
+          <span class="quiet"> ${momentOf(hit.atMs)}</span>`,
+        hit.user, `${hit.credential} on ${hit.target}`, hit.kind, html`<code class="data">${hit.text}</code>`
+      ])} />`)
+}
