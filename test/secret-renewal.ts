@@ -56,8 +56,12 @@ for (const kind of storeKinds) {
   const stores = storeMaker(kind)
   on.after(() => stores.close())
 
+  let opened: ReturnType<typeof stores.open> | undefined
+
   async function open(): Promise<World> {
-    const { database, dataDir } = await stores.open()
+    opened ??= stores.open()
+    const { database, dataDir } = await opened
+    await database.run(handle => handle.execute(sql`truncate renewed_credential, credential_reader`))
     const masterKey = { kind: 'file', file: join(dataDir, 'master.key') } as const
     const audit: World['audit'] = []
     const note = (of: string, detail: Record<string, unknown>): void => void audit.push({ kind: of, detail })

@@ -145,6 +145,21 @@ test('a lease is not longer than its secret allows, nor than the grant that it i
   assert.is(await ask(600), 'handed out')
 })
 
+test('a grant on a folder does not open the base secrets in it, one that names them does', async () => {
+  const base = {
+    name: path, environment: 'prod', folder: '', type: 'static', keys: ['password'], provider: 'postgres',
+    data: { secret: 'x' }
+  } as const
+  const of = (pattern: string): Promise<string> => {
+    const world = open()
+    const grants = [{ ...rule, secrets: [pattern] }]
+    world.declared = { ...declaredWith({ grants }), secrets: new Map([[path, base]]) }
+    return outcome(world.secrets.versions(billing, path))
+  }
+  assert.is(await of('prod/*'), 'not-found')
+  assert.is(await of(path), 'handed out')
+})
+
 test('everything that is missing is said at once, each with its own sentence', async () => {
   const world = open()
   world.declared = { ...declaredWith(), targets: new Map(), credentials: new Map() }

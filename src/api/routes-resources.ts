@@ -3,6 +3,7 @@
 import { z } from 'zod'
 import { SallyportError } from '../errors.ts'
 import { quote } from '../input.ts'
+import { readSecretPath } from '../policy/secrets.ts'
 import { documentOf, resourceKinds } from './documents.ts'
 import type { ResourceKind, Specs } from './documents.ts'
 import { explain } from './explain.ts'
@@ -46,7 +47,7 @@ export function resourceRoutes(ports: ApiPorts): Route[] {
       params: z.object({ kind, name: z.string() }),
       response: resourceShape,
       run: async ({ params }) => {
-        const row = await ports.resources.get(params.kind, params.name)
+        const row = await ports.resources.get(params.kind, rowName(params))
         if (row !== undefined) return resourceJson(row)
         throw new SallyportError('not-found', { detail: `no ${params.kind} ${quote(params.name)}` })
       }
@@ -57,7 +58,7 @@ export function resourceRoutes(ports: ApiPorts): Route[] {
       params: z.object({ kind, name: z.string() }),
       response: done,
       run: async ({ params, caller }) => {
-        await deleteResource(ports, params.kind, params.name, caller.name)
+        await deleteResource(ports, params.kind, rowName(params), caller.name)
         return { done: true }
       }
     }),
@@ -69,6 +70,11 @@ export function resourceRoutes(ports: ApiPorts): Route[] {
       run: ({ query, caller }) => explain(ports, query.login, query.database, caller)
     })
   ]
+}
+
+/** A secret's path is read with both separators. */
+function rowName({ kind: of, name }: { kind: ResourceKind, name: string }): string {
+  return of === 'secret' ? readSecretPath(name) ?? name : name
 }
 
 function resourceJson(row: ResourceRow): z.output<typeof resourceShape> {

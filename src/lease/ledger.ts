@@ -18,7 +18,7 @@ import { renewal } from './renew.ts'
 import type { Renewable, Renewal } from './renew.ts'
 import { asked, shown } from './view.ts'
 import type {
-  Claim, Claimant, EndRequest, Known, LeaseEventRow, LeaseFilter, LeaseRow, LedgerGauges
+  Claim, Claimant, EndRequest, Known, LeaseEventRow, LeaseFilter, LeaseRow, LeasesOf, LedgerGauges, Owner
 } from './store-port.ts'
 
 export interface Lease extends AsyncDisposable {
@@ -64,7 +64,9 @@ export interface Ledger {
   /** Ends a lease and removes its account now (S6). False when it had ended before. Throws `not-found`. */
   revoke(holdId: string, actor: string, address?: string): Promise<boolean>
   /** Ends every live lease of a target or a credential; resolves with their number once all are revoked. */
-  revokeAll(where: { target: string } | { credential: string }, actor: string): Promise<number>
+  revokeAll(where: LeasesOf, actor: string): Promise<number>
+  /** Who holds live leases outside sessions, and on what. */
+  holders(): Promise<readonly { owner: Owner, credential: string }[]>
   /** What the ledger knows of names found on a target; names that it never used are absent (F36). */
   known(target: string, names: readonly string[]): Promise<readonly Known[]>
   /**
@@ -120,6 +122,7 @@ export function createLedger(options: LedgerOptions): Ledger {
     history: holdId => store.history(holdId),
     renew: (holdId, seconds, actor, address) => renew(context, holdId, seconds, actor, fromOf(address)),
     revoke: (holdId, actor, address) => revoke(context, remover, holdId, actor, fromOf(address)),
+    holders: () => store.holders(),
     revokeAll: (where, actor) => revokeAll(context, remover, where, actor),
     known: (target, names) => store.known(target, names),
     async reap(accountId, actor) {
@@ -275,7 +278,7 @@ async function look(context: Context, holdId: string): Promise<Verified> {
 }
 
 async function revokeAll(
-  context: Context, remover: Remover, where: { target: string } | { credential: string }, actor: string
+  context: Context, remover: Remover, where: LeasesOf, actor: string
 ): Promise<number> {
   const ids = [...await context.options.store.liveHolds(where)]
   let revoked = 0

@@ -261,6 +261,9 @@ export interface LeaseFilter {
   limit: number
 }
 
+/** All leases of a target, of a credential (or a secret, by its path), or of one owner on it. */
+export type LeasesOf = { target: string } | { credential: string, owner?: Owner | undefined }
+
 export interface RecordFilter extends Omit<LeaseFilter, 'status'> {
   /** Only these, each written `hold account settled`, e.g. `released stuck false`. */
   combinations?: readonly string[] | undefined
@@ -328,7 +331,9 @@ export interface LedgerStore {
 
   /** Of these holds, those that are live no more. */
   endedOf(holdIds: readonly string[]): Promise<readonly { id: string, state: HoldState }[]>
-  liveHolds(where: { target: string } | { credential: string }): Promise<readonly string[]>
+  liveHolds(where: LeasesOf): Promise<readonly string[]>
+  /** Who holds live leases outside sessions, and on what; each pair once. */
+  holders(): Promise<readonly { owner: Owner, credential: string }[]>
   list(filter: RecordFilter): Promise<readonly LeaseRecord[]>
   show(holdId: string): Promise<LeaseRecord | undefined>
   history(holdId: string): Promise<readonly LeaseEventRow[]>

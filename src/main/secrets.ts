@@ -2,6 +2,7 @@
 // now, the ledger that makes the accounts.
 import { firstAdminName, localAdminName } from '../api/access.ts'
 import { asSallyportError } from '../errors.ts'
+import type { Owner } from '../lease/store-port.ts'
 import { mayHave } from '../policy/secrets.ts'
 import type { Cancel, Clock } from '../clock.ts'
 import { createRenewer, renewalOwner } from '../secrets/renewal.ts'
@@ -12,33 +13,30 @@ import { pin } from './accounts.ts'
 import { addressOf } from './hooks.ts'
 import type { Rooms } from './rooms.ts'
 
-// Leases looked at together, after something was declared anew.
-const leasesMax = 1000
-
 /**
  * Revokes the leases whose owners may not have their secret any more: a grant, a user or an application was
- * taken away. The local admin and the first one are nobody's declaration, and keep theirs.
+ * taken away.
  */
 export async function revokeWithdrawn({ ledger, declared, clock, log }: Rooms): Promise<void> {
   try {
-    for (const ownerKind of ['user', 'application'] as const) {
-      const leases = await ledger.list({ ownerKind, status: 'active', limit: leasesMax })
-      if (leases.length === 0) continue
-      const now = await declared()
-      for (const { id, owner, credential } of leases) {
-        if (ownerKind === 'user' && [localAdminName, firstAdminName].includes(owner)) continue
-        // A renewed credential is of the secret itself.
-        if (ownerKind === 'application' && owner === renewalOwner) continue
-        const user = ownerKind === 'user' ? now.users.get(owner) : undefined
-        const roles = user === undefined || user.disabled ? [] : user.roles
-        const holder = { kind: ownerKind, name: owner, roles }
-        if (!mayHave(now, holder, credential, clock.now())) await ledger.revoke(id, 'system')
-      }
+    const now = await declared()
+    for (const { owner, credential } of await ledger.holders()) {
+      if (isUndeclared(owner)) continue
+      const user = owner.kind === 'user' ? now.users.get(owner.id) : undefined
+      const roles = user === undefined || user.disabled ? [] : user.roles
+      const kind = owner.kind === 'user' ? 'user' as const : 'application' as const
+      if (mayHave(now, { kind, name: owner.id, roles }, credential, clock.now())) continue
+      await ledger.revokeAll({ credential, owner }, 'system')
     }
   } catch (thrown) {
     const { code, detail } = asSallyportError(thrown)
     log.error({ code, detail }, 'leases whose grant was withdrawn could not all be revoked')
   }
+}
+
+/** The local admin and the first one; and a renewed credential is of the secret itself. */
+function isUndeclared({ kind, id }: Owner): boolean {
+  return kind === 'user' ? [localAdminName, firstAdminName].includes(id) : id === renewalOwner
 }
 
 // How often renewals are looked at: they are counted in minutes.

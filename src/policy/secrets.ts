@@ -179,10 +179,11 @@ export function baseName(path: string): string {
  * alike for a secret that is not there and for one that is not theirs.
  */
 export function authoriseSecret(declared: Declared, holder: Holder, path: string, now: Date): number {
-  const isKnown = declared.secrets.has(path)
-  if (isKnown && holder.roles.includes('admin')) return Infinity
-  const ends = isKnown && isStanding(declared, holder)
-    ? declared.grants.filter(rule => includes(rule, holder) && isOpen(rule, now) && coversSecret(rule, path))
+  const secret = declared.secrets.get(path)
+  if (secret !== undefined && holder.roles.includes('admin')) return Infinity
+  const ends = secret !== undefined && isStanding(declared, holder)
+    ? declared.grants
+      .filter(rule => includes(rule, holder) && isOpen(rule, now) && coversSecret(rule, secret))
       .map(({ notAfter }) => notAfter === undefined ? Infinity : Date.parse(notAfter))
     : []
   if (ends.length > 0) return Math.max(...ends)
@@ -208,8 +209,10 @@ function includes({ users, applications = [] }: GrantRule, { kind, name }: Holde
   return (kind === 'user' ? users : applications).includes(name)
 }
 
-function coversSecret({ secrets = [] }: GrantRule, path: string): boolean {
-  return secrets.some(pattern => covers(pattern, path))
+// A base secret opens the target itself: it is in no folder's grant, only in one that names it.
+function coversSecret({ secrets = [] }: GrantRule, secret: SecretDefinition): boolean {
+  const isBase = secret.type === 'static' && secret.provider !== undefined
+  return secrets.some(pattern => covers(pattern, secret.name) && !(isBase && pattern.endsWith('/*')))
 }
 
 function isOpen({ notBefore, notAfter }: GrantRule, now: Date): boolean {

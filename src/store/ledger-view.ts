@@ -8,11 +8,12 @@ import { sql } from './drizzle.ts'
 import { instant, live, ms, query, queryOne, setOf, text } from './ledger-sql.ts'
 import type { Row } from './ledger-sql.ts'
 import type {
-  Claim, Known, LeaseEventRow, LeaseRecord, LedgerGauges, LedgerStore, RecordFilter
+  Claim, Known, LeaseEventRow, LeaseRecord, LedgerGauges, LedgerStore, Owner, RecordFilter
 } from '../lease/store-port.ts'
 
 type Views = Pick<LedgerStore,
-  'endedOf' | 'liveHolds' | 'list' | 'show' | 'history' | 'accountOf' | 'dependants' | 'known' | 'gauges'>
+  'endedOf' | 'liveHolds' | 'holders' | 'list' | 'show' | 'history' | 'accountOf' | 'dependants' | 'known' |
+  'gauges'>
 
 // Everything that a person can be shown at once; beyond that they filter.
 const listMax = 1000
@@ -26,11 +27,23 @@ export function ledgerViews(database: Database): Views {
     liveHolds: where => read(async handle => {
       const match = 'target' in where
         ? sql`a.target = ${where.target}`
-        : sql`a.credential = ${where.credential}`
+        : where.owner === undefined
+          ? sql`a.credential = ${where.credential}`
+          : sql`a.credential = ${where.credential} and h.owner_kind = ${where.owner.kind}
+            and h.owner = ${where.owner.id}`
       const rows = await query(handle, sql`
         select h.id from hold h join account a on a.id = h.account where h.state in ${live} and ${match}
           order by h.id`)
       return rows.map(row => String(row.id))
+    }),
+    holders: () => read(async handle => {
+      const rows = await query(handle, sql`
+        select distinct h.owner_kind, h.owner, a.credential from hold h join account a on a.id = h.account
+          where h.state in ${live} and h.owner_kind <> 'session'`)
+      return rows.map(row => ({
+        owner: { kind: row.owner_kind as Owner['kind'], id: String(row.owner) },
+        credential: String(row.credential)
+      }))
     }),
     list: filter => read(handle => list(handle, filter)),
     show: id => read(async handle => {
