@@ -7,7 +7,7 @@ import { z } from 'zod'
 import { duration, printAddress, printDuration, quote, readAddress } from '../input.ts'
 import { readSecretPath, readSecretPattern } from '../policy/secrets.ts'
 import type { Application, Environment, Profile, SecretDefinition } from '../policy/secrets.ts'
-import { channelKinds } from '../policy/types.ts'
+import { channelKinds, defaultPorts } from '../policy/types.ts'
 import type { Credential, GrantRule, JitSetting, JitType, Target, User } from '../policy/types.ts'
 import type { Action } from '../jit/plugin.ts'
 import {
@@ -79,10 +79,6 @@ export const actionsOf: Readonly<Record<JitType, readonly [Action, Action]>> = {
 export const defaultJitSessionSeconds = 28_800
 // Names that the audit uses for ourselves.
 const reservedUserNames = ['local', 'system', 'first-admin']
-
-const defaultPorts: Readonly<Record<Target['protocol'], number | undefined>> = {
-  postgres: 5432, ssh: 22, tcp: undefined, mysql: 3306, redis: 6379, ldap: 389
-}
 
 /** PostgreSQL would cut a longer one in silence. */
 const postgresNameMax = 63

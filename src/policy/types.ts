@@ -12,6 +12,11 @@ export interface SecretReference {
   secret: string
 }
 
+/** Where servers of a protocol listen, when nobody says otherwise. */
+export const defaultPorts: Readonly<Record<Target['protocol'], number | undefined>> = {
+  postgres: 5432, ssh: 22, tcp: undefined, mysql: 3306, redis: 6379, ldap: 389
+}
+
 export interface Target {
   name: string
   /** Sessions exist for the first three; the others are reached by hooks, and serve leases and `tcp`. */

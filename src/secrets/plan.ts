@@ -4,6 +4,7 @@
 import { SallyportError } from '../errors.ts'
 import type { TargetAddress } from '../jit/plugin.ts'
 import type { DynamicSecret, Profile, Provisioning, Source, StaticSecret } from '../policy/secrets.ts'
+import { defaultPorts } from '../policy/types.ts'
 import type { Credential, Declared, SecretReference, Target } from '../policy/types.ts'
 import type { Secret } from '../secret.ts'
 
@@ -94,7 +95,8 @@ function authenticatorOf(
 // ---- base secrets
 
 const tlsModes = ['disable', 'require', 'verify-ca', 'verify-full'] as const
-const defaultPorts: Readonly<Record<string, number>> = { postgres: 5432, linux: 22 }
+/** Of providers whose name is not that of their protocol. */
+const protocols: Readonly<Record<string, Target['protocol']>> = { linux: 'ssh' }
 
 async function linkedPlan(
   ports: PlanPorts, declared: Declared, name: string, source: Extract<Source, { kind: 'link' }>
@@ -122,8 +124,10 @@ export async function openValues(
 export function baseAddress(
   { name, provider = '' }: StaticSecret, values: Readonly<Record<string, string>>
 ): TargetAddress {
-  const { host, port, database = 'postgres', sslmode = 'verify-full', ca } = values
-  const number = port === undefined ? defaultPorts[provider] : Number(port)
+  const { host, port, sslmode = 'verify-full', ca } = values
+  const protocol = protocols[provider] ?? provider
+  const database = values['database'] ?? (protocol === 'postgres' ? 'postgres' : undefined)
+  const number = port === undefined ? defaultPorts[protocol as Target['protocol']] : Number(port)
   const mode = tlsModes.find(each => each === sslmode)
   const problems: string[] = []
   if (host === undefined || host === '') problems.push(`base secret ${name}: host is missing`)
@@ -133,7 +137,7 @@ export function baseAddress(
   if (mode === undefined) problems.push(`base secret ${name}: sslmode is one of ${tlsModes.join(', ')}`)
   if (problems.length > 0 || mode === undefined) throw missing(name, problems)
   return {
-    name, protocol: provider === 'linux' ? 'ssh' : provider, host: host!, port: number!,
-    ...provider === 'postgres' ? { database } : {}, tls: { mode, ...ca === undefined ? {} : { ca } }
+    name, protocol, host: host!, port: number!, ...database === undefined ? {} : { database },
+    tls: { mode, ...ca === undefined ? {} : { ca } }
   }
 }
