@@ -14,6 +14,9 @@ import { programOf } from '../../tool/services.ts'
 import { companyDatabase, ran, startProduct } from './house.ts'
 import type { Product, Ran } from './house.ts'
 
+/** Far beyond what an exchange takes. */
+const answerMsMax = 60_000
+
 export const storedPassword = 'the stored one is for nobody'
 
 export interface TcpHouse extends Product {
@@ -58,6 +61,7 @@ export function exchange(port: number, text: string): Promise<string> {
     let answer = ''
     const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true }, () => socket.end(text))
     socket.on('data', chunk => { answer += String(chunk) })
+    socket.setTimeout(answerMsMax, () => socket.destroy(new Error(`no end after ${answer.length}`)))
     socket.on('end', () => resolve(answer)).on('error', reject)
   })
 }
@@ -82,7 +86,10 @@ const jit = (maxSession: string): string => `jit:
   maxSession: ${maxSession}
 `
 
-function documents(database: PostgresServer, shouter: number, closed: number, publicKey: string): string {
+/** Nobody listens there; a port that was free a moment ago may be somebody's by now. */
+const closedPort = 1
+
+function documents(database: PostgresServer, shouter: number, publicKey: string): string {
   const standing = (name: string, target: string): string => `---
 kind: credential
 name: ${name}
@@ -104,7 +111,7 @@ address: 127.0.0.1:${shouter}
 kind: target
 name: nowhere
 protocol: tcp
-address: 127.0.0.1:${closed}
+address: 127.0.0.1:${closedPort}
 ---
 kind: credential
 name: orders-tcp-admin
@@ -148,7 +155,7 @@ export async function startTcpHouse(): Promise<TcpHouse> {
   const [sshPort, tcpPort] = [await freePort(), await freePort()]
   const product = await startProduct({
     listen: `ssh: "127.0.0.1:${sshPort}", postgres: null, tcp: "127.0.0.1:${tcpPort}"`,
-    access: documents(database, (shouter.address() as AddressInfo).port, await freePort(), key.publicKey),
+    access: documents(database, (shouter.address() as AddressInfo).port, key.publicKey),
     limits: 'recordingsReserve: 1MiB, loginGrace: 5s',
     environment: { ORDERS_ADMIN_PASSWORD: adminPassword, STORED_PASSWORD: storedPassword }
   })
