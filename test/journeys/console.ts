@@ -61,6 +61,19 @@ test('a wrong password is a sentence with a code and a reference', async () => {
   assert.equal(await page.context().cookies(), [])
 })
 
+test('the one-time token of the first start opens the console, once', async () => {
+  const token = /sally_[\w-]{43}/.exec(world.log())![0]
+  const redeem = async (): Promise<Page> => {
+    const { page } = await world.visit()
+    await page.getByText('First start').click()
+    await page.getByLabel('Token that').fill(token)
+    await page.getByRole('button', { name: 'Begin' }).click()
+    return page
+  }
+  await (await redeem()).getByText('first-admin').waitFor()
+  assert.match(await (await redeem()).getByRole('alert').innerText(), /auth-failed [0-9a-f]{6}/)
+})
+
 test('a one-time code is asked for when it is needed, and logging out ends the cookie', async () => {
   const app = authenticator((await world.sallyport('users', 'enrol', 'otto')).trim())
   await world.sallyport('users', 'confirm', 'otto', await app.next())
@@ -124,6 +137,9 @@ test('a terminal is replayed, and a jump shows the screen of that moment', async
   await open(page, '/console/')
   await open(page, `/console/sessions/${terminal}#at=1.9`)
   await until(() => screen.innerText(), text => /two <b>bold<\/b>/.test(text), 10)
+  await page.getByRole('button', { name: 'Commands, files' }).click()
+  const events = page.getByRole('list', { name: 'Events' })
+  assert.match(await events.innerText(), /exec printf 'one/)
   assert.is(await page.title(), 'Session · Sallyport')
 })
 
@@ -166,6 +182,18 @@ test('a live session is watched, a cut line comes back, and an admin ends it', a
   await psql.leave()
   assert.match(psql.text(), /ended by an administrator \[session-killed/)
   await until(() => page.getByRole('main').innerText(), text => /Reason\s+session-killed/.test(text), 10)
+})
+
+test('a live terminal is seen as it is, and ends where it is watched', async () => {
+  const { page } = ada
+  const session = world.ssh("printf 'live one\\n'; sleep 20; printf 'never'")
+  const live = await until(() => world.json<Shown[]>('sessions', 'list'), list => list[0]?.status === 'live')
+  await open(page, `/console/sessions/${live[0]!.id}#watch`)
+  await until(() => page.getByLabel('Live terminal').innerText(), text => text.includes('live one'), 10)
+  await page.getByRole('button', { name: 'End session' }).click()
+  await page.getByRole('button', { name: 'End it at once' }).click()
+  await page.getByText('The session has ended.').waitFor()
+  assert.not.match((await session).stdout, /never/)
 })
 
 test('another site’s page gets nothing with the cookie', async () => {
