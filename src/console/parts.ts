@@ -73,6 +73,11 @@ export function lengthOf(ms: number): string {
   return minutes > 0 ? `${minutes} min ${String(rest).padStart(2, '0')} s` : `${rest} s`
 }
 
+/** `1 row`, `3 rows`. */
+export function counted(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? '' : 's'}`
+}
+
 /** Moment of a recording: `+1:02:03.4`. */
 export function momentOf(ms: number): string {
   const minutes = Math.floor(ms / 60_000)
@@ -140,26 +145,29 @@ export interface Field {
   label: string
   type?: 'text' | 'search' | 'datetime-local'
   choices?: readonly string[]
+  /** Takes the room of several. */
+  wide?: boolean
 }
 
 /** From here on filters are open by themselves. */
 const wide = '(min-width: 60rem)'
 
 /** A form that is sent as the page's own query: every view has an address that can be kept. */
-export function Filters({ fields, values, label }: {
-  fields: readonly Field[], values: URLSearchParams, label: string
+export function Filters({ fields, values, label, button = 'Show' }: {
+  fields: readonly Field[], values: URLSearchParams, label: string, button?: string
 }): View {
   const open = fields.some(({ name }) => (values.get(name) ?? '') !== '') || matchMedia(wide).matches
   return html`<details class="filtering" open=${open}><summary>${label}</summary>
   <form class="filters" method="get" aria-label=${label}>
-    ${fields.map(({ name, label: text, type = 'text', choices }) => html`<label>${text}
+    ${fields.map(({ name, label: text, type = 'text', choices, wide: roomy = false }) => html`
+    <label class=${roomy ? 'wide' : undefined}>${text}
       ${choices === undefined
         ? html`<input name=${name} type=${type} defaultValue=${values.get(name) ?? ''} maxlength="256"
             step=${type === 'datetime-local' ? '1' : undefined} />`
         : html`<select name=${name}><option value="">any</option>${choices.map(choice => html`
             <option value=${choice} selected=${values.get(name) === choice}>${choice}</option>`)}</select>`}
     </label>`)}
-    <button>Show</button>
+    <button>${button}</button>
   </form></details>`
 }
 

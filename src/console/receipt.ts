@@ -6,7 +6,7 @@ import { get } from './call.ts'
 import { html } from './html.ts'
 import type { Content, View } from './html.ts'
 import type { PageProps } from './page.ts'
-import { Facts, State, Table, When, lengthOf, show, useLoad } from './parts.ts'
+import { Facts, State, Table, When, show, useLoad } from './parts.ts'
 
 /** What is signed (lease/receipt.ts); shown as it is signed, so nothing is taken for granted here. */
 interface Body {
@@ -66,9 +66,7 @@ function receiptView(session: SessionJson, receipt: ReceiptJson, publicKey: stri
       ['Looked at', html`<${When} at=${body.verifiedAt ?? null} />`],
       ['Signed', html`<${When} at=${receipt.signedAt} />`],
       ['Removal took', body.tookMs === undefined ? undefined : `${body.tookMs} ms`],
-      ['From end to proof', session.endedAt === null || typeof body.verifiedAt !== 'string' ? undefined
-        : lengthOf(Date.parse(body.verifiedAt) - Date.parse(session.endedAt))],
-      ['Attempt', body.attempt === undefined ? undefined : String(body.attempt)], ['Node', body.node]
+      ['Failed attempts', body.attempt === undefined ? undefined : String(body.attempt)], ['Node', body.node]
     ]} />
     <h2>What was found</h2>
     ${seen === null || seen === undefined ? html`<p class="bad">Nobody could look.</p>`

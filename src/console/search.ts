@@ -5,7 +5,7 @@ import { get } from './call.ts'
 import { html } from './html.ts'
 import type { View } from './html.ts'
 import type { PageProps } from './page.ts'
-import { Filters, Table, When, momentOf, show, useLoad } from './parts.ts'
+import { Filters, Table, When, counted, momentOf, show, useLoad } from './parts.ts'
 
 const hitsShown = 200
 
@@ -13,8 +13,8 @@ export function SearchPage({ query }: PageProps): View {
   const words = query.get('query') ?? ''
   return html`
     <h1>Search recordings</h1>
-    <${Filters} label="Search recordings" values=${query} fields=${[
-      { name: 'query', label: 'Statements and output that contain', type: 'search' },
+    <${Filters} label="Search recordings" button="Search" values=${query} fields=${[
+      { name: 'query', label: 'Statements and output that contain', type: 'search', wide: true },
       { name: 'session', label: 'Only in session (id)' }
     ]} />
     ${words === '' ? null : html`<${Hits} words=${words} session=${query.get('session') ?? undefined} />`}`
@@ -24,7 +24,7 @@ function Hits({ words, session }: { words: string, session: string | undefined }
   const found = useLoad(signal => get<{ hits: HitJson[] }>(
     '/search', { query: words, session, limit: hitsShown }, signal))
   return show(found, ({ hits }) => html`
-    <p role="status">${hits.length === hitsShown ? `The first ${hitsShown}` : `${hits.length}`} places</p>
+    <p role="status">${hits.length === hitsShown ? 'The first ' : ''}${counted(hits.length, 'place')}</p>
     <${Table} label="Places" none="Nothing that was recorded contains this."
       heads=${['At', 'Who', 'Where', 'What', 'Text']}
       rows=${hits.map(hit => [

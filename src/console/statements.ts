@@ -5,7 +5,7 @@ import { useEffect, useRef, useState } from 'preact/hooks'
 import { lines } from './call.ts'
 import { html } from './html.ts'
 import type { Content, View } from './html.ts'
-import { Problem, momentOf } from './parts.ts'
+import { Problem, counted, momentOf } from './parts.ts'
 
 /** Read and shown at a time. */
 const statementsPerPage = 200
@@ -154,8 +154,4 @@ function outcomeOf({ results = [] }: Line): string {
     tag === '' ? 'no result' : tag, ...bytes > 0 ? [counted(rows, 'row'), counted(bytes, 'byte')] : [],
     ...copiedBytes > 0 ? [`${counted(copiedBytes, 'byte')} copied in`] : []
   ].join(', ')).join(' · ')
-}
-
-function counted(count: number, noun: string): string {
-  return `${count} ${noun}${count === 1 ? '' : 's'}`
 }

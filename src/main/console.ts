@@ -53,7 +53,8 @@ function readConsole(): ConsoleFiles {
     Object.entries(libraries).map(([name, path]) => [name, `${at}/npm/${path}`]))
   const inline = JSON.stringify({ imports })
   const inlineSha256 = createHash('sha256').update(inline).digest('base64')
-  return { digest, files, html: page(at, inline), inlineSha256 }
+  const modules = [...files.keys()].filter(path => /\.m?[jt]s$/.test(path) && !path.startsWith('player/'))
+  return { digest, files, html: page(at, inline, modules), inlineSha256 }
 }
 
 function ofPackage(path: string): string {
@@ -61,7 +62,8 @@ function ofPackage(path: string): string {
   return text.replace(/\n\/\/# sourceMappingURL=\S+\s*$/, '\n')
 }
 
-function page(at: string, importMap: string): string {
+/** The modules are named in advance: else each is asked for only when the one before has been read. */
+function page(at: string, importMap: string, modules: readonly string[]): string {
   return `<!doctype html>
 <html lang="en">
 <head>
@@ -72,6 +74,7 @@ function page(at: string, importMap: string): string {
 <link rel="icon" href="${at}/console/icon.svg" type="image/svg+xml">
 <link rel="stylesheet" href="${at}/console/style.css">
 <script type="importmap">${importMap}</script>
+${modules.map(path => `<link rel="modulepreload" href="${at}/${path}">`).join('\n')}
 <script type="module" src="${at}/console/main.ts"></script>
 </head>
 <body>

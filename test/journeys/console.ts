@@ -11,11 +11,15 @@ import type { ConsoleWorld, Visitor } from '../peers/console-world.ts'
 import { faintTexts } from '../peers/contrast.ts'
 import { accountsOn, alicePassword, until } from '../peers/house.ts'
 import { openPsql } from '../peers/psql.ts'
+import type { Psql } from '../peers/psql.ts'
 
 let world: ConsoleWorld
 let ada: Visitor
 /** Of the sessions that `before` makes. */
 let hostile: string
+let failing: string
+/** Stays connected until it is ended from the console. */
+let live: Psql | undefined
 let terminal: string
 
 const markup = '<img src=x onerror="document.title=1"><script>document.title=2</script>'
@@ -30,16 +34,22 @@ interface Shown {
 
 test.before(async () => {
   world = await startConsoleWorld()
+  const printed = "printf 'one\\n'; sleep 1; printf '\\033]0;title\\007two <b>bold</b>\\n'; sleep 1"
+  const overSsh = world.ssh(printed)
   await world.psql(`SELECT 'needle', '${markup}', '${turned}', E'\\x1b[2J'; CREATE TABLE left_behind (a int)`)
   await world.psql('SELECT 1/0')
-  await world.ssh("printf 'one\\n'; sleep 1; printf '\\033]0;title\\007two <b>bold</b>\\n'; sleep 1")
+  await overSsh
   const sessions = await until(() => world.json<Shown[]>('sessions', 'list'), list => list.length === 3
     && list.every(({ protocol, receipt }) => protocol === 'ssh' || receipt?.state === 'proved-gone'))
+  failing = sessions.find(({ protocol }) => protocol === 'postgres')!.id
   hostile = sessions.findLast(({ protocol }) => protocol === 'postgres')!.id
   terminal = sessions.find(({ protocol }) => protocol === 'ssh')!.id
   ada = await world.visitAs('ada')
 })
-test.after(async () => world.end())
+test.after(async () => {
+  live?.child.kill()
+  await world.end()
+})
 
 async function open(page: Page, path: string): Promise<void> {
   await page.goto(world.url + path)
@@ -59,6 +69,19 @@ test('a wrong password is a sentence with a code and a reference', async () => {
   const alert = await page.getByRole('alert').innerText()
   assert.match(alert, /^Authentication failed\.\s*auth-failed [0-9a-f]{6}\s*$/)
   assert.equal(await page.context().cookies(), [])
+})
+
+test('the one-time token of the first start opens the console, once', async () => {
+  const token = /sally_[\w-]{43}/.exec(world.log())![0]
+  const redeem = async (): Promise<Page> => {
+    const { page } = await world.visit()
+    await page.getByText('First start').click()
+    await page.getByLabel('Token that').fill(token)
+    await page.getByRole('button', { name: 'Begin' }).click()
+    return page
+  }
+  await (await redeem()).getByText('first-admin').waitFor()
+  assert.match(await (await redeem()).getByRole('alert').innerText(), /auth-failed [0-9a-f]{6}/)
 })
 
 test('a one-time code is asked for when it is needed, and logging out ends the cookie', async () => {
@@ -110,8 +133,7 @@ test('what somebody typed is text: markup, turned directions, escape sequences',
 
 test('an error of the target stands with its statement', async () => {
   const { page } = ada
-  await open(page, '/console/sessions')
-  await page.getByRole('link', { name: 'Replay' }).nth(1).click()
+  await open(page, `/console/sessions/${failing}#replay`)
   assert.match(await textWith(page, /22012/), /SELECT 1\/0\s+ERROR 22012 division by zero/)
 })
 
@@ -124,6 +146,9 @@ test('a terminal is replayed, and a jump shows the screen of that moment', async
   await open(page, '/console/')
   await open(page, `/console/sessions/${terminal}#at=1.9`)
   await until(() => screen.innerText(), text => /two <b>bold<\/b>/.test(text), 10)
+  await page.getByRole('button', { name: 'Commands, files' }).click()
+  const events = page.getByRole('list', { name: 'Events' })
+  assert.match(await events.innerText(), /exec printf 'one/)
   assert.is(await page.title(), 'Session · Sallyport')
 })
 
@@ -143,7 +168,7 @@ test('the recording verifies, and the receipt says who, when, what was left, and
 
 test('a live session is watched, a cut line comes back, and an admin ends it', async () => {
   const { page } = ada
-  const psql = await openPsql(world)
+  const psql = live = await openPsql(world)
   const { id } = (await world.json<Shown[]>('sessions', 'list')).find(({ status }) => status === 'live')!
   // The first answer is cut after one line; no server can be asked to do that.
   const first = { kind: 'text', atMs: 1, text: "orders=> SELECT 'rea' || 'dy';\r\n" }
@@ -168,6 +193,19 @@ test('a live session is watched, a cut line comes back, and an admin ends it', a
   await until(() => page.getByRole('main').innerText(), text => /Reason\s+session-killed/.test(text), 10)
 })
 
+test('a live terminal is seen as it is, and ends where it is watched', async () => {
+  const { page } = ada
+  const session = world.ssh("printf 'live one\\n'; sleep 20; printf 'never'")
+  const [newest] = await until(() => world.json<Shown[]>('sessions', 'list'),
+    list => list[0]?.status === 'live')
+  await open(page, `/console/sessions/${newest!.id}#watch`)
+  await until(() => page.getByLabel('Live terminal').innerText(), text => text.includes('live one'), 10)
+  await page.getByRole('button', { name: 'End session' }).click()
+  await page.getByRole('button', { name: 'End it at once' }).click()
+  await page.getByText('The session has ended.').waitFor()
+  assert.not.match((await session).stdout, /never/)
+})
+
 test('another site’s page gets nothing with the cookie', async () => {
   const { page, context } = ada
   const cookie = (await context.cookies()).map(({ name, value }) => `${name}=${value}`).join('; ')
@@ -186,8 +224,8 @@ test('every page fits a telephone, can be read in light and dark, and keeps its 
   const [lease] = await world.json<{ id: string }[]>('leases', 'list')
   const pages = [
     '/', '/sessions', `/sessions/${hostile}#replay`, `/sessions/${hostile}/receipt`, '/search?query=needle',
-    '/leases', `/leases/${lease!.id}`, '/access', '/access/target', '/access/grant', '/access/user',
-    '/access/credential/orders-rw', '/templates', '/templates/postgres/create-role', '/audit', '/nothing'
+    '/leases', `/leases/${lease!.id}`, '/access', '/access/grant', '/access/credential/orders-rw',
+    '/templates', '/templates/postgres/create-role', '/audit', '/nothing'
   ]
   for (const path of pages) {
     await open(page, `/console${path}`)

@@ -52,8 +52,8 @@ credentials: [web01-admin]
 `
 
 export async function startConsoleWorld(): Promise<ConsoleWorld> {
-  const { server: target, adminPassword } = await companyDatabase('15')
-  const box = await startLinuxBox({})
+  const [{ server: target, adminPassword }, box, browser] = await Promise.all(
+    [companyDatabase('15'), startLinuxBox({}), startBrowser()])
   const [sshPort, port] = [await freePort(), await freePort()]
   const product = await startProduct({
     listen: `ssh: "127.0.0.1:${sshPort}", postgres: "127.0.0.1:${port}"`,
@@ -64,7 +64,6 @@ export async function startConsoleWorld(): Promise<ConsoleWorld> {
     PGPASSWORD: alicePassword, PGSSLMODE: 'verify-full', SSHPASS: alicePassword,
     PGSSLROOTCERT: join(product.folder, 'data/tls/ca.pem')
   })
-  const browser = await startBrowser()
   const url = readFileSync(join(product.folder, 'data/local-admin.token'), 'utf8').split('\n')[1]!
   const connection = (login = 'alice+orders-rw'): string =>
     `host=127.0.0.1 port=${port} user=${login} dbname=orders`
@@ -83,11 +82,9 @@ export async function startConsoleWorld(): Promise<ConsoleWorld> {
       return guest
     },
     async end() {
-      await browser.close()
-      await product.stop()
+      await Promise.all([browser.close(), product.stop()])
       product.clear()
-      await target.stop()
-      await box.stop()
+      await Promise.all([target.stop(), box.stop()])
     }
   }
 }
