@@ -3,6 +3,7 @@
 import { firstAdminName, localAdminName } from '../api/access.ts'
 import { asSallyportError } from '../errors.ts'
 import { mayHave } from '../policy/secrets.ts'
+import type { Holder } from '../policy/secrets.ts'
 import type { Cancel, Clock } from '../clock.ts'
 import { createRenewer, renewalOwner } from '../secrets/renewal.ts'
 import type { RenewalStore } from '../secrets/renewal.ts'
@@ -12,41 +13,68 @@ import { pin } from './accounts.ts'
 import { addressOf } from './hooks.ts'
 import type { Rooms } from './rooms.ts'
 
-// Leases looked at together, after something was declared anew.
+// A page of leases. Each revocation waits for its target: one that is away must not hold up the others.
 const leasesMax = 1000
+const revokingMax = 16
+
+type LeaseNeeds = Pick<Rooms, 'ledger' | 'declared' | 'clock' | 'log'>
 
 /**
  * Revokes the leases whose owners may not have their secret any more: a grant, a user or an application was
- * taken away. The local admin and the first one are nobody's declaration, and keep theirs.
+ * taken away, or a grant has ended. The local admin and the first one are nobody's declaration, and keep
+ * theirs. Never throws: what failed is tried at the next look.
  */
-export async function revokeWithdrawn({ ledger, declared, clock, log }: Rooms): Promise<void> {
+export async function revokeWithdrawn(
+  needs: LeaseNeeds, pageMax = leasesMax, isOver: () => boolean = () => false
+): Promise<void> {
+  const { ledger, log } = needs
   try {
-    for (const ownerKind of ['user', 'application'] as const) {
-      const leases = await ledger.list({ ownerKind, status: 'active', limit: leasesMax })
-      if (leases.length === 0) continue
-      const now = await declared()
-      for (const { id, owner, credential } of leases) {
-        if (ownerKind === 'user' && [localAdminName, firstAdminName].includes(owner)) continue
-        // A renewed credential is of the secret itself.
-        if (ownerKind === 'application' && owner === renewalOwner) continue
-        const user = ownerKind === 'user' ? now.users.get(owner) : undefined
-        const roles = user === undefined || user.disabled ? [] : user.roles
-        const holder = { kind: ownerKind, name: owner, roles }
-        if (!mayHave(now, holder, credential, clock.now())) await ledger.revoke(id, 'system')
+    const ids = [
+      ...await withdrawn(needs, 'user', pageMax), ...await withdrawn(needs, 'application', pageMax)
+    ]
+    const worker = async (): Promise<void> => {
+      for (let id = ids.pop(); id !== undefined && !isOver(); id = ids.pop()) {
+        await ledger.revoke(id, 'system')
       }
     }
+    await Promise.all(Array.from({ length: revokingMax }, worker))
   } catch (thrown) {
     const { code, detail } = asSallyportError(thrown)
     log.error({ code, detail }, 'leases whose grant was withdrawn could not all be revoked')
   }
 }
 
+async function withdrawn(
+  { ledger, declared, clock }: LeaseNeeds, ownerKind: Holder['kind'], pageMax: number
+): Promise<string[]> {
+  const found: string[] = []
+  const now = await declared()
+  let before: string | undefined
+  do {
+    const page = await ledger.list({ ownerKind, status: 'active', limit: pageMax, before })
+    for (const { id, owner, credential } of page) {
+      if (ownerKind === 'user' && [localAdminName, firstAdminName].includes(owner)) continue
+      // A renewed credential is of the secret itself.
+      if (ownerKind === 'application' && owner === renewalOwner) continue
+      const user = ownerKind === 'user' ? now.users.get(owner) : undefined
+      const roles = user === undefined || user.disabled ? [] : user.roles
+      const holder = { kind: ownerKind, name: owner, roles }
+      if (!mayHave(now, holder, credential, clock.now())) found.push(id)
+    }
+    before = page.length < pageMax ? undefined : page.at(-1)?.id
+  } while (before !== undefined)
+  return found
+}
+
 // How often renewals are looked at: they are counted in minutes.
 const lookMs = 5000
+// Withdrawals are acted upon as they are declared. This look is for what nobody declares (a grant ends by the
+// clock) and for a node that died between the declaration and its consequence.
+const withdrawnLookMs = 30_000
 
 export interface SecretRoom {
   secrets: Secrets
-  /** Looks no more; waits for what is being renewed. */
+  /** Looks no more; waits for what is being renewed or revoked. */
   close(): Promise<void>
 }
 
@@ -77,17 +105,24 @@ export function openSecretRoom(
     sessionsOf: async lease => (await ledger.look(lease)).sessions,
     warn: (fields, message) => log.warn(fields, message)
   })
-  return { secrets, close: repeat(clock, () => renewer.pass()) }
+  const closers = [
+    repeat(clock, lookMs, () => renewer.pass()),
+    repeat(clock, withdrawnLookMs, isOver =>
+      revokeWithdrawn({ ledger, declared, clock, log }, leasesMax, isOver))
+  ]
+  return { secrets, close: async () => void await Promise.all(closers.map(close => close())) }
 }
 
 /** One at a time, until it is closed. */
-function repeat(clock: Clock, act: () => Promise<void>): () => Promise<void> {
+function repeat(
+  clock: Clock, everyMs: number, act: (isOver: () => boolean) => Promise<void>
+): () => Promise<void> {
   let closed = false
   let running: Promise<void> = Promise.resolve()
   let cancel: Cancel
   const arm = (): void => {
-    cancel = clock.after(lookMs, () => {
-      running = act().finally(() => {
+    cancel = clock.after(everyMs, () => {
+      running = act(() => closed).finally(() => {
         if (!closed) arm()
       })
     })
