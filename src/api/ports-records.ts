@@ -126,8 +126,8 @@ export interface LeaseFilter {
 export interface LeasePort {
   list(filter: LeaseFilter): Promise<readonly LeaseRow[]>
   show(id: string): Promise<LeaseRow | undefined>
-  /** Adds `seconds` to the expiry (S5); throws `invalid` past the maximum or after the end. */
-  renew(id: string, seconds: number, by: string, address?: string): Promise<LeaseRow>
+  /** Adds `seconds` to the expiry (S5); throws `invalid` past the maximum or `latest`, or after the end. */
+  renew(id: string, seconds: number, by: string, address?: string, latest?: Date): Promise<LeaseRow>
   /** True when it was live; a second revoke changes nothing (S6). */
   revoke(id: string, by: string, address?: string): Promise<boolean>
   /** Ends all of a target, a credential or a secret (by its path). */

@@ -5,7 +5,7 @@ import { z } from 'zod'
 import { SallyportError } from '../errors.ts'
 import { quote } from '../input.ts'
 import { authoriseSecret, readSecretPath } from '../policy/secrets.ts'
-import type { Role } from '../policy/types.ts'
+import type { Declared, Role } from '../policy/types.ts'
 import { actorOf } from '../secrets/secrets.ts'
 import type { ApiPorts } from './ports.ts'
 import type { LeaseRow, OrphanReport } from './ports-records.ts'
@@ -17,7 +17,8 @@ import { done, leaseEventShape, leaseJson, leaseShape, orphansShape } from './sh
 const leasesPerAnswerMax = 10_000
 const id = z.string().regex(/^[0-9A-Za-z_-]{4,64}$/, 'expected a lease id')
 const params = z.object({ id })
-const target = z.string().max(255).optional()
+// A base secret is a target of its own, under its path.
+const target = z.string().max(255).transform(name => readSecretPath(name) ?? name).optional()
 const owners: readonly Role[] = [...everyone, 'application']
 
 export function leaseRoutes(ports: ApiPorts): Route[] {
@@ -59,12 +60,10 @@ export function leaseRoutes(ports: ApiPorts): Route[] {
       body: z.strictObject({ ttl }),
       response: leaseShape,
       run: async ({ params: { id: lease }, body, caller, address }) => {
-        const { credential } = await leaseOf(ports, lease, caller, admins)
-        const holder = holderOf(caller)
-        if (!caller.roles.includes('admin')) {
-          authoriseSecret(await ports.policy.declared(), holder, credential, ports.clock.now())
-        }
-        return leaseJson(await ports.leases.renew(lease, body.ttl, actorOf(holder), address))
+        const row = await leaseOf(ports, lease, caller, admins)
+        const latest = latestEnd(await ports.policy.declared(), row, caller, ports.clock.now())
+        const actor = actorOf(holderOf(caller))
+        return leaseJson(await ports.leases.renew(lease, body.ttl, actor, address, latest))
       }
     }),
     route({
@@ -116,8 +115,23 @@ async function leaseOf(
   throw new SallyportError('not-found', { detail: `no lease ${quote(lease)}` })
 }
 
+/**
+ * Beyond which a renewal may not go now, beside the maximum that the lease was made with: that of today where
+ * it is shorter (S9), and the end of what gives its owner the secret. Throws `not-found` without a grant.
+ */
+function latestEnd(
+  declared: Declared, { credential, createdAt, maxAt }: LeaseRow, caller: Caller, now: Date
+): Date | undefined {
+  const isAdmin = caller.roles.includes('admin')
+  const grantMs = isAdmin ? Infinity : authoriseSecret(declared, holderOf(caller), credential, now)
+  const secret = declared.secrets.get(credential)
+  const maxMs = secret?.type === 'dynamic' ? secret.maxTtlSeconds * 1000 : Infinity
+  const issuedMs = createdAt.getTime()
+  const latestMs = Math.min(grantMs, maxMs < maxAt.getTime() - issuedMs ? issuedMs + maxMs : Infinity)
+  return latestMs === Infinity ? undefined : new Date(latestMs)
+}
+
 async function checkTarget(ports: ApiPorts, name: string | undefined): Promise<void> {
-  // A base secret is a target of its own, under its path.
   const kind = name?.includes('/') === true ? 'secret' : 'target'
   if (name === undefined || await ports.resources.get(kind, name) !== undefined) return
   throw new SallyportError('not-found', { detail: `no target ${quote(name)}` })

@@ -18,6 +18,9 @@ import { appliedShape, done, explainedShape, resourceShape } from './shapes.ts'
 const applyBytesMax = 16 * 1024 ** 2
 
 const kind = z.enum(resourceKinds)
+// A secret's path may be written with `:` everywhere (L1).
+const one = z.object({ kind, name: z.string() }).transform(({ kind: of, name }) =>
+  ({ kind: of, name: of === 'secret' ? readSecretPath(name) ?? name : name }))
 
 export function resourceRoutes(ports: ApiPorts): Route[] {
   return [
@@ -44,7 +47,7 @@ export function resourceRoutes(ports: ApiPorts): Route[] {
     }),
     route({
       method: 'get', path: '/resources/{kind}/{name}', roles: watchers, summary: 'One resource.',
-      params: z.object({ kind, name: z.string() }),
+      params: one,
       response: resourceShape,
       run: async ({ params }) => {
         const row = await ports.resources.get(params.kind, rowName(params))
@@ -55,7 +58,7 @@ export function resourceRoutes(ports: ApiPorts): Route[] {
     route({
       method: 'delete', path: '/resources/{kind}/{name}', roles: admins,
       summary: 'Deletes a resource that nothing refers to; the refusal names who does.',
-      params: z.object({ kind, name: z.string() }),
+      params: one,
       response: done,
       run: async ({ params, caller }) => {
         await deleteResource(ports, params.kind, rowName(params), caller.name)

@@ -14,9 +14,9 @@ export const list: Run = async call => {
     status: text(call, 'status'), limit: number(call, 'limit', 100, 1)
   })
   if (call.json) call.out.json(leases)
-  else call.out.table(['ID', 'STATUS', 'ACCOUNT', 'STATE', 'TARGET', 'OWNER', 'CREATED', 'EXPIRES'],
-    leases.map(({ id, status, account, target, ownerKind, owner, createdAt, expiresAt }) =>
-      [id, status, account.name, account.state, target, `${ownerKind} ${owner}`, shortTime(createdAt),
+  else call.out.table(['ID', 'NAME', 'STATUS', 'ACCOUNT', 'STATE', 'TARGET', 'OWNER', 'CREATED', 'EXPIRES'],
+    leases.map(({ id, name, status, account, target, ownerKind, owner, createdAt, expiresAt }) =>
+      [id, name, status, account.name, account.state, target, `${ownerKind} ${owner}`, shortTime(createdAt),
         shortTime(expiresAt)]), 'no leases')
   return exit.ok
 }

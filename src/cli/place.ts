@@ -123,7 +123,9 @@ export async function findConnection(
 // ---- logins of this person, newest first, in one file of theirs
 
 function loginFile(environment: NodeJS.ProcessEnv): string {
-  const base = environment['XDG_CONFIG_HOME'] ?? join(environment['HOME'] ?? homedir(), '.config')
+  const { XDG_CONFIG_HOME: given = '' } = environment
+  // Empty is the same as not set.
+  const base = given !== '' ? given : join(environment['HOME'] ?? homedir(), '.config')
   return join(base, 'sallyport', 'logins.json')
 }
 

@@ -59,6 +59,7 @@ class Session {
   /** Resolves with the exit code when the proxy ends it. */
   readonly ended: Promise<number>
   #end: (code: number) => void = () => undefined
+  #isOver = false
 
   constructor(place: Place, ticket: string, call: Invocation) {
     this.#place = place
@@ -110,6 +111,7 @@ class Session {
   }
 
   end(): void {
+    this.#isOver = true
     for (const local of this.#locals) local.destroy()
     this.#line.socket.end()
     this.#line.socket.destroySoon()
@@ -125,6 +127,8 @@ class Session {
         else this.#notice(said)
       }
     } catch (thrown) {
+      // Who hangs up hears the line close.
+      if (this.#isOver) return
       this.#call.out.aside(`sallyport: ${thrown instanceof Error ? thrown.message : String(thrown)}`)
       this.#end(exit.failed)
     }
@@ -173,10 +177,12 @@ function ran(
 ): Promise<number> {
   // Ctrl-C is for the command: it may want to go on.
   process.on('SIGINT', () => undefined)
+  // What lets us speak to the server is not the command's.
+  const { SALLYPORT_TOKEN: _, ...environment } = process.env
   const child = spawn(program, words, {
     stdio: 'inherit',
     env: {
-      ...process.env, SALLYPORT_HOST: host, SALLYPORT_PORT: String(port), SALLYPORT_USER: user,
+      ...environment, SALLYPORT_HOST: host, SALLYPORT_PORT: String(port), SALLYPORT_USER: user,
       SALLYPORT_PASSWORD: password ?? ''
     }
   })

@@ -11,8 +11,8 @@ export const list: Run = async call => {
   if (call.json) call.out.json(users)
   else {
     const rows = users.map(({ name, roles, secondFactor, disabled }) =>
-      [name, roles.join(', '), secondFactor, disabled ? 'disabled' : ''])
-    call.out.table(['name', 'roles', 'second factor', ''], rows, 'nobody is declared')
+      [name, roles.join(', '), secondFactor, disabled ? 'disabled' : 'active'])
+    call.out.table(['NAME', 'ROLES', 'SECOND FACTOR', 'STATUS'], rows, 'nobody is declared')
   }
   return exit.ok
 }

@@ -57,10 +57,10 @@ export interface Ledger {
   show(holdId: string): Promise<LeaseRow | undefined>
   history(holdId: string): Promise<readonly LeaseEventRow[]>
   /**
-   * Adds to the current expiry (S5). `address`: where the actor sits, for the history. Throws `invalid` with
-   * the reason, `not-found`.
+   * Adds to the current expiry (S5). `address`: where the actor sits, for the history. `latest`: a limit
+   * beside the lease's own. Throws `invalid` with the reason, `not-found`.
    */
-  renew(holdId: string, seconds: number, actor: string, address?: string): Promise<LeaseRow>
+  renew(holdId: string, seconds: number, actor: string, address?: string, latest?: Date): Promise<LeaseRow>
   /** Ends a lease and removes its account now (S6). False when it had ended before. Throws `not-found`. */
   revoke(holdId: string, actor: string, address?: string): Promise<boolean>
   /** Ends every live lease of a target or a credential; resolves with their number once all are revoked. */
@@ -120,7 +120,8 @@ export function createLedger(options: LedgerOptions): Ledger {
       return record === undefined ? undefined : shown(record)
     },
     history: holdId => store.history(holdId),
-    renew: (holdId, seconds, actor, address) => renew(context, holdId, seconds, actor, fromOf(address)),
+    renew: (holdId, seconds, actor, address, latest) =>
+      renew(context, holdId, seconds, actor, fromOf(address), latest),
     revoke: (holdId, actor, address) => revoke(context, remover, holdId, actor, fromOf(address)),
     holders: () => store.holders(),
     revokeAll: (where, actor) => revokeAll(context, remover, where, actor),
@@ -234,10 +235,12 @@ function fromOf(address: string | undefined): From {
 }
 
 async function renew(
-  context: Context, holdId: string, seconds: number, actor: string, from: From
+  context: Context, holdId: string, seconds: number, actor: string, from: From, latest: Date | undefined
 ): Promise<LeaseRow> {
   const { store, audit } = context.options
-  const decide = (lease: Renewable, nowMs: number): Renewal => renewal(lease, seconds, nowMs)
+  const latestMs = latest?.getTime() ?? Infinity
+  const decide = (lease: Renewable, nowMs: number): Renewal =>
+    renewal({ ...lease, maxAtMs: Math.min(lease.maxAtMs, latestMs) }, seconds, nowMs)
   const renewed = await store.renew(holdId, actor, decide, { seconds, ...from })
   if (renewed === undefined) throw new SallyportError('not-found', { detail: `lease ${holdId}` })
   if (!renewed.renewed) {

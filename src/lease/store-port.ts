@@ -258,6 +258,8 @@ export interface LeaseFilter {
   ownerKind?: Owner['kind'] | undefined
   owner?: string | undefined
   status?: string | undefined
+  /** Id of a lease: only those that were issued before it, which is the next page. */
+  before?: string | undefined
   limit: number
 }
 

@@ -13,21 +13,34 @@ import { pin } from './accounts.ts'
 import { addressOf } from './hooks.ts'
 import type { Rooms } from './rooms.ts'
 
+// Each revocation waits for its target: one that is away must not hold up the others.
+const holdersAtOnce = 16
+
+type LeaseNeeds = Pick<Rooms, 'ledger' | 'declared' | 'clock' | 'log'>
+
 /**
  * Revokes the leases whose owners may not have their secret any more: a grant, a user or an application was
- * taken away.
+ * taken away, or a grant has ended. The local admin and the first one are nobody's declaration, and keep
+ * theirs. Never throws: what failed is tried at the next look.
  */
-export async function revokeWithdrawn({ ledger, declared, clock, log }: Rooms): Promise<void> {
+export async function revokeWithdrawn(
+  { ledger, declared, clock, log }: LeaseNeeds, isOver: () => boolean = () => false
+): Promise<void> {
   try {
     const now = await declared()
-    for (const { owner, credential } of await ledger.holders()) {
-      if (isUndeclared(owner)) continue
+    const withdrawn = (await ledger.holders()).filter(({ owner, credential }) => {
+      if (isUndeclared(owner)) return false
       const user = owner.kind === 'user' ? now.users.get(owner.id) : undefined
       const roles = user === undefined || user.disabled ? [] : user.roles
       const kind = owner.kind === 'user' ? 'user' as const : 'application' as const
-      if (mayHave(now, { kind, name: owner.id, roles }, credential, clock.now())) continue
-      await ledger.revokeAll({ credential, owner }, 'system')
+      return !mayHave(now, { kind, name: owner.id, roles }, credential, clock.now())
+    })
+    const worker = async (): Promise<void> => {
+      for (let each = withdrawn.pop(); each !== undefined && !isOver(); each = withdrawn.pop()) {
+        await ledger.revokeAll(each, 'system')
+      }
     }
+    await Promise.all(Array.from({ length: holdersAtOnce }, worker))
   } catch (thrown) {
     const { code, detail } = asSallyportError(thrown)
     log.error({ code, detail }, 'leases whose grant was withdrawn could not all be revoked')
@@ -41,10 +54,13 @@ function isUndeclared({ kind, id }: Owner): boolean {
 
 // How often renewals are looked at: they are counted in minutes.
 const lookMs = 5000
+// Withdrawals are acted upon as they are declared. This look is for what nobody declares (a grant ends by the
+// clock) and for a node that died between the declaration and its consequence.
+const withdrawnLookMs = 30_000
 
 export interface SecretRoom {
   secrets: Secrets
-  /** Looks no more; waits for what is being renewed. */
+  /** Looks no more; waits for what is being renewed or revoked. */
   close(): Promise<void>
 }
 
@@ -75,17 +91,23 @@ export function openSecretRoom(
     sessionsOf: async lease => (await ledger.look(lease)).sessions,
     warn: (fields, message) => log.warn(fields, message)
   })
-  return { secrets, close: repeat(clock, () => renewer.pass()) }
+  const closers = [
+    repeat(clock, lookMs, () => renewer.pass()),
+    repeat(clock, withdrawnLookMs, isOver => revokeWithdrawn({ ledger, declared, clock, log }, isOver))
+  ]
+  return { secrets, close: async () => void await Promise.all(closers.map(close => close())) }
 }
 
 /** One at a time, until it is closed. */
-function repeat(clock: Clock, act: () => Promise<void>): () => Promise<void> {
+function repeat(
+  clock: Clock, everyMs: number, act: (isOver: () => boolean) => Promise<void>
+): () => Promise<void> {
   let closed = false
   let running: Promise<void> = Promise.resolve()
   let cancel: Cancel
   const arm = (): void => {
-    cancel = clock.after(lookMs, () => {
-      running = act().finally(() => {
+    cancel = clock.after(everyMs, () => {
+      running = act(() => closed).finally(() => {
         if (!closed) arm()
       })
     })

@@ -188,7 +188,8 @@ test('guesses with a stolen password end, at the API and over SSH alike', async 
   assert.is(right.status, 255, 'the share is the same over SSH')
   assert.match(right.stdout, /too many attempts, try again later \[auth-throttled [0-9a-f]{6}\]/)
   const table = await house.sallyport('users', 'list')
-  assert.match(table, /^heidi +user +confirmed/m)
+  assert.match(table, /^NAME +ROLES +SECOND FACTOR +STATUS$/m)
+  assert.match(table, /^heidi +user +confirmed +active$/m)
   assert.match(table, /^bob +user +none/m)
 })
 

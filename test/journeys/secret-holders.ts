@@ -238,6 +238,17 @@ test('a renewed credential overlaps with the one before, which goes once it was 
   await until(everyAccount, accounts => accounts === '')
 })
 
+test('a lease is not renewed beyond the end that its grant was given meanwhile', async () => {
+  const { token } = await tokenOf('billing')
+  const grant = documents.split('---\n').find(text => text.includes('name: billing-on-apps')) ?? ''
+  const reading = await as(token, () => house.json<ReadingJson>('secrets', 'generate', 'prod/apps/orders'))
+  await apply(`${grant}notAfter: ${new Date(Date.parse(reading.lease!.createdAt) + 200_000).toISOString()}\n`)
+  const renew = (): Promise<string> => refusal('leases', 'renew', reading.lease!.id, '--ttl', '200')
+  assert.match(await as(token, renew), /the lease would pass its maximum; \d+ s can still be added/)
+  await house.json('leases', 'revoke', reading.lease!.id)
+  await apply(grant)
+})
+
 test('a lease goes when the grant that it was made by is taken away', async () => {
   const { token } = await tokenOf('billing')
   const reading = await as(token, () => house.json<ReadingJson>('secrets', 'generate', 'prod/apps/orders'))

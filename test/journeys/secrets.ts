@@ -142,6 +142,7 @@ test('a revoked lease cuts its live connection, refuses logins, and its history 
   const shown = await house.json<LeaseJson>('leases', 'show', id)
   assert.is(shown.status, 'revoked')
   assert.is(shown.name, 'nightly')
+  assert.match(await house.sallyport('leases', 'list'), new RegExp(`^${id} +nightly +revoked`, 'm'))
   const events = await house.json<LeaseEventJson[]>('leases', 'history', id)
   const kinds = events.map(({ kind }) => kind)
   assert.equal(kinds, ['intended', 'active', 'renewed', 'revoked', 'proved-gone', 'renewal-refused'])
@@ -177,7 +178,14 @@ test('a linked secret makes accounts by its base, which cannot go while it has d
   assert.is((await login(reading, 'SELECT count(*) FROM orders')).stdout.trim(), '100')
   const found = await house.json<SecretJson[]>('secrets', 'search', '--query', 'prod:base', '--search-links')
   assert.equal(found.map(({ path }) => path), ['prod/linked'])
-  assert.match(await refusal('secrets', 'delete', 'prod/base'), /in use by secret\/prod\/linked/)
+  for (const path of ['prod/base', 'prod:base']) {
+    assert.match(await refusal('secrets', 'delete', path), /in use by secret\/prod\/linked/)
+    assert.match(await refusal('delete', 'secret', path), /in use by secret\/prod\/linked/)
+    assert.match(await house.sallyport('get', 'secret', path), /username: <secret>/)
+    const leases = await house.json<LeaseJson[]>('leases', 'list', '--target', path)
+    assert.equal(leases.map(({ id }) => id), [reading.lease!.id])
+    assert.not.match(await house.sallyport('orphans', 'scan', '--target', path).catch(String), /not-found/)
+  }
 })
 
 test('a secret with active leases goes only when they were revoked and proved gone', async () => {
@@ -212,6 +220,21 @@ test('a lease ends as it began, whatever is edited or rotated while it lives', a
   }
   writeFileSync(edited, shipped)
   await house.sallyport('templates', 'save', 'postgres/delete-role', edited)
+})
+
+test('a maximum that was shortened holds for renewals too, and for no expiry that was given', async () => {
+  const { lease } = await generate('prod/orders-rw', '--ttl', '1200')
+  const file = join(house.folder, 'shorter.yaml')
+  const shorter = documents(target.port).split('---\n').find(text => text.includes('name: orders-rw'))
+  writeFileSync(file, shorter!.replace('maxTtl: 1h', 'maxTtl: 25m'))
+  await house.sallyport('apply', '-f', file)
+  const { id, expiresAt } = lease!
+  assert.is((await house.json<LeaseJson>('leases', 'show', id)).expiresAt, expiresAt)
+  assert.match(await refusal('leases', 'renew', id, '--ttl', '301'), /300 s can still be added/)
+  const renewed = await house.json<LeaseJson>('leases', 'renew', id, '--ttl', '300')
+  assert.is(Date.parse(renewed.expiresAt) - Date.parse(expiresAt), 300_000)
+  await house.json('leases', 'revoke', id)
+  await house.sallyport('apply', '-f', join(house.folder, 'access.yaml'))
 })
 
 test('while the target is away a lease is not called gone, nor is its secret deleted', async () => {

@@ -13,6 +13,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { SessionJson, TicketJson } from '../../src/api/client-types.ts'
 import { createClient } from '../../src/cli/client.ts'
+import { readLogins } from '../../src/cli/place.ts'
 import { startRedis } from '../../tool/redis.ts'
 import { authenticator } from '../peers/authenticator.ts'
 import { accountsOn, alicePassword, ran, until } from '../peers/house.ts'
@@ -135,10 +136,14 @@ test('psql works through the local port, with an account that lives as long as t
 
 test('a command gets the login in its environment, and its exit code is passed on', async () => {
   const script = 'PGPASSWORD=$SALLYPORT_PASSWORD psql -XAtqc "SELECT current_user" '
-    + '"host=$SALLYPORT_HOST port=$SALLYPORT_PORT user=$SALLYPORT_USER dbname=orders sslmode=disable"; exit 7'
-  const { status, stdout, stderr } = await cli(['connect', 'orders-tcp-rw', '--', 'sh', '-c', script])
+    + '"host=$SALLYPORT_HOST port=$SALLYPORT_PORT user=$SALLYPORT_USER dbname=orders sslmode=disable"; '
+    + 'echo "token: $SALLYPORT_TOKEN"; exit 7'
+  const [{ token } = { token: '' }] = readLogins(environment)
+  const words = ['connect', 'orders-tcp-rw', '--', 'sh', '-c', script]
+  const { status, stdout, stderr } = await cli(words, { SALLYPORT_TOKEN: token })
   assert.is(status, 7, stderr)
-  assert.match(stdout, /^jit_\d{7}\n$/)
+  assert.match(stdout, /^jit_\d{7}\ntoken: \n$/)
+  assert.not.match(stderr, /closed the connection/)
   await until(() => accountsOn(house.database), found => found === '')
 })
 
