@@ -67,7 +67,7 @@ const textCharactersMax = 16_384
 const listItemsMax = 10_000
 
 const defaultPorts: Readonly<Record<Target['protocol'], number | undefined>> = {
-  postgres: 5432, ssh: 22, tcp: undefined, mysql: 3306, redis: 6379, ldap: 389
+  postgres: 5432, ssh: 22, tcp: undefined, mysql: 3306, redis: 6379, ldap: 389, http: 443
 }
 
 /** PostgreSQL would cut a longer one in silence. */
@@ -76,7 +76,7 @@ const postgresNameMax = 63
 /** What belongs to a target of each protocol; the rest of these fields is refused. */
 const targetFields: Readonly<Record<Target['protocol'], readonly ('database' | 'tls' | 'hostKeys')[]>> = {
   postgres: ['database', 'tls'], ssh: ['hostKeys'], tcp: ['hostKeys'], mysql: ['tls'], redis: ['tls'],
-  ldap: ['database', 'tls']
+  ldap: ['database', 'tls'], http: ['tls']
 }
 
 const resourceName = z.string().regex(resourceNamePattern,
@@ -103,7 +103,7 @@ const publicKey = publicKeyLine.max(textCharactersMax)
 const target = z.strictObject({
   kind: z.literal('target'),
   name: resourceName,
-  protocol: z.enum(['postgres', 'ssh', 'tcp', 'mysql', 'redis', 'ldap']),
+  protocol: z.enum(['postgres', 'ssh', 'tcp', 'mysql', 'redis', 'ldap', 'http']),
   address: text,
   database: z.string().min(1).max(255).optional(),
   tls: z.strictObject({

@@ -14,7 +14,7 @@ export interface SecretReference {
 export interface Target {
   name: string
   /** Sessions exist for the first three; the others are reached by hooks, and serve leases and `tcp`. */
-  protocol: 'postgres' | 'ssh' | 'tcp' | 'mysql' | 'redis' | 'ldap'
+  protocol: 'postgres' | 'ssh' | 'tcp' | 'mysql' | 'redis' | 'ldap' | 'http'
   host: string
   port: number
   /** PostgreSQL: where hooks connect, and where a client lands that names none. LDAP: base of searches. */
