@@ -8,5 +8,8 @@ import { linux } from './linux.ts'
 import { mysql } from './mysql.ts'
 import { postgres } from './postgres.ts'
 import { redis } from './redis.ts'
+import { sshCommand } from './ssh-command.ts'
 
-export const shippedPlugins: readonly Plugin[] = [postgres, linux, mysql, redis, ldap, http, aws, azure, gcp]
+export const shippedPlugins: readonly Plugin[] = [
+  postgres, linux, mysql, redis, ldap, http, aws, azure, gcp, sshCommand
+]

@@ -79,7 +79,8 @@ life('the signature is the one that AWS publishes for its own example', () => {
     { region: 'us-east-1', service: 'iam' }, new Date('2015-08-30T12:36:00Z')
   )
   assert.is(signed['x-amz-date'], '20150830T123600Z')
-  assert.is(signed.authorization, 'AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/iam/aws4_request, '
+  assert.is(signed.authorization, 'AWS4-HMAC-SHA256 '
+    + 'Credential=AKIDEXAMPLE/20150830/us-east-1/iam/aws4_request, '
     + 'SignedHeaders=content-type;host;x-amz-date, '
     + 'Signature=5d672d79c15b13162d9279b0855cfba6789a8edb4c82c400e06b5924a6f2b5d7')
 })
@@ -117,7 +118,7 @@ life('a user that is not seen at once, and a service that says too often, are wa
   assert.is(aws.users.size, before)
 })
 
-life('a lost key is nobody\'s: the outcome is unknown, the account is removed and not made again', async world => {
+life('a lost key is nobody\'s: the user is removed and not made again', async world => {
   const { aws, target } = world
   const account = target.mint()
   aws.lose = 'CreateAccessKey'
@@ -143,7 +144,8 @@ life('a removal that AWS refuses has shut the keys first and can go on', async w
   const keys = keysOf(await target.done('create', 'create-user', account))
   aws.refuse = 'DeleteAccessKey'
   const stuck = await target.run('delete', 'delete-user', { ...account, epoch: 2 })
-  assert.equal([stuck.state, stuck.failedStep, stuck.quarantined], ['refused', 'remove its access keys', true])
+  assert.equal([stuck.state, stuck.failedStep, stuck.quarantined],
+    ['refused', 'remove its access keys', true])
   assert.match(stuck.error ?? '', /403 AccessDenied/)
   assert.is(await whoIs(world, keys), 'InvalidClientTokenId')
   await target.done('delete', 'delete-user', { ...account, epoch: 3 })
@@ -165,7 +167,8 @@ for (const [template, variables] of [
     assert.ok((kept.seen?.endsAt?.getTime() ?? 0) > systemClock.now().getTime() + 1_000_000 - 5000)
     const over = await target.done('delete', 'expire-token', account, { ends_at: inMs(-61_000) })
     assert.is(over.seen?.exists, false)
-    const short = await target.run('create', template, target.mint(), { ...variables, ends_at: inMs(100_000) })
+    const soon = { ...variables, ends_at: inMs(100_000) }
+    const short = await target.run('create', template, target.mint(), soon)
     assert.match(short.error ?? '', /400 ValidationError/)
     target.close()
   })
@@ -174,10 +177,13 @@ for (const [template, variables] of [
 life('wrong keys, another certificate and a name that is not AWS\' are told apart', async world => {
   const { target, service } = world
   const wrong = { kind: 'password', password: new Secret('wrong') } as const
-  const refused = await target.hooks.probe('aws', { ...target.access, secret: wrong }).catch(error => String(error))
+  const refused = await target.hooks.probe('aws', { ...target.access, secret: wrong })
+    .catch(error => String(error))
   assert.match(String(refused), /keys are not taken: 403 SignatureDoesNotMatch/)
   const over = async (tls: object): Promise<string | undefined> => {
-    const address = { ...target.access.target, name: JSON.stringify(tls), tls: { mode: 'verify-full', ...tls } as const }
+    const address = {
+      ...target.access.target, name: JSON.stringify(tls), tls: { mode: 'verify-full', ...tls } as const
+    }
     const job = target.job('create', 'create-user', target.mint())
     return (await target.hooks.run({ ...job, access: { ...target.access, target: address } })).code
   }

@@ -81,7 +81,8 @@ life('a secret of an application ends with its lease; the others of it stay', as
   await target.done('delete', 'remove-password', { ...one, epoch: 2 }, { application: application.id })
   assert.equal(application.passwordCredentials.map(({ displayName }) => displayName),
     [`sallyport/${other.accountId}`])
-  assert.is((await target.done('delete', 'remove-password', one, { application: application.id })).changed, false)
+  const again = await target.done('delete', 'remove-password', one, { application: application.id })
+  assert.is(again.changed, false)
   const gone = await target.done('delete', 'remove-password', one, { application: 'not-there' })
   assert.is(gone.seen?.exists, false)
 })
@@ -140,7 +141,8 @@ life('an access token of Google cannot be taken back, and its end is known', asy
   assert.equal([kept.state, kept.seen?.endsAt?.toISOString()],
     ['refused', new Date(Date.parse(variables.ends_at) + 60_000).toISOString()])
   assert.match(kept.error ?? '', /cannot be taken away and ends by itself at/)
-  const long = await target.run('create', 'access-token', target.mint(), { ...variables, ends_at: inMs(7_200_000) })
+  const late = { ...variables, ends_at: inMs(7_200_000) }
+  const long = await target.run('create', 'access-token', target.mint(), late)
   assert.match(long.error ?? '', /400 INVALID_ARGUMENT/)
 })
 

@@ -363,6 +363,7 @@ function count(value: string): string {
 /** Percent-encoded, so that no value is a second segment, a query, or a way up. */
 function segment(value: string): string {
   assertWellFormed(value)
+  if (value === '') throw new UnfitValue('is empty: a path would lose a segment')
   if (value === '.' || value === '..') throw new UnfitValue('is a way up in a path')
   return encodeWord(value)
 }

@@ -36,8 +36,8 @@ export class Aws {
 
   addUser(name: string, path = '/'): User {
     const user: User = {
-      path, tags: {}, keys: new Map(), groups: new Set(), policies: new Set(), inline: new Set(), login: false,
-      unseen: this.unseenReads
+      path, tags: {}, keys: new Map(), groups: new Set(), policies: new Set(), inline: new Set(),
+      login: false, unseen: this.unseenReads
     }
     this.users.set(name, user)
     return user
@@ -63,13 +63,14 @@ export class Aws {
 
   /** The id of the key that signed, or the refusal. */
   #signer({ method, headers, url, body }: Asked): string | Said {
-    const form = /^AWS4-HMAC-SHA256 Credential=([^/]+)\/(\d{8})\/([^/]+)\/([^/]+)\/aws4_request, ?SignedHeaders=([^,]+), ?Signature=([0-9a-f]{64})$/
-    const [, id = '', day = '', region = '', service = '', names = '', signature = ''] =
-      form.exec(headers.authorization ?? '') ?? []
+    const [credential = '', headerNames = '', signed64 = ''] = (headers.authorization ?? '').split(/, ?/)
+    const [, id = '', day = '', region = '', service = ''] =
+      /^AWS4-HMAC-SHA256 Credential=([^/]+)\/(\d{8})\/([^/]+)\/([^/]+)\/aws4_request$/.exec(credential) ?? []
+    const [names, signature] = [headerNames, signed64].map(part => part.replace(/^\w+=/, ''))
     const secret = this.#secretOf(id)
     const stamp = String(headers['x-amz-date'])
     if (secret === undefined) return refused(403, 'InvalidClientTokenId', 'The security token is invalid')
-    const signed = names.split(';')
+    const signed = (names ?? '').split(';')
     if (!signed.includes('host') || !signed.includes('x-amz-date')) {
       return refused(403, 'SignatureDoesNotMatch', 'headers are not signed')
     }
@@ -77,7 +78,8 @@ export class Aws {
     const hash = (text: string): string => createHash('sha256').update(text).digest('hex')
     const canonical = `${method}\n${path}\n${query}\n`
       + signed.map(name => `${name}:${String(headers[name]).trim()}\n`).join('') + `\n${names}\n${hash(body)}`
-    const mac = (key: string | Buffer, text: string): Buffer => createHmac('sha256', key).update(text).digest()
+    const mac = (key: string | Buffer, text: string): Buffer =>
+      createHmac('sha256', key).update(text).digest()
     const signing = mac(mac(mac(mac(`AWS4${secret}`, day), region), service), 'aws4_request')
     const scope = `${day}/${region}/${service}/aws4_request`
     const expected = mac(signing, `AWS4-HMAC-SHA256\n${stamp}\n${scope}\n${hash(canonical)}`).toString('hex')
@@ -138,7 +140,8 @@ export class Aws {
     if (!(seconds >= 900 && seconds <= secondsMax)) {
       return refused(400, 'ValidationError', `DurationSeconds exceeds ${secondsMax}`)
     }
-    const [id, secret] = [`ASIA${randomBytes(8).toString('hex').toUpperCase()}`, randomBytes(30).toString('base64')]
+    const id = `ASIA${randomBytes(8).toString('hex').toUpperCase()}`
+    const secret = randomBytes(30).toString('base64')
     this.tokens.set(id, secret)
     return reply(`<Credentials><AccessKeyId>${id}</AccessKeyId><SecretAccessKey>${secret}</SecretAccessKey>`
       + '<SessionToken>token-of-the-session</SessionToken></Credentials>')
@@ -166,7 +169,7 @@ export class Aws {
       case 'ListUserPolicies': return reply(list('PolicyNames', [...user.inline]))
       case 'DeleteUserPolicy': return missing(user.inline.delete(field('PolicyName')))
       case 'CreateAccessKey': {
-        if (user.keys.size >= 2) return refused(409, 'LimitExceeded', 'Cannot exceed quota for AccessKeysPerUser: 2')
+        if (user.keys.size >= 2) return refused(409, 'LimitExceeded', 'AccessKeysPerUser: 2')
         const id = `AKIA${randomBytes(8).toString('hex').toUpperCase()}`
         const secret = randomBytes(30).toString('base64')
         user.keys.set(id, { secret, active: true })
@@ -174,7 +177,8 @@ export class Aws {
           + `<Status>Active</Status><SecretAccessKey>${secret}</SecretAccessKey></AccessKey>`)
       }
       case 'ListAccessKeys': return reply(list('AccessKeyMetadata', [...user.keys].map(
-        ([id, { active }]) => `<AccessKeyId>${id}</AccessKeyId><Status>${active ? 'Active' : 'Inactive'}</Status>`)))
+        ([id, { active }]) =>
+          `<AccessKeyId>${id}</AccessKeyId><Status>${active ? 'Active' : 'Inactive'}</Status>`)))
       case 'UpdateAccessKey': {
         const key = user.keys.get(field('AccessKeyId'))
         if (key !== undefined) key.active = field('Status') === 'Active'
@@ -192,9 +196,11 @@ export class Aws {
     return /^List/.test(action) ? reply('<Nothing/>') : refused(400, 'InvalidAction', `no ${action} here`)
   }
 
-  #delete(name: string, { keys, groups, policies, inline, login }: User, reply: (inner: string) => Said): Said {
+  #delete(
+    name: string, { keys, groups, policies, inline, login }: User, reply: (inner: string) => Said
+  ): Said {
     const left = [keys, groups, policies, inline].find(({ size }) => size > 0)
-    if (left !== undefined || login) return refused(409, 'DeleteConflict', 'must delete what is attached first.')
+    if (left !== undefined || login) return refused(409, 'DeleteConflict', 'must be empty first.')
     this.users.delete(name)
     return reply('')
   }
@@ -204,7 +210,8 @@ function userXml(name: string, { path, tags }: User, element = 'User'): string {
   const tagList = list('Tags', Object.entries(tags).map(
     ([key, value]) => `<Key>${key}</Key><Value>${value}</Value>`))
   const inner = `<Path>${path}</Path><UserName>${name}</UserName><UserId>AIDA${name}</UserId>`
-    + `<Arn>arn:aws:iam::123456789012:user${path}${name}</Arn><CreateDate>2026-01-01T00:00:00Z</CreateDate>${tagList}`
+    + `<Arn>arn:aws:iam::123456789012:user${path}${name}</Arn>`
+    + `<CreateDate>2026-01-01T00:00:00Z</CreateDate>${tagList}`
   return element === '' ? inner : `<${element}>${inner}</${element}>`
 }
 
@@ -214,8 +221,9 @@ function list(name: string, members: readonly string[]): string {
 
 function refused(status: number, code: string, message: string): Said {
   return {
-    status, body: '<ErrorResponse xmlns="https://iam.amazonaws.com/doc/2010-05-08/"><Error><Type>Sender</Type>'
-      + `<Code>${code}</Code><Message>${message}</Message></Error><RequestId>1</RequestId></ErrorResponse>`
+    status, body: '<ErrorResponse xmlns="https://iam.amazonaws.com/doc/2010-05-08/"><Error>'
+      + `<Type>Sender</Type><Code>${code}</Code><Message>${message}</Message></Error>`
+      + '<RequestId>1</RequestId></ErrorResponse>'
   }
 }
 

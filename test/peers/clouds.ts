@@ -65,7 +65,8 @@ export class Azure {
       return { status: 204 }
     }
     if (kind !== 'applications') return refused(404, 'Request_ResourceNotFound')
-    if (id === '') return method === 'POST' ? { status: 201, body: this.addApplication(json) } : this.#list(asked)
+    if (id === '' && method === 'POST') return { status: 201, body: this.addApplication(json) }
+    if (id === '') return this.#list(asked)
     const application = this.applications.get(id)
     if (application === undefined) return refused(404, 'Request_ResourceNotFound')
     if (verb === 'addPassword') return this.#addPassword(application, json['passwordCredential'] as Body)
@@ -95,7 +96,8 @@ export class Azure {
   }
 
   #addPassword(application: Application, { displayName, endDateTime }: Body): Said {
-    if (!(Date.parse(String(endDateTime)) > systemClock.now().getTime())) return refused(400, 'Request_BadRequest')
+    const leftMs = Date.parse(String(endDateTime)) - systemClock.now().getTime()
+    if (!(leftMs > 0)) return refused(400, 'Request_BadRequest')
     const secret = { keyId: randomUUID(), displayName: String(displayName), endDateTime: String(endDateTime) }
     const secretText = randomBytes(20).toString('base64url')
     this.texts.set(secret.keyId, secretText)
@@ -164,7 +166,8 @@ export class Google {
     const account = [...this.accounts.values()].find(({ email }) => email === said['iss'])
     const keys = said['iss'] === this.hooks.email ? [this.hooks.publicKey] : [...account?.keys.values() ?? []]
     const signed = keys.some(key => verify(
-      'RSA-SHA256', Buffer.from(`${head}.${claims}`), createPublicKey(key), Buffer.from(signature, 'base64url')))
+      'RSA-SHA256', Buffer.from(`${head}.${claims}`), createPublicKey(key),
+      Buffer.from(signature, 'base64url')))
     const fits = said['aud'] === this.tokenUri && Number(said['iat']) <= now + 1 && Number(said['exp']) > now
       && Number(said['exp']) - Number(said['iat']) <= 3600 && account?.disabled !== true
     if (signed && fits) return this.tokens.issue()
@@ -197,7 +200,8 @@ export class Google {
     const file = {
       type: 'service_account', client_email: email, private_key: privateKey, token_uri: this.tokenUri
     }
-    return { status: 200, body: { name: id, privateKeyData: Buffer.from(JSON.stringify(file)).toString('base64') } }
+    const privateKeyData = Buffer.from(JSON.stringify(file)).toString('base64')
+    return { status: 200, body: { name: id, privateKeyData } }
   }
 
   #refused(status: number, word: string): Said {

@@ -34,7 +34,9 @@ export interface Service extends AsyncDisposable {
   asked: Asked[]
 }
 
-export async function startService(names: readonly string[], answer: (asked: Asked) => Said): Promise<Service> {
+export async function startService(
+  names: readonly string[], answer: (asked: Asked) => Said
+): Promise<Service> {
   const now = systemClock.now().getTime()
   const { certificate, privateKey } = selfSignedCertificate({
     commonName: 'a service', names: ['127.0.0.1', ...names], validFrom: new Date(now - 3_600_000),
@@ -49,7 +51,8 @@ export async function startService(names: readonly string[], answer: (asked: Ask
       const url = request.url ?? ''
       const [path = '', query = ''] = url.split('?', 2)
       const { method = '', headers } = request
-      const one = { method, path: decodeURIComponent(path), query: new URLSearchParams(query), url, headers, body }
+      const asks = new URLSearchParams(query)
+      const one = { method, path: decodeURIComponent(path), query: asks, url, headers, body }
       asked.push(one)
       const said = answer(one)
       if (said.lost === true) return void request.socket.destroy()
