@@ -93,7 +93,7 @@ life('an account of that name that is not ours is never touched', async world =>
 
 life('a step that fails is a refusal with its name; one that is killed is unknown', async world => {
   const text = (steps: string): string =>
-    shipped('create').replace(/steps:[\s\S]*?look:/, `steps:\n${steps}look:`)
+    shipped('create').replace(/steps:[\s\S]*?look:/, () => `steps:\n${steps}look:`)
   const failing = text('  - { name: first, script: \'true\' }\n'
     + '  - { name: second, script: \'echo no >&2; exit 3\' }\n')
     + 'undo:\n  - { name: take back, script: \'echo undone > "$JIT_FILE.undo"\' }\n'
@@ -120,8 +120,10 @@ look: [{ script: 'if test -e /home/hooks/word; then echo exists; echo ours; echo
 
 life('a look that says anything else, or does not come to its end, is no look', async world => {
   const saying = (script: string): string =>
-    shipped('delete').replace(/look:[\s\S]*/, `look:\n  - script: |\n      ${script}\n`)
-  const bads = ['echo exists ours; echo gone', 'echo exists; false; echo ours', 'echo exists; kill -9 $$']
+    shipped('delete').replace(/look:[\s\S]*/, () => `look:\n  - script: |\n      ${script}\n`)
+  const bads = [
+    'echo exists ours; echo gone', 'echo exists; false; echo ours', 'echo exists; echo ours; kill -9 $$'
+  ]
   for (const script of bads) {
     const refused = await world.hooks.verify(job(world, 'delete', account('jit_5'), saying(script))).then(
       () => 'looked', (error: { code: string }) => error.code)
