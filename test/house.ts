@@ -70,8 +70,8 @@ const house: House = {
   // What a plugin is made of: the contract, templates and their quoting, errors, secrets.
   plugins: {
     rooms: [
-      'wire', 'errors', 'secret', 'jit/plugin.ts', 'jit/template.ts', 'jit/sql-text.ts', 'jit/shell-text.ts',
-      'jit/typed-password.ts'
+      'wire', 'errors', 'secret', 'jit/plugin.ts', 'jit/template.ts', 'jit/http-text.ts', 'jit/percent.ts',
+      'jit/sql-text.ts', 'jit/shell-text.ts', 'jit/typed-password.ts'
     ],
     packages: ['mysql2', 'ioredis', 'ldapts', 'ssh2']
   },

@@ -41,6 +41,28 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
     assert.is(await codeOf(ledger.renew(lease.holdId, 60, 'bob')), 'invalid')
   })
 
+  promise('a token that nobody can take back expires: no receipt calls it gone before', async world => {
+    const { ledger, log } = await world.node('one')
+    world.target.tokens = true
+    const lease = await ledger.issue(request('create', { ttlSeconds: 2, maxTtlSeconds: 3 }))
+    assert.is(lease.made?.['token']?.expose(), `token of ${lease.accountName}`)
+    await ledger.revoke(lease.holdId, 'bob')
+    assert.is(await stateOf(world, lease.accountId), 'removing')
+    assert.is((await ledger.show(lease.holdId))?.status, 'revoking')
+    const receipts = async (): Promise<unknown[]> => (await world.rows(
+      `select body from receipt where account = '${lease.accountId}' order by created_at`
+    )).map(({ body }) => body)
+    const [first] = await receipts() as [{ state: string, seen: { endsAt: string } }]
+    assert.is(first.state, 'expires')
+    await until('gone', async () => await stateOf(world, lease.accountId) === 'proved-gone')
+    assert.ok(systemClock.now() >= new Date(first.seen.endsAt))
+    const states = (await receipts() as { state: string }[]).map(({ state }) => state)
+    assert.equal(states, ['expires', 'proved-gone'])
+    assert.equal(world.audit.filter(({ kind }) => kind === 'account.alarm'), [])
+    const kept = [world.audit, log, await world.rows('select * from account')]
+    assert.not(JSON.stringify(kept).includes('token of'))
+  })
+
   promise('a lease of thirty days does not end at once, nor after 29 days, but after 30', async world => {
     const { ledger, clock } = await world.node('one')
     const seconds = 30 * 86_400

@@ -19,7 +19,7 @@ const outcome = async (act: Promise<unknown>): Promise<string> => await act.then
 function context(remainingMs: () => number = () => 30_000): HookContext {
   return {
     signal: AbortSignal.timeout(60_000), connectTimeoutMs: 10_000, statementTimeoutMs: 10_000, remainingMs,
-    log: () => undefined
+    now: () => systemClock.now(), log: () => undefined
   }
 }
 

@@ -88,7 +88,9 @@ function hostKeyAlgorithms(blobs: readonly Buffer[]): HostKeyAlgorithms {
  * Logs in as the hook's credential.
  * @throws SallyportError('target-unreachable' | 'target-untrusted' | 'target-refused' | 'hook-timeout')
  */
-export async function openLink(access: Access, context: HookContext): Promise<Link> {
+export async function openLink(
+  access: Access, context: HookContext, command: ShellCommand = rootShell
+): Promise<Link> {
   context.signal.throwIfAborted()
   const blobs = believedKeys(access.target)
   const method = methodOf(access)
@@ -105,7 +107,7 @@ export async function openLink(access: Access, context: HookContext): Promise<Li
     close()
     throw error
   }
-  return { run: (build, limitMs) => shell(client, build, limitMs, context), close }
+  return { run: (build, limitMs) => shell(client, command(limitMs), build, limitMs, context), close }
 }
 
 /** How to log in, with the secret not yet taken out. @throws SallyportError('target-refused') */
@@ -173,15 +175,26 @@ function unreached(
   return new SallyportError(code, { detail, cause: error })
 }
 
+/** What the login shell is told: to say its clock, then to become a shell that reads the script. */
+export type ShellCommand = (limitMs: number) => string
+
 /** Any login shell reads these few words; `sudo` for a login that is not root. */
-function shellCommand(limitMs: number): string {
+function rootShell(limitMs: number): string {
   const seconds = Math.max(1, Math.ceil(limitMs / 1000)) + targetGraceSeconds
   return `exec /bin/sh -c '[ "$(id -u)" = 0 ] || as="sudo -n"; read -r up rest < /proc/uptime; `
     + `echo "sallyport-ready $up $(id -u)"; exec $as timeout -s KILL ${seconds} /bin/sh -s'`
 }
 
+/** As the login itself, on any system with a POSIX shell; nothing of its clock is asked. */
+export function ownShell(limitMs: number): string {
+  const seconds = Math.max(1, Math.ceil(limitMs / 1000)) + targetGraceSeconds
+  return `exec /bin/sh -c 'echo "sallyport-ready 0.00 0"; if command -v timeout > /dev/null; `
+    + `then exec timeout -s KILL ${seconds} /bin/sh -s; else exec /bin/sh -s; fi'`
+}
+
 async function shell(
-  client: Client, build: (deadline: number) => string, limitMs: number, context: HookContext
+  client: Client, command: string, build: (deadline: number) => string, limitMs: number,
+  context: HookContext
 ): Promise<Answer> {
   context.signal.throwIfAborted()
   const limit = AbortSignal.timeout(Math.max(1, Math.floor(Math.min(limitMs, context.remainingMs()))))
@@ -191,7 +204,7 @@ async function shell(
     const lose = (why: string) => (): void => talk.lose(why)
     dead.addEventListener('abort', lose('no answer within the limit'), { once: true })
     client.once('close', lose('the connection was lost'))
-    client.exec(shellCommand(limitMs), (error, channel) => {
+    client.exec(command, (error, channel) => {
       if (error === undefined) talk.listen(channel)
       else reject(new NoShell(`no shell: ${error.message.slice(0, saidCharactersMax)}`))
     })

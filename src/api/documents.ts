@@ -86,13 +86,13 @@ const postgresNameMax = 63
 /** What belongs to a target of each protocol; the rest of these fields is refused. */
 const targetFields: Readonly<Record<Target['protocol'], readonly ('database' | 'tls' | 'hostKeys')[]>> = {
   postgres: ['database', 'tls'], ssh: ['hostKeys'], tcp: ['database', 'tls'], mysql: ['tls'], redis: ['tls'],
-  ldap: ['database', 'tls']
+  ldap: ['database', 'tls'], http: ['tls']
 }
 
 const target = z.strictObject({
   kind: z.literal('target'),
   name: resourceName,
-  protocol: z.enum(['postgres', 'ssh', 'tcp', 'mysql', 'redis', 'ldap']),
+  protocol: z.enum(['postgres', 'ssh', 'tcp', 'mysql', 'redis', 'ldap', 'http']),
   address: text,
   database: z.string().min(1).max(255).optional(),
   tls: z.strictObject({

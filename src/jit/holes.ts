@@ -4,13 +4,17 @@
 // literal`, `| identlist` or a bare whole number, inside quotes a bare inert word, in plain data the string
 // itself. Every way through the branches is scanned at save time, so an unused branch cannot hide a mistake.
 import { Liquid, TokenKind, Tokenizer } from 'liquidjs'
+import { encodeWord } from './percent.ts'
 import {
   UnfitValue, assertWellFormed, quoteIdentifier, quoteLiteral, scanSql, statementProblems
 } from './sql-text.ts'
 import type { HolePlace, SqlPiece } from './sql-text.ts'
 
-/** `sql`: one statement of PostgreSQL. `data`: a value that the plugin quotes itself. */
-export type TextContext = 'sql' | 'data'
+/**
+ * `sql`: one statement of PostgreSQL. `data`: a value that the plugin quotes itself. `path`: of a URL, a hole
+ * is one segment or a piece of one.
+ */
+export type TextContext = 'sql' | 'data' | 'path'
 
 /**
  * What a hole can print, secrets exposed or masked. Absent or empty: false in a condition, an error in a
@@ -105,7 +109,8 @@ function renderer(
 ): CompiledText['render'] {
   let source = text
   for (const [number, hole] of [...holes.entries()].reverse()) {
-    const bare = context === 'data' ? 'datum' : places.get(number) === 'plain' ? 'count' : 'inert'
+    const inSql = places.get(number) === 'plain' ? 'count' : 'inert'
+    const bare = context === 'path' ? 'segment' : context === 'data' ? 'datum' : inSql
     // The filter hears the name as well, so that its error can say which variable is unfit.
     const filled = `{{ ${hole.name} | ${hole.filter ?? bare}: '${hole.name}' }}`
     source = source.slice(0, hole.begin) + filled + source.slice(hole.end)
@@ -237,7 +242,7 @@ class Reader {
       this.problems.add(`${shown(source)}: a hole is ${filters}{{ name }}`)
       return
     }
-    if (this.#context === 'data' && filter !== undefined) {
+    if (this.#context !== 'sql' && filter !== undefined) {
       this.problems.add(`${shown(source)}: no filter here, the plugin quotes`)
     }
     this.uses.add(name)
@@ -311,7 +316,8 @@ function makeEngine(): Liquid {
     identlist: value => items(value).map(quoteIdentifier).join(', '),
     inert: value => inert(text(value)),
     count: value => count(text(value)),
-    datum: value => datum(text(value))
+    datum: value => datum(text(value)),
+    segment: value => segment(text(value))
   }
   for (const [filter, handler] of Object.entries(filters)) {
     const act = (value: unknown, name: unknown): string => named(name, () => handler(value))
@@ -352,6 +358,14 @@ function count(value: string): string {
     throw new UnfitValue('is not a whole number: print it with | ident or | literal')
   }
   return value
+}
+
+/** Percent-encoded, so that no value is a second segment, a query, or a way up. */
+function segment(value: string): string {
+  assertWellFormed(value)
+  if (value === '') throw new UnfitValue('is empty: a path would lose a segment')
+  if (value === '.' || value === '..') throw new UnfitValue('is a way up in a path')
+  return encodeWord(value)
 }
 
 function datum(value: string): string {

@@ -7,8 +7,8 @@ import type { Clock } from '../clock.ts'
 import { SallyportError, asSallyportError } from '../errors.ts'
 import type { ErrorCode } from '../errors.ts'
 import type {
-  Access, AccountRef, Action, HookContext, Injectable, Outcome, Owned, Plugin, Probe, Residue, TargetAddress,
-  Variables, Verified
+  Access, AccountRef, Action, HookContext, Injectable, Made, Outcome, Owned, Plugin, Probe, Residue,
+  TargetAddress, Variables, Verified
 } from './plugin.ts'
 import { createRedactor, secretsOf } from './redact.ts'
 import type { Redactor } from './redact.ts'
@@ -79,6 +79,8 @@ export interface HookResult {
   seen?: Verified | undefined
   /** It exists but cannot log in and has no session: harmless until it can be removed. */
   quarantined: boolean
+  /** What the service drew; only with `done`, and in no message. */
+  made?: Made
   tookMs: number
 }
 
@@ -158,7 +160,8 @@ class HookRunner implements Hooks {
     const quarantined = seen !== undefined && seen.exists && !seen.enabled && seen.sessions === 0
     const tookMs = this.#options.clock.monotonicMs() - startedMs
     const error = result.error === undefined ? undefined : redact(result.error)
-    const residue = result.residue.map(one => ({ ...one, name: redact(one.name) }))
+    const hide = redactorOf({ ...job, variables: { ...job.variables, ...result.made } })
+    const residue = result.residue.map(one => ({ ...one, name: hide(one.name) }))
     return { ...result, error, residue, quarantined, tookMs }
   }
 
@@ -234,7 +237,8 @@ class HookRunner implements Hooks {
     )
     if (proven && outcome.state !== 'refused') {
       const changed = outcome.state === 'unknown' || outcome.changed
-      return { state: 'done', changed, retryable: false, residue: all, seen }
+      const made = outcome.state === 'done' ? outcome.made : undefined
+      return { state: 'done', changed, retryable: false, residue: all, seen, made }
     }
     if (outcome.state === 'refused') {
       if (settled && !isOpening(job.action)) {
@@ -308,6 +312,7 @@ class HookRunner implements Hooks {
       connectTimeoutMs: this.#limits.connectMs,
       statementTimeoutMs: this.#limits.statementMs,
       remainingMs: () => endsMs - clock.monotonicMs(),
+      now: () => clock.now(),
       log: line => log(redact(line)),
       stop
     }
@@ -376,8 +381,9 @@ function conflict(reason: string, seen?: Verified): Judged {
   return { state: 'conflict', changed: false, ...known }
 }
 
-function described({ exists, enabled, ours, sessions }: Verified): string {
+function described({ exists, enabled, ours, sessions, endsAt }: Verified): string {
   if (!exists) return 'it does not exist'
+  if (endsAt !== undefined) return `it cannot be taken away and ends by itself at ${endsAt.toISOString()}`
   const login = enabled ? 'can' : 'cannot'
   return `it exists, ${login} log in, is ${ours ? '' : 'not '}ours and has ${sessions} sessions`
 }

@@ -94,6 +94,8 @@ export interface HookContext {
    * another node may have taken over by then. Plugins that fence hand it to the target as a deadline.
    */
   remainingMs(): number
+  /** Wall time: for signatures and lifetimes that a service counts on its own clock. */
+  now(): Date
   /**
    * For plugins that do not fence: what `verify` saw just before. An account that exists and is ours gets the
    * new secret.
@@ -112,9 +114,19 @@ export interface Residue {
   fate: 'removed' | 'reassigned' | 'left'
 }
 
+/** Values that a service drew at a creation, by the names that the template gives them. */
+export type Made = Readonly<Record<string, Secret<string>>> | undefined
+
 export type Outcome =
-  /** `seen`: how the account stands after the commit, where the plugin has looked already. */
-  | { state: 'done', changed: boolean, residue: readonly Residue[], seen?: Verified | undefined }
+  /**
+   * `seen`: how the account stands after the commit, where the plugin has looked already. `made`: what only
+   * the service knew before (an access key, a token), for the holder of the lease. It is in this answer and
+   * nowhere else: when the answer is lost, or anything fails after it, nobody has the secret, and nobody may
+   * ask for it again; the account is removed and another one is made under a new name.
+   */
+  | {
+    state: 'done', changed: boolean, residue: readonly Residue[], seen?: Verified | undefined, made?: Made
+  }
   /** Exists and is not ours: never touched. */
   | { state: 'conflict', reason: string }
   /** A definite refusal by the target at one step: undo or retry. */
@@ -133,6 +145,8 @@ export interface Verified {
   /** Live sessions or processes of the account. */
   sessions: number
   residue: readonly Residue[]
+  /** Nothing can take it away (a token that was handed out): the service ends it at this instant. */
+  endsAt?: Date | undefined
 }
 
 export interface Probe {
@@ -173,6 +187,11 @@ export interface Plugin {
    * user authority certifies for each session.
    */
   readonly certifies?: boolean | undefined
+  /**
+   * What its templates may have beside sql, script and do: `look` when the plugin cannot know how an account
+   * of theirs is seen, `http` steps, and `made`.
+   */
+  readonly parts?: readonly ('look' | 'http' | 'made')[]
   /** Variables that the engine supplies to every template of this plugin, with a sentence for each. */
   readonly variables: Readonly<Record<string, string>>
   /** Problems of a template, found at save time; empty when it may be used. */

@@ -91,5 +91,18 @@ function admissionProblems(template: Template, plugin: Plugin): string[] {
       problems.push(`variables.${name}: is supplied by the engine, do not declare it`)
     }
   }
-  return [...problems, ...plugin.lint(template)]
+  return [...problems, ...partProblems(template, plugin), ...plugin.lint(template)]
+}
+
+/** What only some plugins can read. */
+function partProblems({ steps, undo, look, made }: Template, { id, parts = [] }: Plugin): string[] {
+  const problems: string[] = []
+  if (look.length > 0 && !parts.includes('look')) problems.push(`look: ${id} looks by itself`)
+  if (look.length === 0 && parts.includes('look')) {
+    problems.push(`look: is missing: ${id} cannot know how one sees whether the account exists`)
+  }
+  if (made.length > 0 && !parts.includes('made')) problems.push(`made: ${id} draws secrets itself`)
+  const speaks = [...steps, ...undo].some(({ http }) => http !== undefined)
+  if (speaks && !parts.includes('http')) problems.push(`steps: ${id} speaks no HTTP`)
+  return problems
 }

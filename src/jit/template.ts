@@ -4,14 +4,15 @@
 // edited or deleted meanwhile (J11, F35). Nothing here talks to a target, and nothing here knows a plugin's
 // verbs: its lint does.
 import { createHash } from 'node:crypto'
-import { isAlias, isMap, isPair, isScalar, isSeq, parseAllDocuments, visit } from 'yaml'
 import { SallyportError } from '../errors.ts'
 import { Secret } from '../secret.ts'
-import { compileText } from './holes.ts'
-import type { CompiledText, PlainValue, TextContext } from './holes.ts'
+import { compiled, isWholeNumber, valueProblems } from './compiled.ts'
+import type { PlainValue, TextContext } from './holes.ts'
+import { fillHttp, fillLook, httpFields, isList, lookFields, readHttp, readLook } from './http-text.ts'
+import type { HttpStep, Look, ReadTools } from './http-text.ts'
 import type { Action, Variables } from './plugin.ts'
-import { compileScript } from './shell-text.ts'
 import { UnfitValue } from './sql-text.ts'
+import { readStrictYaml } from './strict-yaml.ts'
 
 export interface Template {
   /** `plugin/name`, e.g. `postgres/create-role`. */
@@ -35,6 +36,12 @@ export interface Template {
   steps: readonly Step[]
   /** Run when a creation is refused after something of it was committed; the deletion hook follows anyway. */
   undo: readonly Step[]
+  /** How this account is seen, for plugins that cannot know: read only, whatever the action. */
+  look: readonly Step[]
+  /** Values of a creation that leave with the lease, since only the service knew them. */
+  made: readonly string[]
+  /** Variables that steps supply to those after them. */
+  given: readonly string[]
   /** Every variable that a hole or a condition names, in any branch. */
   uses: readonly string[]
   /** Those of them that some hole prints bare between SQL tokens: whole numbers only. */
@@ -60,6 +67,8 @@ export interface Step {
   sql?: string | undefined
   /** … or a script of the shell, which reads values as `"$JIT_NAME"` … */
   script?: string | undefined
+  /** … or a request over HTTP … */
+  http?: HttpStep | undefined
   /** … or a verb that the plugin implements. */
   do?: string | undefined
   /** Options of the verb: text with holes. */
@@ -68,9 +77,13 @@ export interface Step {
   ignore: readonly string[]
   /** Run in every database that takes connections, after what came before is committed. */
   eachDatabase: boolean
+  /** Of a look: what its answer says. */
+  look?: Look | undefined
 }
 
 export interface RenderedStep {
+  http?: HttpStep | undefined
+  look?: Look | undefined
   sql?: string | undefined
   /** With the lines that set its variables before it. */
   script?: string | undefined
@@ -78,8 +91,6 @@ export interface RenderedStep {
   with: Readonly<Record<string, string>>
 }
 
-/** A template is a page; the largest that ships has 3 KB. */
-export const templateBytesMax = 65_536
 export const stepsMax = 64
 const variablesMax = 64
 
@@ -88,6 +99,7 @@ const idForm = /^[a-z][a-z0-9-]{0,30}\/[a-z][a-z0-9-]{0,62}$/
 const wordForm = /^[a-z][a-z0-9-]{0,62}$/
 const variableForm = /^[a-z][a-z0-9_]{0,62}$/
 const codeForm = /^[A-Z0-9]{1,12}$/
+const wordCodeForm = /^[A-Za-z0-9_.]{1,64}$/
 
 /**
  * Reads a template.
@@ -139,6 +151,7 @@ export function unknownVariables(
 ): readonly string[] {
   return template.uses.filter(
     name => !Object.hasOwn(template.variables, name) && !Object.hasOwn(engine, name)
+      && !template.given.includes(name)
   )
 }
 
@@ -150,6 +163,7 @@ export function renderStep(
   template: Template, step: Step, variables: Variables, { masked = false } = {}
 ): RenderedStep {
   const values = plainValues(template, variables, masked)
+  const fill = (text: string, context: TextContext): string => compiled(text, context).render(values)
   try {
     const options = Object.entries(step.with).map(
       ([name, text]) => [name, compiled(text, 'data').render(values)] as const
@@ -159,6 +173,8 @@ export function renderStep(
       script: step.script === undefined
         ? undefined
         : compiled(step.script, 'shell').render({ ...absentOf(template), ...values }),
+      http: step.http === undefined ? undefined : fillHttp(step.http, fill),
+      look: step.look === undefined ? undefined : fillLook(step.look, fill),
       do: step.do,
       with: Object.fromEntries(options)
     }
@@ -189,38 +205,6 @@ function plainValues(
   return values
 }
 
-// Texts come back for every session; a few hundred compiled ones are kept, the oldest leaves first.
-const compiledMax = 512
-const compiledTexts = new Map<string, CompiledText>()
-
-function compiled(text: string, context: TextContext | 'shell'): CompiledText {
-  const key = `${context}:${text}`
-  const known = compiledTexts.get(key)
-  if (known !== undefined) return known
-  const made = context === 'shell' ? compileScript(text) : compileText(text, context)
-  if (compiledTexts.size >= compiledMax) {
-    for (const oldest of compiledTexts.keys()) {
-      compiledTexts.delete(oldest)
-      break
-    }
-  }
-  compiledTexts.set(key, made)
-  return made
-}
-
-function valueProblems(value: unknown, list: boolean): string[] {
-  if (list) {
-    const strings = Array.isArray(value) && value.every(item => typeof item === 'string' && item !== '')
-    return strings ? [] : ['must be a list of words']
-  }
-  if (typeof value === 'number') return Number.isSafeInteger(value) ? [] : ['must be a whole number']
-  return typeof value === 'string' || value instanceof Secret ? [] : ['must be a text or a whole number']
-}
-
-function isWholeNumber(value: unknown): boolean {
-  return /^(?:0|[1-9][0-9]{0,14})$/.test(String(value))
-}
-
 type Fields = ReadonlyMap<string, unknown>
 
 /** Reads one document strictly; every mistake becomes a line with its path. */
@@ -232,12 +216,19 @@ class TemplateReader {
   readonly #split = new Set<string>()
   readonly #words = new Set<string>()
   readonly #numbers = new Set<string>()
+  /** By steps, to later ones; true for lists. */
+  readonly #given = new Map<string, boolean>()
+  readonly #tools: ReadTools = {
+    problem: (path, problem) => this.#problem(path, problem),
+    compile: (path, text, context) => this.#compile(path, text, context)
+  }
 
   read(text: string, version: number): Template | undefined {
-    const fields = this.#document(text)
+    const value = readStrictYaml(text, problem => this.#problem('', problem))
+    const fields = this.problems.length > 0 ? undefined : this.#map('', value)
     if (fields === undefined) return undefined
     this.#known('', fields, [
-      'id', 'plugin', 'action', 'title', 'proof', 'injection', 'variables', 'steps', 'undo'
+      'id', 'plugin', 'action', 'title', 'proof', 'injection', 'variables', 'steps', 'undo', 'look', 'made'
     ])
     const id = this.#word(fields, 'id', idForm, 'plugin/name')
     const plugin = this.#word(fields, 'plugin', wordForm, 'a word')
@@ -251,6 +242,13 @@ class TemplateReader {
     const variables = this.#variables(fields.get('variables'))
     const steps = this.#steps('steps', fields.get('steps'))
     const undo = fields.has('undo') ? this.#steps('undo', fields.get('undo')) : []
+    const look = fields.has('look') ? this.#steps('look', fields.get('look'), true) : []
+    const made = this.#made(fields.get('made'), action, variables)
+    for (const [path, step] of [...steps, ...undo].map((one, index) => [`steps[${index}]`, one] as const)) {
+      const each = step.http?.each
+      if (each === undefined || this.#given.get(each) === true || variables[each]?.list === true) continue
+      this.#problem(`${path}.each`, 'must name a list: of a step before, or a variable with list: true')
+    }
     for (const [name, { list, default: fallback }] of Object.entries(variables)) {
       if (this.#numbers.has(name) && fallback !== undefined && !isWholeNumber(fallback)) {
         this.#problem(`variables.${name}.default`, 'a bare hole prints it: must be a whole number')
@@ -269,48 +267,14 @@ class TemplateReader {
     }
     return {
       id, version, plugin, action: action as Action, title: this.#text(fields, 'title', ''),
-      proof, injection, variables, steps, undo, uses: [...this.#uses], numbers: [...this.#numbers],
+      proof, injection, variables, steps, undo, look, made, given: [...this.#given.keys()],
+      uses: [...this.#uses], numbers: [...this.#numbers],
       text, sha256: createHash('sha256').update(text).digest('hex')
     }
   }
 
   #problem(path: string, problem: string): void {
     this.problems.push(path === '' ? problem : `${path}: ${problem}`)
-  }
-
-  /** One mapping in YAML 1.2, without anchors, aliases, tags or repeated keys. */
-  #document(text: string): Fields | undefined {
-    if (Buffer.byteLength(text) > templateBytesMax) {
-      this.#problem('', `longer than ${templateBytesMax} bytes`)
-      return undefined
-    }
-    try {
-      const documents = parseAllDocuments(
-        text, { version: '1.2', schema: 'core', strict: true, uniqueKeys: true, logLevel: 'silent' }
-      )
-      const document = Array.isArray(documents) ? documents[0] : undefined
-      if (document === undefined || documents.length !== 1) this.#problem('', 'must be one YAML document')
-      for (const error of [...document?.errors ?? [], ...document?.warnings ?? []]) {
-        this.#problem('', error.message.split('\n', 1)[0] ?? 'not YAML')
-      }
-      if (document === undefined || this.problems.length > 0) return undefined
-      visit(document, (_key, node) => {
-        const marked = isMap(node) || isSeq(node) || isScalar(node)
-        if (isAlias(node) || (marked && node.anchor !== undefined)) {
-          this.#problem('', 'anchors and aliases are not allowed')
-        }
-        if (marked && node.tag !== undefined) this.#problem('', `the tag ${node.tag} is not allowed`)
-        if (isPair(node) && !(isScalar(node.key) && typeof node.key.value === 'string')) {
-          this.#problem('', 'every key must be a word')
-        }
-      })
-      if (this.problems.length > 0) return undefined
-      return this.#map('', document.toJS({ mapAsMap: true, maxAliasCount: 0 }))
-    } catch (error) {
-      // Deep nesting ends in a RangeError; whatever it is, it is not a template.
-      this.#problem('', `cannot be read as YAML: ${error instanceof Error ? error.message : String(error)}`)
-      return undefined
-    }
   }
 
   #map(path: string, value: unknown): Fields | undefined {
@@ -380,26 +344,47 @@ class TemplateReader {
     return declared
   }
 
-  #steps(path: string, value: unknown): Step[] {
+  /** Names of what leaves with the lease. */
+  #made(value: unknown, action: string, variables: Readonly<Record<string, unknown>>): string[] {
+    if (value === undefined) return []
+    const known = (name: unknown): boolean => typeof name === 'string'
+      && (this.#given.get(name) === false || Object.hasOwn(variables, name))
+    if (!Array.isArray(value) || !value.every(known)) {
+      this.#problem('made', 'must be a list of outputs of the steps that are no lists')
+      return []
+    }
+    if (action !== 'create') this.#problem('made', 'is for create: nothing else hands out a new secret')
+    return value as string[]
+  }
+
+  #steps(path: string, value: unknown, look = false): Step[] {
     if (!Array.isArray(value) || value.length === 0 || value.length > stepsMax) {
       this.#problem(path, `must be a list of 1 to ${stepsMax} steps`)
       return []
     }
-    return value.map((entry: unknown, index) => this.#step(`${path}[${index}]`, entry)).filter(
+    return value.map((entry: unknown, index) => this.#step(`${path}[${index}]`, entry, look)).filter(
       step => step !== undefined
     )
   }
 
-  #step(path: string, value: unknown): Step | undefined {
+  #step(path: string, value: unknown, look: boolean): Step | undefined {
     const fields = this.#map(path, value)
     if (fields === undefined) return undefined
-    this.#known(path, fields, ['name', 'sql', 'script', 'do', 'with', 'ignore', 'eachDatabase'])
+    const requests = fields.has('http') ? httpFields : []
+    this.#known(path, fields, [
+      'name', 'sql', 'script', 'do', 'with', 'ignore', 'eachDatabase', 'http', ...requests,
+      ...look ? lookFields : []
+    ])
     const verb = fields.get('do')
     const sql = fields.get('sql')
     const script = fields.get('script')
-    if ([sql, script, verb].filter(one => one !== undefined).length !== 1) {
-      this.#problem(path, 'must have one of sql, script and do')
+    const ways = [sql, script, verb, fields.get('http'), look ? fields.get('until') : undefined]
+    if (ways.filter(one => one !== undefined).length !== 1) {
+      const ask = look ? 'http, script and until' : 'sql, script, http and do'
+      this.#problem(path, `must have one of ${ask}`)
     }
+    if (look && (sql ?? verb) !== undefined) this.#problem(path, 'a look only reads: http, script or until')
+    const http = fields.has('http') ? this.#http(path, fields) : undefined
     if (verb !== undefined && !(typeof verb === 'string' && wordForm.test(verb))) {
       this.#problem(`${path}.do`, 'must be a word')
     }
@@ -418,17 +403,26 @@ class TemplateReader {
     return {
       name: fields.has('name')
         ? this.#text(fields, 'name', path)
-        : String(verb ?? (sql === undefined ? 'script' : 'sql')),
+        : String(verb ?? (http === undefined ? (sql === undefined ? 'script' : 'sql') : http.method)),
       sql: sql === undefined ? undefined : String(sql),
       script: script === undefined ? undefined : String(script),
       do: verb === undefined ? undefined : String(verb),
-      with: options, ignore: this.#codes(`${path}.ignore`, fields.get('ignore')), eachDatabase
+      with: options, ignore: this.#codes(`${path}.ignore`, fields.get('ignore'), http !== undefined),
+      eachDatabase, http, look: look ? readLook(path, fields, this.#tools) : undefined
     }
   }
 
-  #codes(path: string, value: unknown): string[] {
+  #http(path: string, fields: Fields): HttpStep {
+    const step = readHttp(path, fields, this.#tools)
+    if (step.each !== undefined) this.#given.set('item', false)
+    for (const [name, trail] of Object.entries(step.output)) this.#given.set(name, isList(trail))
+    return step
+  }
+
+  #codes(path: string, value: unknown, http: boolean): string[] {
     if (value === undefined) return []
-    const isCode = (code: unknown): boolean => typeof code === 'string' && codeForm.test(code)
+    const isCode = (code: unknown): boolean => typeof code === 'string'
+      && (http ? wordCodeForm : codeForm).test(code)
     if (Array.isArray(value) && value.every(isCode)) return value as string[]
     this.#problem(path, 'must be a list of error codes in quotes')
     return []
@@ -439,7 +433,7 @@ class TemplateReader {
       this.#problem(path, 'must be a text')
       return
     }
-    const made = context === 'shell' ? compileScript(text) : compileText(text, context)
+    const made = compiled(text, context)
     for (const problem of made.problems) this.#problem(path, problem)
     for (const name of made.uses) this.#uses.add(name)
     for (const name of made.lists) (context === 'shell' ? this.#split : this.#lists).add(name)

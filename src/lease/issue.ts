@@ -6,7 +6,7 @@ import { randomUUID } from 'node:crypto'
 import { sleep } from '../clock.ts'
 import { SallyportError, asSallyportError } from '../errors.ts'
 import type { HookResult } from '../jit/hooks.ts'
-import type { Injectable, Minted } from '../jit/plugin.ts'
+import type { Injectable, Made, Minted } from '../jit/plugin.ts'
 import { waitAtMost } from './context.ts'
 import type { Context, IssueRequest } from './context.ts'
 import { pack, unpack } from './keep.ts'
@@ -22,6 +22,8 @@ export interface Issued {
   accountName: string
   epoch: number
   inject: Injectable
+  /** What the target drew, for the holder alone; undefined where all was minted here. */
+  made?: Made
   term: Term
   /** Monotonic instant at which `term` was true at the latest. */
   asOfMs: number
@@ -69,8 +71,8 @@ function intentOf(context: Context, request: IssueRequest, accountName: string):
   const maxTtlMs = maxTtlSeconds * 1000
   return {
     claimant: context.claimant, accountId: randomUUID(), holdId: randomUUID(), kind, target, accountName,
-    credential,
-    spec, leaseName: request.name ?? credential, owner, actor, address, ttlMs: ttlSeconds * 1000, maxTtlMs,
+    credential, spec: { ...spec, lifeSeconds: maxTtlSeconds }, leaseName: request.name ?? credential, owner,
+    actor, address, ttlMs: ttlSeconds * 1000, maxTtlMs,
     deadManMs: deadManGraceMs(context.limits, kind, maxTtlMs), claimMs: context.limits.claimMs
   }
 }
@@ -200,14 +202,16 @@ async function open(context: Context, remover: Remover, opening: Opening, minted
   request.tell(`${kind === 'create' ? 'making' : 'switching on'} account ${accountName} on ${request.target}`)
   const expiresAt = new Date(term.maxAt.getTime() + intent.deadManMs)
   const claim = { accountId, name: accountName, epoch, kind, spec: intent.spec }
-  const work = hookWork({ claim, claimEndsMs }, 'open', expiresAt, minted, minted.inject)
+  const work = hookWork(
+    { claim, claimEndsMs, endsAt: term.maxAt }, 'open', expiresAt, minted, minted.inject
+  )
   const result = await runHook(context, work)
   if (result.state !== 'done') throw await undo(context, remover, opening, result)
-  return handOut(context, remover, opening, minted)
+  return handOut(context, remover, opening, minted, result.made)
 }
 
 async function handOut(
-  context: Context, remover: Remover, opening: Opening, minted: Minted
+  context: Context, remover: Remover, opening: Opening, minted: Minted, made: Made
 ): Promise<Issued> {
   const { options: { store, secrets, clock }, limits } = context
   const { request, intent, claimant, accountId, epoch } = opening
@@ -221,7 +225,8 @@ async function handOut(
     const settled = await store.settle(claimant, accountId, epoch, holdId, terms)
     if (settled.state === 'active') {
       return {
-        request, holdId, accountId, accountName, epoch, inject: minted.inject, term: settled.term, asOfMs
+        request, holdId, accountId, accountName, epoch, inject: minted.inject, made, term: settled.term,
+        asOfMs
       }
     }
     if (secret !== undefined) await secrets.forget(secret).catch(() => {})

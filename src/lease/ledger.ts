@@ -4,7 +4,7 @@
 // verbs; the janitor does the rest. What is written here survives this process; what was not written has not
 // been sent.
 import { SallyportError } from '../errors.ts'
-import type { Injectable, Verified } from '../jit/plugin.ts'
+import type { Injectable, Made, Verified } from '../jit/plugin.ts'
 import { cutLease, waitAtMost } from './context.ts'
 import type { Context, IssueRequest, LedgerOptions } from './context.ts'
 import { issue } from './issue.ts'
@@ -26,6 +26,8 @@ export interface Lease extends AsyncDisposable {
   readonly accountId: string
   readonly accountName: string
   readonly inject: Injectable
+  /** What the target itself drew (an access key, a token): shown once, kept nowhere. */
+  readonly made?: Made
   /** As issued; a renewal moves it in the store. */
   readonly expiresAt: Date
   /**
@@ -159,7 +161,7 @@ async function standing(context: Context, janitor: Janitor): Promise<void> {
 }
 
 function leaseOf(context: Context, remover: Remover, issued: Issued): Lease {
-  const { holdId, accountId, accountName, inject, term, request: { owner }, asOfMs } = issued
+  const { holdId, accountId, accountName, inject, made, term, request: { owner }, asOfMs } = issued
   const controller = new AbortController()
   if (owner.kind === 'session') {
     context.local.set(holdId, {
@@ -173,7 +175,8 @@ function leaseOf(context: Context, remover: Remover, issued: Issued): Lease {
     return released
   }
   return {
-    holdId, accountId, accountName, inject, expiresAt: term.expiresAt, signal: controller.signal, release,
+    holdId, accountId, accountName, inject, made, expiresAt: term.expiresAt, signal: controller.signal,
+    release,
     [Symbol.asyncDispose]: () => release('disposed')
   }
 }
@@ -204,7 +207,8 @@ async function removeUnrecorded(context: Context, issued: Issued): Promise<void>
   const { accountId, accountName: name, epoch, request: { spec, kind } } = issued
   const claim = { accountId, name, epoch: epoch + 1, kind, spec }
   await runHook(
-    context, hookWork({ claim, claimEndsMs: clock.monotonicMs() + claimMs }, 'close', clock.now())
+    context, hookWork({ claim, claimEndsMs: clock.monotonicMs() + claimMs, endsAt: issued.term.maxAt },
+      'close', clock.now())
   )
 }
 

@@ -40,6 +40,8 @@ export interface AccountSpec {
   variables: Record<string, string | number | readonly string[]>
   /** When the dead-man's switch on the target falls (ISO 8601). Written by the store for shared accounts. */
   deadManAt?: string | undefined
+  /** Seconds from the creation to the end of the longest lifetime: when what cannot be removed ends. */
+  lifeSeconds?: number | undefined
 }
 
 /**

@@ -9,11 +9,12 @@ import type { Residue, Verified } from '../jit/plugin.ts'
 import type { ReceiptSigner } from './ports.ts'
 import type { Claim, ReceiptDraft } from './store-port.ts'
 
-export type ReceiptState = 'proved-gone' | 'removed' | 'failed' | 'quarantined' | 'unreachable'
+/** `expires`: nothing can take it away before the instant that is named; it is looked at again then. */
+export type ReceiptState = 'proved-gone' | 'removed' | 'expires' | 'failed' | 'quarantined' | 'unreachable'
 
 /** What was found, and what it means for the account. */
 export interface Verdict {
-  state: 'gone' | 'stuck' | 'quarantined' | 'unreachable'
+  state: 'gone' | 'expires' | 'stuck' | 'quarantined' | 'unreachable'
   error: string | undefined
   residue: readonly Residue[]
   seen: Verified | undefined
@@ -45,6 +46,7 @@ export function judge(claim: Claim, result: HookResult): Verdict {
   if (result.state === 'conflict' && claim.kind === 'create' && claim.activeAt === undefined) {
     return { state: 'gone', error, ...found }
   }
+  if (result.seen?.endsAt !== undefined) return { state: 'expires', error: undefined, ...found }
   const where = failedStep === undefined ? '' : ` at step "${failedStep}"`
   const sentence = `${code ?? result.state}${where}: ${error ?? 'no detail'}`
   if (result.quarantined) return { state: 'quarantined', error: sentence, ...found }
@@ -100,8 +102,8 @@ export function draftReceipts(
   }
 }
 
-function looked({ exists, enabled, ours, sessions }: Verified): Record<string, boolean | number> {
-  return { exists, enabled, ours, sessions }
+function looked({ exists, enabled, ours, sessions, endsAt }: Verified): Record<string, unknown> {
+  return { exists, enabled, ours, sessions, endsAt: endsAt?.toISOString() }
 }
 
 /**

@@ -68,12 +68,14 @@ export function createRemover(context: Context): Remover {
 export interface Claimed {
   claim: Pick<Claim, 'spec' | 'accountId' | 'name' | 'epoch' | 'kind'>
   claimEndsMs: number
+  /** End of the longest lifetime of the account. */
+  endsAt?: Date | undefined
 }
 
 /** The work of one hook on an account. `minted` adds what the target needs to know of a secret. */
 export function hookWork(
   {
-    claim: { spec, accountId, name, epoch, kind }, claimEndsMs
+    claim: { spec, accountId, name, epoch, kind }, claimEndsMs, endsAt
   }: Claimed, action: 'open' | 'close', expiresAt: Date,
   minted?: Minted, own?: Injectable
 ): HookWork {
@@ -81,7 +83,7 @@ export function hookWork(
     spec, template: spec[action], account: {
       name, accountId, epoch, kind
     }, claimEndsMs, own, inject: minted?.inject,
-    variables: variablesOf(spec, { accountId, name, epoch }, expiresAt, minted)
+    variables: variablesOf(spec, { accountId, name, epoch }, { expiresAt, endsAt }, minted)
   }
 }
 
@@ -89,11 +91,12 @@ export function hookWork(
 // verifier.
 function variablesOf(
   { variables }: AccountSpec, { accountId, name, epoch }: { accountId: string, name: string, epoch: number },
-  expiresAt: Date, minted: Minted | undefined
+  { expiresAt, endsAt }: { expiresAt: Date, endsAt: Date | undefined }, minted: Minted | undefined
 ): Variables {
   return {
     ...variables, ...minted?.variables,
-    username: name, account_id: accountId, lease: accountId, epoch, expires_at: expiresAt.toISOString()
+    username: name, account_id: accountId, lease: accountId, epoch, expires_at: expiresAt.toISOString(),
+    ends_at: endsAt?.toISOString()
   }
 }
 
@@ -101,7 +104,8 @@ async function remove(context: Context, act: Task['act'], held: Held): Promise<v
   const { options: { clock } } = context
   const started = clock.monotonicMs()
   const { claim } = held
-  const work = hookWork(held, 'close', clock.now(), undefined, await ownSecret(context, claim))
+  const endsAt = endOf(claim)
+  const work = hookWork({ ...held, endsAt }, 'close', clock.now(), undefined, await ownSecret(context, claim))
   const looked = act === 'look' && claim.kind === 'create' ? await lookGone(
     context, work, started
   ) : undefined
@@ -112,6 +116,11 @@ async function remove(context: Context, act: Task['act'], held: Held): Promise<v
     looked: act === 'look' && (looked !== undefined || claim.kind === 'enable'),
     verifyLeft: lost ? Math.max(1, claim.verifyLeft) : claim.verifyLeft
   })
+}
+
+/** When an account of a hook that hands out what nobody can take back is over, whoever still has it. */
+function endOf({ createdAt, spec: { lifeSeconds } }: Claim): Date | undefined {
+  return lifeSeconds === undefined ? undefined : new Date(createdAt.getTime() + lifeSeconds * 1000)
 }
 
 /** Undefined when the account is there after all, or nobody could look: then it is removed once more. */
@@ -159,10 +168,11 @@ async function conclude(
   const { limits, options: { store, signer, clock, node, secrets } } = context
   const { claim, claimant } = held
   const left = looked && verdict.state === 'gone' ? verifyLeft - 1 : verifyLeft
-  const attempts = verdict.state === 'gone' ? claim.attempts : claim.attempts + 1
+  const calm = verdict.state === 'gone' || verdict.state === 'expires'
+  const attempts = calm ? claim.attempts : claim.attempts + 1
   const { state, receiptState } = next(verdict, left)
   // A retry that found what was found before, and a look that leaves another look to do, say nothing new.
-  const news = verdict.state === 'gone' ? state === 'proved-gone' || !looked : state !== claim.state
+  const news = calm ? state === 'proved-gone' || !looked : state !== claim.state
   const receipt = news
     ? draftReceipts(
       claim, verdict, { state: receiptState, node, attempt: attempts, verifiedAt: clock.now() }, signer
@@ -170,10 +180,12 @@ async function conclude(
     : undefined
   const outcome = await store.finish(claimant, claim, {
     state, attempts, verifyLeft: Math.max(0, left), error: verdict.error,
-    nextInMs: nextInMs(context, state, attempts),
+    nextInMs: verdict.state === 'expires'
+      ? endsInMs(context, verdict.seen?.endsAt)
+      : nextInMs(context, state, attempts),
     receipts: receipt?.drafts ?? [],
     event: {
-      kind: state === 'removing' ? 'removed' : state,
+      kind: state === 'removing' ? receiptState : state,
       detail: {
         epoch: claim.epoch, tookMs: Math.round(verdict.tookMs), residue: verdict.residue.length,
         ...verdict.error === undefined ? {} : { error: verdict.error, attempt: attempts },
@@ -198,7 +210,7 @@ async function conclude(
   if (claim.state === 'unreachable' && verdict.state !== 'unreachable') {
     await quietly(store.wake(claim.target, limits.wakeSpreadMs))
   }
-  if (verdict.state !== 'gone' && news) await alarm(context, claim, receiptState, verdict.error ?? '')
+  if (!calm && news) await alarm(context, claim, receiptState, verdict.error ?? '')
 }
 
 function next(verdict: Verdict, verifyLeft: number): {
@@ -209,6 +221,7 @@ function next(verdict: Verdict, verifyLeft: number): {
       return verifyLeft > 0
         ? { state: 'removing', receiptState: 'removed' }
         : { state: 'proved-gone', receiptState: 'proved-gone' }
+    case 'expires': return { state: 'removing', receiptState: 'expires' }
     case 'stuck': return { state: 'stuck', receiptState: 'failed' }
     case 'quarantined': return { state: 'quarantined', receiptState: 'quarantined' }
     case 'unreachable': return { state: 'unreachable', receiptState: 'unreachable' }
@@ -218,6 +231,11 @@ function next(verdict: Verdict, verifyLeft: number): {
 function nextInMs({ limits }: Context, state: RemovalResult['state'], attempts: number): number {
   if (state === 'proved-gone') return limits.claimMs
   return state === 'removing' ? limits.lateCheckMs : backoffMs(attempts, limits.retry)
+}
+
+/** A moment after its end: then a look finds it gone. Targets' clocks and ours may differ a little. */
+function endsInMs({ options: { clock }, limits }: Context, endsAt: Date | undefined): number {
+  return limits.tickMs + Math.max(0, (endsAt ?? clock.now()).getTime() - clock.now().getTime())
 }
 
 // At the first failure (J16), and whenever it fails in another way.

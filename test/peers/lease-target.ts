@@ -52,6 +52,8 @@ export class LeaseTarget implements Hooks {
   readonly effects: Call[] = []
   readonly calls: Call[] = []
   fences = false
+  /** What it makes are tokens: they end at the time that they were made for, and nothing takes them away. */
+  tokens = false
   away = false
   looks = 0
   mood: (call: Call) => Mood = () => ({ do: 'obey' })
@@ -118,6 +120,10 @@ export class LeaseTarget implements Hooks {
       }
       case 'obey': case 'lie': case 'lose-answer': break
     }
+    if (this.tokens && action === 'delete' && this.#seen(name, work).exists) {
+      const error = 'it ends by itself'
+      return answer({ state: 'refused', code: 'hook-failed', error, seen: this.#seen(name, work) })
+    }
     const refusal = this.#effect(call)
     if (refusal !== undefined) return answer({ state: 'refused', code: 'hook-failed', error: refusal })
     if (mood.do === 'lose-answer') {
@@ -127,20 +133,26 @@ export class LeaseTarget implements Hooks {
       const error = 'done, but the look says it exists'
       return answer({ state: 'refused', code: 'hook-failed', error, seen: this.#seen(name) })
     }
-    return answer({ state: 'done', changed: true, seen: this.#seen(name) })
+    const made = this.tokens && action === 'create' ? { token: new Secret(`token of ${name}`) } : undefined
+    return answer({ state: 'done', changed: true, seen: this.#seen(name, work), made })
   }
 
   // Not async work, but the port's shape.
-  verify({ account: { name } }: HookWork): Promise<Verified> {
+  verify(work: HookWork): Promise<Verified> {
+    const { account: { name } } = work
     this.looks++
-    return this.away ? Promise.reject(new Error('connection refused')) : Promise.resolve(this.#seen(name))
+    if (this.away) return Promise.reject(new Error('connection refused'))
+    return Promise.resolve(this.#seen(name, work))
   }
 
-  #seen(name: string): Verified {
+  #seen(name: string, work?: HookWork): Verified {
+    const endsAt = this.tokens ? new Date(String(work?.variables['ends_at'])) : undefined
+    if (endsAt !== undefined && endsAt <= this.#clock.now()) this.accounts.delete(name)
     const standing = this.accounts.get(name)
     return {
       exists: standing !== undefined, enabled: standing?.enabled === true, ours: standing !== undefined,
-      epoch: standing?.epoch, sessions: 0, residue: []
+      epoch: standing?.epoch, sessions: 0, residue: [],
+      ...endsAt === undefined || standing === undefined ? {} : { endsAt }
     }
   }
 

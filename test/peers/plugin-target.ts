@@ -32,7 +32,7 @@ const farAway = '2099-01-01T00:00:00Z'
 export function handContext(remainingMs: () => number = () => 30_000): HookContext {
   return {
     signal: AbortSignal.timeout(60_000), connectTimeoutMs: 10_000, statementTimeoutMs: 10_000, remainingMs,
-    log: () => undefined
+    now: () => systemClock.now(), log: () => undefined
   }
 }
 
