@@ -4,7 +4,7 @@
 // with the field's name, so that nobody believes in a setting that does nothing.
 import { z } from 'zod'
 import { duration, printDuration, quote } from '../input.ts'
-import { outputFields, readSecretPath, renewalSwitches } from '../policy/secrets.ts'
+import { outputFieldPattern, plainFields, readSecretPath, renewalSwitches } from '../policy/secrets.ts'
 import type {
   Application, DynamicSecret, Environment, Output, OutputField, Profile, Renewal, SecretDefinition,
   Source, StaticSecret
@@ -86,6 +86,7 @@ const renewalDocument = z.strictObject({
   confirmed: z.boolean().default(false)
 })
 
+const outputField = z.string().regex(outputFieldPattern, 'expected the name of a value')
 const secretDocument = z.strictObject({
   kind: z.literal('secret'),
   name: resourceName,
@@ -104,7 +105,7 @@ const secretDocument = z.strictObject({
   namePrefix: namePrefix.optional(),
   ttl: seconds.optional(),
   maxTtl: seconds.optional(),
-  outputs: z.partialRecord(z.enum(outputFields), output).optional(),
+  outputs: z.record(outputField, output).optional(),
   renewal: renewalDocument.optional()
 })
 type SecretDocument = z.output<typeof secretDocument>
@@ -249,17 +250,14 @@ function sourceOf(
   return { kind: 'target', provider: read.provider ?? '', target, authenticationCredential, ...templates }
 }
 
-const maskedFields: readonly OutputField[] = ['password', 'privateKey']
-
 function outputsOf(
-  read: Partial<Record<OutputField, z.output<typeof output>>>, problem: Problem
+  read: Readonly<Record<OutputField, z.output<typeof output>>>, problem: Problem
 ): readonly Output[] {
   const outputs: Output[] = []
-  for (const [name, { key, masked }] of Object.entries(read)) {
-    const field = name as OutputField
+  for (const [field, { key, masked }] of Object.entries(read)) {
     const same = outputs.find(other => other.key === key)
     if (same !== undefined) problem(`outputs.${field}`, `${key} is the key of ${same.field} already`)
-    outputs.push({ field, key, masked: masked ?? maskedFields.includes(field) })
+    outputs.push({ field, key, masked: masked ?? !plainFields.includes(field) })
   }
   return outputs
 }

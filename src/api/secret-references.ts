@@ -3,6 +3,7 @@
 // what their target is authenticated with belongs there. Pure, like references.ts: everything that would be
 // wrong after the change is said at once.
 import { quote } from '../input.ts'
+import type { Plugin } from '../jit/plugin.ts'
 import { makesTyped } from '../jit/shelf.ts'
 import type { Shelf } from '../jit/shelf.ts'
 import { checkVariables, parseTemplate } from '../jit/template.ts'
@@ -91,12 +92,14 @@ function dynamicFlaws(
     : provisioningFlaws(owner, provisioning, source.kind === 'link' ? 'create' : 'provider', shelf, templates)
   const plugin = shelf.plugins.find(({ id }) => id === provisioning.provider)
   if (plugin === undefined) return flaws
-  const made = switchOf(plugin.id)
-  if (renewal !== undefined && renewal.minutes[made] === undefined) {
-    flaws.push({ owner, path: `renewal.${made}`, message: `is missing: that is what ${plugin.id} makes` })
+  const renewed = switchOf(plugin.id)
+  if (renewal !== undefined && renewal.minutes[renewed] === undefined) {
+    flaws.push({ owner, path: `renewal.${renewed}`, message: `is missing: that is what ${plugin.id} makes` })
   }
   const target = source.kind === 'link' ? undefined : state.get(keyOf('target', source.target)) as Target
-  const there = fieldsOf(shelf, plugin.id, target?.protocol ?? provisioning.provider)
+  const row = templates.get(provisioning.create)
+  const made = row === undefined ? [] : parseTemplate(row.body, row.version).made
+  const there = fieldsOf(plugin, target?.protocol ?? provisioning.provider, made)
   for (const { field } of outputs) {
     if (there.includes(field)) continue
     const message = `${plugin.id} gives none; it gives ${there.join(', ')}`
@@ -105,10 +108,11 @@ function dynamicFlaws(
   return flaws
 }
 
-/** What a lease of a plugin consists of. */
-export function fieldsOf(shelf: Shelf, plugin: string, protocol: string): readonly OutputField[] {
-  const secret = makesTyped(shelf.plugin(plugin)) ? 'password' : 'privateKey'
-  return ['username', secret, 'host', 'port', ...protocol === 'postgres' ? ['database' as const] : []]
+/** What a lease consists of; `made` is what the service draws, in place of our own secret. */
+function fieldsOf(plugin: Plugin, protocol: string, made: readonly OutputField[]): readonly OutputField[] {
+  const own = makesTyped(plugin) ? 'password' : 'privateKey'
+  const secrets = made.length > 0 ? made : [own]
+  return ['username', ...secrets, 'host', 'port', ...protocol === 'postgres' ? ['database'] : []]
 }
 
 function provisioningOf(state: State, source: DynamicSecret['source']): Provisioning | undefined {

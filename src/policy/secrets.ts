@@ -68,8 +68,11 @@ export interface Output {
   masked: boolean
 }
 
-export const outputFields = ['username', 'password', 'privateKey', 'host', 'port', 'database'] as const
-export type OutputField = typeof outputFields[number]
+/** `username`, `password`, `privateKey`, `host`, `port`, `database`, or what a template says that it made. */
+export type OutputField = string
+export const outputFieldPattern = /^[a-z][A-Za-z0-9_]{0,62}$/
+/** Fields that are no secret; all others are masked unless the secret says otherwise. */
+export const plainFields: readonly OutputField[] = ['username', 'host', 'port', 'database']
 
 /** R1: which credentials are renewed, each switched on by itself, in minutes between two renewals. */
 export const renewalSwitches = ['cloudCredentials', 'ephemeralCredentials', 'credentials'] as const

@@ -4,10 +4,10 @@
 // been deleted or a grant withdrawn meanwhile; every handing out is in the audit log before the values leave.
 import { SallyportError, asSallyportError } from '../errors.ts'
 import type { Clock } from '../clock.ts'
-import type { Injectable } from '../jit/plugin.ts'
+import type { Injectable, Made } from '../jit/plugin.ts'
 import type { IssueRequest } from '../lease/context.ts'
 import type { PinnedTemplate } from '../lease/ports.ts'
-import { authoriseSecret, baseName, mayHave } from '../policy/secrets.ts'
+import { authoriseSecret, baseName, mayHave, plainFields } from '../policy/secrets.ts'
 import type {
   DynamicSecret, Holder, OutputField, Provisioning, SecretDefinition, StaticSecret
 } from '../policy/secrets.ts'
@@ -28,7 +28,7 @@ export interface SecretPorts extends PlanPorts {
   /** The newest versions of both templates. Throws `hook-failed` when one is missing or inactive. */
   pin(provisioning: Provisioning): Promise<{ open: PinnedTemplate, close: PinnedTemplate }>
   issue(request: IssueRequest): Promise<{
-    holdId: string, accountName: string, inject: Injectable, expiresAt: Date
+    holdId: string, accountName: string, inject: Injectable, made?: Made | undefined, expiresAt: Date
   }>
   revoke(lease: string, actor: string, address?: string): Promise<boolean>
   /** Credentials of secrets that renew themselves. */
@@ -189,13 +189,14 @@ async function confirm(ports: SecretPorts, asker: Asker, path: string): Promise<
   throw new SallyportError('prerequisite-missing', { detail: path, problems })
 }
 
+/** What only the service knew (`made`) takes the place of the secret that we drew. */
 function valuesOf(
-  { outputs }: DynamicSecret, { target }: Plan, { accountName, inject }: {
-    accountName: string, inject: Injectable
+  { outputs }: DynamicSecret, { target }: Plan, { accountName, inject, made }: {
+    accountName: string, inject: Injectable, made?: Made | undefined
   }
 ): Value[] {
   const fields: Partial<Record<OutputField, Secret<string>>> = {
-    username: new Secret(accountName), ...secretFields(inject), host: new Secret(target.host),
+    username: new Secret(accountName), ...made ?? secretFields(inject), host: new Secret(target.host),
     port: new Secret(String(target.port)),
     ...target.database === undefined || target.protocol !== 'postgres'
       ? {}
@@ -203,8 +204,7 @@ function valuesOf(
   }
   const chosen = outputs.length > 0
     ? outputs
-    : (Object.keys(fields) as OutputField[]).map(field =>
-      ({ field, key: field, masked: field === 'password' || field === 'privateKey' }))
+    : Object.keys(fields).map(field => ({ field, key: field, masked: !plainFields.includes(field) }))
   return chosen.flatMap(({ field, key, masked }) => {
     const value = fields[field]
     return value === undefined ? [] : [{ key, masked, value }]
