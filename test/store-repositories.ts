@@ -95,6 +95,12 @@ for (const kind of storeKinds) {
     assert.is(await resources.get('target', 'nobody'), undefined)
   })
 
+  test('a text with a NUL is refused as what it is, in a question and in a document', async () => {
+    assert.is(await codeOf(resources.get('target', 'a\0b')), 'invalid')
+    assert.is(await codeOf(put('target', 'nul', { ...target, database: 'a\0b' })), 'invalid')
+    assert.is(await resources.get('target', 'nul'), undefined)
+  })
+
   test('an expected version that is no more, and a new name that exists, are conflicts', async () => {
     await put('grant', 'versioned', rule, 0)
     assert.is(await codeOf(put('grant', 'versioned', rule, 0)), 'conflict')

@@ -202,7 +202,7 @@ limits: { recordingsReserve: 16MiB }
   step('Now you (Ctrl-C ends it)')
   const address = `host=127.0.0.1 port=${postgresPort}`
   say(`
-    PGPASSWORD=${alicePassword} psql '${address} user=alice+orders-rw dbname=orders \\
+    PGPASSWORD=${alicePassword} psql '${address} user=alice+orders-rw dbname=orders
       sslmode=verify-full sslrootcert=${join(folder, 'data/tls/ca.pem')}'
 
     npx sallyport sessions list --config ${join(folder, 'sallyport.yaml')}

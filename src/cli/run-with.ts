@@ -2,6 +2,7 @@
 // exit, and when this process is told to stop. Killed outright, nobody is left to say so; then the lease's
 // time ends it. The values are in the environment of the command alone, never in its arguments.
 import { spawn } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
 import { constants } from 'node:os'
 import type { ReadingJson } from '../api/client-types.ts'
 import { pathOf } from './client.ts'
@@ -36,7 +37,17 @@ function runCommand(call: Invocation, values: Readonly<Record<string, string>>):
   // What lets us speak to the server is not the command's: it gets the lease and no more.
   const { SALLYPORT_TOKEN: _, ...environment } = process.env
   return new Promise(resolve => {
-    const child = spawn(program!, words, { stdio: 'inherit', env: { ...environment, ...values } })
+    const failed = (thrown: unknown): void => {
+      call.out.aside(`sallyport: ${program} cannot be run: ${(thrown as NodeJS.ErrnoException).code ?? ''}`)
+      resolve(notStarted)
+    }
+    let child: ChildProcess
+    try {
+      child = spawn(program!, words, { stdio: 'inherit', env: { ...environment, ...values } })
+    } catch (thrown) {
+      // Some of what cannot be run (a script without its first line) is thrown instead of told.
+      return failed(thrown)
+    }
     // A terminal sends these to both of us; the lease is given back when the command is through with them.
     const pass = (signal: NodeJS.Signals): void => void child.kill(signal)
     for (const signal of forwarded) process.on(signal, pass)
@@ -45,8 +56,8 @@ function runCommand(call: Invocation, values: Readonly<Record<string, string>>):
       resolve(status)
     }
     child.once('error', thrown => {
-      call.out.aside(`sallyport: ${program} cannot be run: ${(thrown as NodeJS.ErrnoException).code ?? ''}`)
       done(notStarted)
+      failed(thrown)
     })
     child.once('exit', (code, signal) =>
       done(code ?? signalBase + (signal === null ? 0 : constants.signals[signal])))

@@ -18,6 +18,8 @@ interface DriverError extends Error {
 const unavailableClasses = new Set(['08', '28', '3D', '53', '55', '57', '58', 'XX'])
 // Raised by a server that has become a standby.
 const readOnlyState = '25006'
+// A NUL in a text or in JSON, which no column of ours can hold: it came from whoever asked.
+const unfitTexts = new Set(['22021', '22P05'])
 // What postgres.js says of a mistake of ours; its other codes, and those of Node, are of the transport.
 const mistakes = new Set([
   'UNDEFINED_VALUE', 'MAX_PARAMETERS_EXCEEDED', 'NOT_TAGGED_CALL', 'UNSAFE_TRANSACTION'
@@ -61,6 +63,9 @@ export function asStoreError(thrown: unknown): unknown {
   if (error === undefined) return thrown
   if (error instanceof SallyportError) return error
   const state = sqlstateOf(thrown)
+  if (state !== undefined && unfitTexts.has(state)) {
+    return new SallyportError('invalid', { problems: ['a text holds a character that cannot be stored'] })
+  }
   if (state !== undefined) {
     return new SallyportError(codeOf(state), { detail: `store: ${state} ${describe(error, state)}` })
   }

@@ -1,11 +1,12 @@
 // deadline: 180 s
 // MariaDB, Redis and OpenLDAP through the whole product, as an admin has it: declared in documents, examined
-// by `doctor`, tried by `templates prove`, swept by `orphans scan`. Sessions of these targets do not exist;
-// what holds here is what leases stand on.
+// by `doctor`, tried by `templates prove`, swept by `orphans scan`; and as a holder of leases has it, with
+// the stock clients. Sessions of these targets do not exist.
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import type { LeaseJson, ReadingJson } from '../../src/api/client-types.ts'
 import { startMariadb } from '../../tool/mariadb.ts'
 import type { MariadbServer } from '../../tool/mariadb.ts'
 import { startRedis } from '../../tool/redis.ts'
@@ -21,6 +22,11 @@ interface World {
   redis: RedisServer
   directory: LdapServer
 }
+
+/** A target, what its stock client says to the right login, what to a wrong one, and that client. */
+type Login = readonly [
+  string, RegExp, RegExp, (world: World, user: string, password: string) => string
+]
 
 const prove = suite<World>('plugins, as an admin has them')
 
@@ -74,6 +80,20 @@ ${username === undefined ? '' : `username: ${username}\n`}jit:
 `
 }
 
+/** A dynamic secret of each family, which makes accounts as its creating credential does. */
+const secretOf = ({ target, plugin, opening, closing, variables }: Family): string => `---
+kind: secret
+name: ${target}
+environment: prod
+provider: ${plugin}
+target: ${target}
+authenticationCredential: ${target}-admin
+create: ${plugin}/${opening}
+delete: ${plugin}/${closing}
+variables: ${variables}
+ttl: 2m
+`
+
 function documentsOf({ maria, redis, directory }: Omit<World, 'product'>): string {
   const target = (name: string, protocol: string, port: number, login: string, more = ''): string => `---
 kind: target
@@ -91,7 +111,8 @@ password: { env: ${name.toUpperCase()}_PASSWORD }
   return [
     target('maria', 'mysql', maria.port, 'hooks'), target('cache', 'redis', redis.port, 'hooks'),
     target('directory', 'ldap', directory.port, directory.hooksDn, `database: "${suffix}"\n`),
-    ...families.map(credentialOf)
+    ...families.map(credentialOf), '---\nkind: environment\nname: prod\n',
+    ...families.slice(0, 3).map(secretOf)
   ].join('').replace(/^---\n/, '')
 }
 
@@ -128,7 +149,7 @@ prove.after(async ({ product, maria, redis, directory }) => {
 
 prove('the documents say the same when they are read again', async ({ product }) => {
   const again = await product.sallyport('apply', '-f', join(product.folder, 'access.yaml'))
-  assert.match(again, /12 unchanged/)
+  assert.match(again, /16 unchanged/)
   const shown = await product.sallyport('get', 'target', 'directory')
   assert.ok(shown.includes(suffix) && shown.includes('disable'), shown)
   const file = join(product.folder, 'wrong.yaml')
@@ -152,6 +173,29 @@ prove('templates plan shows both actions of a credential and no secret', async (
     assert.ok(said.includes(`/${opening} `) && said.includes(`/${closing} `), said)
   }
 })
+
+for (const [name, right, wrong, login] of [
+  ['maria', /^1$/, /Access denied/, ({ maria }, user, password) =>
+    maria.as(user, password, 'SELECT 1').output],
+  // A key that is not there.
+  ['cache', /^$/, /WRONGPASS/, ({ redis }, user, password) => redis.cli(['GET', 'app:x'], user, password)],
+  ['directory', /^uid: jit_\d{7}$/m, /Invalid credentials/, ({ directory }, user, password) => {
+    const dn = `uid=${user},ou=people,${suffix}`
+    return directory.search(dn, '(objectClass=*)', ['uid'], { dn, password }).output
+  }]
+] as const satisfies readonly Login[]) {
+  prove(`a lease on ${name}: its login works until it is revoked, and is proved gone`, async world => {
+    const { product } = world
+    const { values, lease } = await product.json<ReadingJson>('secrets', 'generate', `prod/${name}`)
+    const { username = '', password = '' } = values
+    assert.match(login(world, username, password), right)
+    await product.sallyport('leases', 'revoke', lease!.id)
+    assert.match(login(world, username, password), wrong)
+    const { status, account } = await product.json<LeaseJson>('leases', 'show', lease!.id)
+    assert.equal([status, account.state], ['revoked', 'proved-gone'])
+    assert.not.match(product.log(), new RegExp(password))
+  })
+}
 
 prove('doctor finds the rights of all three complete, and nothing is an orphan', async ({ product }) => {
   interface Found { checks: { name: string, status: string, detail: string }[] }

@@ -170,6 +170,10 @@ test('a command gets a lease in its environment, and nothing of it is left at it
   await until(() => accountsOn(target), found => found === before)
   const words = ['run', '--secret', 'prod/apps/orders/for-env', '--', 'sh', '-c', 'exit 7']
   assert.match(await refusal(...words), /exit 7/)
+  for (const program of ['/etc/passwd/none', '/none', '']) {
+    const failed = await refusal('run', '--secret', 'prod/apps/orders/for-env', '--', program)
+    assert.match(failed, /exit 127\n(.*\n)*sallyport: .* cannot be run: [A-Z_]+/)
+  }
   await until(() => accountsOn(target), found => found === before)
 })
 
