@@ -9,6 +9,8 @@ import type { NewRequest, RequestRow, Requests } from '../store/requests.ts'
 
 /** Between two looks, should what another node told be lost. */
 const lookMs = 5_000
+/** Connections that wait for one request: each looks, and a person needs a few. */
+const waitersMax = 16
 
 export interface Approvals extends ApprovalPort, Requests {
   /** A request was changed, here or on another node: whoever waits for it looks. */
@@ -60,6 +62,10 @@ export function createApprovals({ clock, log, requests, changed }: ApprovalsPort
     async decided(request, waitMs, left) {
       const signal = AbortSignal.any([left, closing.signal])
       const due = clock.monotonicMs() + waitMs
+      if ((waiting.get(request)?.size ?? 0) >= waitersMax) {
+        const detail = `${waitersMax} wait for request ${request}`
+        throw new SallyportError('too-many-connections', { detail })
+      }
       for (;;) {
         signal.throwIfAborted()
         // Listening begins before the look, so that nothing falls between the two.
