@@ -58,6 +58,26 @@ const table = {
     operator: 'no grant covers this user and credential: see `sallyport explain`',
     sqlstate: '28000', http: 403
   },
+  'outside-window': {
+    client: 'access is not open at this hour',
+    operator: 'the grant counts at other hours: see its `windows`',
+    sqlstate: '28000', http: 403
+  },
+  'approval-pending': {
+    client: 'access waits for approval; connect again when it is there',
+    operator: 'nobody has decided the request within `waitFor` of the grant: see `sallyport requests`',
+    sqlstate: '28000', http: 403
+  },
+  'request-denied': {
+    client: 'the request for access was denied',
+    operator: 'an approver denied it: `sallyport requests show` says who and why',
+    sqlstate: '28000', http: 403
+  },
+  'request-ended': {
+    client: 'the request for access has ended',
+    operator: 'it was withdrawn, or nobody decided it in time: see `sallyport requests show`',
+    sqlstate: '28000', http: 403
+  },
   'login-unclear': {
     client: 'the login name does not say which credential; try user+credential',
     operator: 'none or several credentials match: see `sallyport explain`',
@@ -234,6 +254,8 @@ export const errorTable: Readonly<Record<ErrorCode, Entry>> = table
 export interface ErrorDetail {
   /** For operators: what exactly happened. Never a secret. */
   detail?: string | undefined
+  /** What the client may hear beside the sentence of the table: an id of theirs, an instant. */
+  said?: string | undefined
   /** For the caller of an administrative command: one line for each problem, with its path. */
   problems?: readonly string[] | undefined
   cause?: unknown
@@ -244,20 +266,23 @@ export class SallyportError extends Error {
   /** Six hex digits that tie what the client heard to what the log says. */
   readonly reference: string
   readonly detail: string | undefined
+  readonly said: string | undefined
   readonly problems: readonly string[]
 
-  constructor(code: ErrorCode, { detail, problems = [], cause }: ErrorDetail = {}) {
+  constructor(code: ErrorCode, { detail, said, problems = [], cause }: ErrorDetail = {}) {
     super(detail === undefined ? code : `${code}: ${detail}`, cause === undefined ? undefined : { cause })
     this.name = 'SallyportError'
     this.code = code
     this.reference = randomBytes(3).toString('hex')
     this.detail = detail
+    this.said = said
     this.problems = problems
   }
 
   /** What the client may hear: the sentence, the code and the reference. */
   get clientMessage(): string {
-    return `${table[this.code].client} [${this.code} ${this.reference}]`
+    const words = [table[this.code].client, ...this.said === undefined ? [] : [this.said]].join(': ')
+    return `${words} [${this.code} ${this.reference}]`
   }
 }
 

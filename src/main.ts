@@ -55,6 +55,7 @@ export async function openProgram(config: Config): Promise<Program> {
     return {
       rooms,
       async close() {
+        rooms.approvals.close()
         await Promise.all([postgres?.close(), ssh?.close(), tcp?.close()])
         await rooms.registry.drain(config.limits.drain * 1000)
         await closeApi()
@@ -156,12 +157,13 @@ async function serveSession<Upstream>(
 
 function stepPorts(rooms: Rooms): Parameters<typeof createSteps>[0] {
   const {
-    clock, config, registry, sessions, audit, recordings, ledger, declared, openSecret, templates
+    clock, config, registry, sessions, audit, recordings, ledger, declared, openSecret, templates, approvals
   } = rooms
   const authority = openUserAuthority(config.data, clock)
   const certifying = { authority, audit, sources: config.ssh.certificateSources }
   return {
     clock, node: config.node, registry, declared, authorise, choicesFor, sessions, openSecret,
+    approvals,
     namesCredential: (login, database) => readLoginName(login, database)?.credential !== undefined,
     authorities: config.ssh.userAuthorities,
     located: target => locate(addressOf(target), rooms.hostKeysOf),

@@ -3,7 +3,8 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { SallyportError } from '../src/errors.ts'
-import { authorise, choicesOf, defaultMaxSessionSeconds } from '../src/policy/authorise.ts'
+import { authorise as decide, choicesOf, defaultMaxSessionSeconds } from '../src/policy/authorise.ts'
+import type { Grant } from '../src/policy/authorise.ts'
 import { printLoginName, readLoginName } from '../src/policy/login-name.ts'
 import type { Credential, Declared, GrantRule, Target, User } from '../src/policy/types.ts'
 
@@ -34,6 +35,13 @@ const grants = [rule('devs', ['alice'], ['orders-rw', 'web-root'])]
 const noon = new Date('2026-11-21T12:00:00Z')
 const wish = (login: string, database?: string) =>
   ({ login, database, replication: false, protocol: 'postgres' })
+
+/** The decision where nobody has to be asked. */
+function authorise(...given: Parameters<typeof decide>): Grant {
+  const decision = decide(...given)
+  assert.not.ok('approval' in decision)
+  return decision as Grant
+}
 
 function refusalOf(act: () => unknown): string {
   try {

@@ -34,6 +34,7 @@ function houseOf(failing: string | undefined): { notes: string[], front: Front<s
       claim: () => step('claim', claim),
       prove: () => step('prove', { method: 'password' }),
       tell: () => undefined,
+      onLeft: () => () => undefined,
       refuse: async error => { notes.push(`refuse ${error.code}`) },
       connect: () => step('connect', 'upstream'),
       relay: () => step('relay', ending)
@@ -45,6 +46,7 @@ function houseOf(failing: string | undefined): { notes: string[], front: Front<s
       },
       doors: () => undefined,
       authorise: () => step('authorise', grant),
+      approve: () => step('approve', grant),
       open: async () => {
         await step('open', undefined)
         return registry.enter('s1', grant, claim, {
@@ -69,7 +71,7 @@ test('a session takes and gives back in one order', async () => {
   const ending = await run(front, steps)
   assert.is(ending.reason, 'client-closed')
   assert.equal(notes, [
-    'claim', 'prove', 'authorise', 'open', 'record', 'lease', 'connect', 'relay',
+    'claim', 'prove', 'authorise', 'approve', 'open', 'record', 'lease', 'connect', 'relay',
     'release', 'seal', 'ended client-closed'
   ])
 })
@@ -77,6 +79,7 @@ test('a session takes and gives back in one order', async () => {
 test('whichever step fails, the refusal is said first and only what was taken is given back', async () => {
   const expected: Record<string, string[]> = {
     authorise: ['refuse hook-failed'],
+    approve: ['refuse hook-failed'],
     open: ['refuse hook-failed'],
     record: ['refuse hook-failed', 'ended hook-failed'],
     lease: ['refuse hook-failed', 'seal', 'ended hook-failed'],

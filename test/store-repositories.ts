@@ -6,6 +6,7 @@ import * as assert from 'uvu/assert'
 import { systemClock } from '../src/clock.ts'
 import { SallyportError } from '../src/errors.ts'
 import { authorise } from '../src/policy/authorise.ts'
+import type { Grant } from '../src/policy/authorise.ts'
 import type { Credential, GrantRule, Target, User } from '../src/policy/types.ts'
 import { Secret } from '../src/secret.ts'
 import type { LiveSession } from '../src/session/registry.ts'
@@ -44,7 +45,7 @@ function liveSession(id: string, minutes = 60): LiveSession {
     targets: new Map([['orders', target]]), credentials: new Map([['orders-rw', credential]]),
     users: new Map([['alice', user]]), grants: [rule],
     environments: new Map(), secrets: new Map(), profiles: new Map(), applications: new Map()
-  }, user, { login: 'alice+orders-rw', replication: false, protocol: 'postgres' }, new Date())
+  }, user, { login: 'alice+orders-rw', replication: false, protocol: 'postgres' }, new Date()) as Grant
   const startedAt = new Date()
   return {
     id, grant, startedAt, expiresAt: new Date(startedAt.getTime() + minutes * 60_000),

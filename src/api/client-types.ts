@@ -25,6 +25,7 @@ export type OrphansJson = z.output<typeof shapes.orphansShape>
 export type PlanJson = z.output<typeof shapes.planShape>
 export type ProofJson = z.output<typeof shapes.proofShape>
 export type ProfileJson = z.output<typeof shapes.profileShape>
+export type RequestJson = z.output<typeof shapes.requestShape>
 export type ReceiptJson = z.output<typeof shapes.receiptShape>
 export type ResourceJson = z.output<typeof shapes.resourceShape>
 export type ComparedJson = z.output<typeof shapes.comparedShape>

@@ -10,6 +10,7 @@ import type { Application, Environment, Profile, SecretDefinition } from '../pol
 import { channelKinds, defaultPorts } from '../policy/types.ts'
 import type { Credential, GrantRule, JitSetting, JitType, Target, User } from '../policy/types.ts'
 import type { Action } from '../jit/plugin.ts'
+import { agreementProblems, approval, approvalDocument, windows } from './document-grants.ts'
 import {
   defaultNamePrefix, defined, instant, listItemsMax, namePrefix, names, publicKey, resourceName, secret,
   shownSecret, templateName, text, variables
@@ -254,7 +255,10 @@ const grant = z.strictObject({
   replication: z.boolean().default(false),
   databases: z.array(z.string().min(1).max(63)).max(listItemsMax).optional(),
   channels: z.array(z.enum(channelKinds)).max(channelKinds.length).optional(),
-  copyFiles: z.boolean().default(false)
+  copyFiles: z.boolean().default(false),
+  approval: approval.optional(),
+  emergency: z.boolean().default(false),
+  windows: windows.optional()
 }).transform((read, context): Wanted<'grant'> => {
   const { name, notBefore, notAfter, maxSession, replication, databases, channels } = read
   const { applications, secrets } = read
@@ -270,10 +274,12 @@ const grant = z.strictObject({
   const spec = {
     name, users: read.users ?? [], credentials: read.credentials ?? [], replication,
     ...defined({
-      applications, secrets, notBefore, notAfter, maxSessionSeconds: maxSession, databases, channels
+      applications, secrets, notBefore, notAfter, maxSessionSeconds: maxSession, databases, channels,
+      approval: read.approval, windows: read.windows
     }),
-    ...read.copyFiles ? { copyFiles: true } : {}
+    ...read.copyFiles ? { copyFiles: true } : {}, ...read.emergency ? { emergency: true } : {}
   }
+  for (const [path, message] of agreementProblems(spec)) context.addIssue({ code: 'custom', path, message })
   return { kind: 'grant', name, spec, secrets: {}, notes: [] }
 })
 
@@ -300,8 +306,9 @@ const writers: { [K in ResourceKind]: (spec: Specs[K]) => Record<string, unknown
     jit: setting === undefined ? undefined : documentOfJit(setting)
   }),
   user: ({ verifier, ...rest }) => ({ ...rest, password: verifier === undefined ? undefined : shownSecret }),
-  grant: ({ maxSessionSeconds, ...rest }) => ({
-    ...rest, maxSession: maxSessionSeconds === undefined ? undefined : printDuration(maxSessionSeconds)
+  grant: ({ maxSessionSeconds, approval: rule, ...rest }) => ({
+    ...rest, maxSession: maxSessionSeconds === undefined ? undefined : printDuration(maxSessionSeconds),
+    approval: rule === undefined ? undefined : approvalDocument(rule)
   })
 }
 

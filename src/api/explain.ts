@@ -51,7 +51,8 @@ export async function explain(
     policy.choicesOf(declared, user, read, protocol, now)
       .filter(choice => choice.target.protocol === protocol))
   const allowed = choices.filter(choice => choice.refusal === undefined)
-  const { outcome, reason } = verdict(user, allowed.length, choices.length)
+  const asks = allowed[0]?.rules.every(({ approval }) => approval !== undefined) === true
+  const { outcome, reason } = verdict(user, allowed.length, choices.length, asks)
   return {
     login, readable: true, canonical: policy.printLoginName(read), grammar: read.grammar, user: read.user,
     credential: read.credential ?? null, target: read.target ?? null, database: read.database ?? null,
@@ -64,10 +65,13 @@ export async function explain(
 }
 
 function verdict(
-  user: { disabled: boolean } | undefined, allowed: number, all: number
+  user: { disabled: boolean } | undefined, allowed: number, all: number, asks: boolean
 ): Pick<Explained, 'outcome' | 'reason'> {
   if (user === undefined) return { outcome: 'refused', reason: 'there is no such user' }
   if (user.disabled) return { outcome: 'refused', reason: 'the user is disabled' }
+  if (allowed === 1 && asks) {
+    return { outcome: 'allowed', reason: 'one credential matches; a session waits until others approve it' }
+  }
   if (allowed === 1) return { outcome: 'allowed', reason: 'one credential matches and is granted' }
   if (allowed > 1) return { outcome: 'unclear', reason: 'several credentials match: name one' }
   if (all === 0) return { outcome: 'refused', reason: 'no credential matches' }

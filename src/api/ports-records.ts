@@ -227,3 +227,53 @@ export interface HealthPort {
    */
   examine(signal: AbortSignal): Promise<readonly HealthCheck[]>
 }
+
+// ---- requests for access that needs approval
+
+export type RequestState = 'pending' | 'approved' | 'denied' | 'expired' | 'withdrawn'
+
+export interface RequestRow {
+  id: string
+  user: string
+  credential: string
+  grant: string
+  reason: string | null
+  emergency: boolean
+  state: RequestState
+  validForSeconds: number
+  createdAt: Date
+  expiresAt: Date
+  validUntil: Date | null
+  reviewedAt: Date | null
+  decisions: readonly {
+    by: string
+    verdict: 'approve' | 'deny' | 'withdraw' | 'review'
+    reason: string | null
+    at: Date
+  }[]
+}
+
+export interface RequestVerdict {
+  by: string
+  reason?: string | undefined
+}
+
+/** Every change has its audit event with it; each is `not-found` or `conflict` where it does not fit. */
+export interface RequestPort {
+  create(request: {
+    user: string, grant: string, credential: string, reason?: string | undefined, emergency: boolean,
+    validForSeconds: number, origin: string
+  }): Promise<{ row: RequestRow, isNew: boolean }>
+  get(id: string): Promise<RequestRow | undefined>
+  /** Newest first: of a user or on one of the grants; all where neither is given. */
+  list(filter: {
+    user?: string | undefined, grants?: readonly string[] | undefined, state?: RequestState | undefined,
+    open?: boolean | undefined, limit: number
+  }): Promise<readonly RequestRow[]>
+  /** It is approved when `count` of `approvers` have. */
+  approve(
+    id: string, verdict: RequestVerdict, approvers: readonly string[], count: number): Promise<RequestRow>
+  deny(id: string, verdict: RequestVerdict): Promise<RequestRow>
+  withdraw(id: string, verdict: RequestVerdict): Promise<RequestRow>
+  review(id: string, verdict: RequestVerdict): Promise<RequestRow>
+}

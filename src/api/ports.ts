@@ -12,7 +12,7 @@ import type { Declared, Role, SecretReference, User } from '../policy/types.ts'
 import type { Secret } from '../secret.ts'
 import type { Secrets } from '../secrets/secrets.ts'
 import type {
-  AuditPort, HealthPort, LeasePort, OrphanPort, RecordingPort, SessionPort
+  AuditPort, HealthPort, LeasePort, OrphanPort, RecordingPort, RequestPort, SessionPort
 } from './ports-records.ts'
 
 export interface ApiPorts {
@@ -33,6 +33,7 @@ export interface ApiPorts {
   leases: LeasePort
   secrets: Secrets
   orphans: OrphanPort
+  requests: RequestPort
   audit: AuditPort
   health: HealthPort
   /** What SSH clients must know of this node; undefined when it takes none. */

@@ -49,7 +49,9 @@ export function referencesIn(state: State): Reference[] {
       }
     }
     if (kind === 'grant') {
-      const { users, credentials } = spec as GrantRule
+      const { users, credentials, approval } = spec as GrantRule
+      approval?.by.forEach((name, at) =>
+        found.push({ owner, path: `approval.by[${at}]`, to: keyOf('user', name) }))
       users.forEach((name, at) => found.push({ owner, path: `users[${at}]`, to: keyOf('user', name) }))
       credentials.forEach((name, at) =>
         found.push({ owner, path: `credentials[${at}]`, to: keyOf('credential', name) }))

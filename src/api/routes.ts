@@ -14,6 +14,7 @@ import { auditRoutes } from './routes-audit.ts'
 import { leaseRoutes } from './routes-leases.ts'
 import { connectRoutes } from './routes-connect.ts'
 import { profileRoutes } from './routes-profiles.ts'
+import { requestRoutes } from './routes-requests.ts'
 import { resourceRoutes } from './routes-resources.ts'
 import { secretRoutes } from './routes-secrets.ts'
 import { sessionRoutes } from './routes-sessions.ts'
@@ -35,7 +36,8 @@ export function allRoutes(
   return [
     ...accessRoutes(ports, loginTokenSeconds), ...userRoutes(ports), ...resourceRoutes(ports),
     ...connectRoutes(ports), ...sessionRoutes(ports), ...templateRoutes(ports), ...leaseRoutes(ports),
-    ...secretRoutes(ports), ...applicationRoutes(ports), ...profileRoutes(ports), ...auditRoutes(ports)
+    ...secretRoutes(ports), ...applicationRoutes(ports), ...profileRoutes(ports), ...requestRoutes(ports),
+    ...auditRoutes(ports)
   ]
 }
 

@@ -4,7 +4,7 @@
 import { z } from 'zod'
 import type { Verdict } from '../recording/verify.ts'
 import type { ApplicationTokenRow, TemplateRow } from './ports.ts'
-import type { AuditRow, LeaseRow, ReceiptRow, SessionRow } from './ports-records.ts'
+import type { AuditRow, LeaseRow, ReceiptRow, RequestRow, SessionRow } from './ports-records.ts'
 
 const instant = z.iso.datetime()
 const nullableInstant = instant.nullable()
@@ -147,6 +147,22 @@ export const leaseEventShape = z.object({
   at: instant, kind: z.string(), actor: z.string(), detail: z.record(z.string(), z.unknown())
 })
 
+export const requestShape = z.object({
+  id: z.string(), user: z.string(), credential: z.string(), grant: z.string(), reason: z.string().nullable(),
+  emergency: z.boolean(), state: z.enum(['pending', 'approved', 'denied', 'expired', 'withdrawn']),
+  validForSeconds: z.int(), createdAt: instant,
+  /** Not decided by then, it ends. */
+  expiresAt: instant,
+  /** Of an approved one: sessions end then. */
+  validUntil: nullableInstant,
+  /** Of one for an emergency, until an approver has looked at it. */
+  needsReview: z.boolean(), reviewedAt: nullableInstant,
+  decisions: z.array(z.object({
+    by: z.string(), verdict: z.enum(['approve', 'deny', 'withdraw', 'review']), reason: z.string().nullable(),
+    at: instant
+  }))
+})
+
 export const applicationTokenShape = z.object({
   id: z.string(), application: z.string(), createdAt: instant, createdBy: z.string(), expiresAt: instant,
   lastUsedAt: nullableInstant
@@ -276,5 +292,14 @@ export function verifiedJson(verdict: Verdict): z.output<typeof verifiedShape> {
   return {
     session, valid: state === 'sealed', state, problem: verdict.problem ?? null,
     brokenAt: verdict.brokenAt ?? null, bytes, verifiedBytes, frames, headHash, keyId
+  }
+}
+
+export function requestJson(row: RequestRow): z.output<typeof requestShape> {
+  return {
+    ...row, createdAt: row.createdAt.toISOString(), expiresAt: row.expiresAt.toISOString(),
+    validUntil: row.validUntil?.toISOString() ?? null, reviewedAt: row.reviewedAt?.toISOString() ?? null,
+    needsReview: row.emergency && row.reviewedAt === null,
+    decisions: row.decisions.map(each => ({ ...each, at: each.at.toISOString() }))
   }
 }

@@ -317,6 +317,44 @@ const profiles: Command[] = [
   }
 ]
 
+const why = takes('TEXT', 'why: one line, kept with it')
+
+/** What approvers and whoever asked do to a request. */
+function change(
+  word: 'approve' | 'deny' | 'withdraw' | 'review', summary: string
+): Command {
+  return {
+    words: ['requests', word], args: 'ID', summary, options: { reason: why, server },
+    load: async () => (await import('./requests.ts'))[word]
+  }
+}
+
+const requests: Command[] = [
+  {
+    words: ['requests', 'list'], args: '', summary: 'list requests for access that matter now, newest first',
+    options: {
+      state: takes('STATE', 'pending, approved, denied, expired or withdrawn'),
+      all: flag('those that are over as well'), limit, server
+    },
+    load: async () => (await import('./requests.ts')).list
+  },
+  {
+    words: ['requests', 'show'], args: 'ID', summary: 'show one, and who said what to it',
+    options: { server }, load: async () => (await import('./requests.ts')).show
+  },
+  {
+    words: ['requests', 'create'], args: 'CREDENTIAL', summary: 'ask for a credential that needs approval',
+    options: {
+      reason: why, for: takes('TIME', 'how long, e.g. 30m (default: as the grant says)'),
+      emergency: flag('at once, with an alarm and a review afterwards, where the grant allows it'), server
+    },
+    load: async () => (await import('./requests.ts')).create
+  },
+  change('approve', 'agree to a request'), change('deny', 'deny a request, which ends it'),
+  change('withdraw', 'take a request or an approval back: its sessions end at once'),
+  change('review', 'note that you have looked at an emergency access')
+]
+
 const templates: Command[] = [
   {
     words: ['templates', 'list'], args: '', summary: 'list templates',
@@ -388,5 +426,5 @@ const audit: Command[] = [
 
 export const commands: readonly Command[] = [
   ...running, ...declared, ...users, ...sessions, ...ledger, ...secrets, ...applications, ...profiles,
-  ...templates, ...audit
+  ...requests, ...templates, ...audit
 ]

@@ -68,6 +68,7 @@ export function apiPorts(rooms: Rooms): ApiPorts {
     },
     recordings: createEvidence(config.recordings.directory, clock, rooms.signer.publicKey),
     leases: ledger,
+    requests: rooms.approvals,
     secrets: rooms.secrets,
     orphans: createOrphans(rooms, rooms.hooks, ledger),
     audit: {

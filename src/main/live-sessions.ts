@@ -1,10 +1,12 @@
-// Live sessions, on whichever node they are: ended by an admin, or because their grant was taken away. Each
-// node can cut only its own, so it tells the others through the store. A node that cuts says so: whoever
-// asked hears "done" or "no answer", never a guess. What was said while a node was not listening is made good
-// when it listens again, by looking at what is declared; an end that nobody heard of is asked for again.
+// Live sessions, on whichever node they are: ended by an admin, or because their grant or their approval was
+// taken away. Each node can cut only its own, so it tells the others through the store. A node that cuts says
+// so: whoever asked hears "done" or "no answer", never a guess. What was said while a node was not listening
+// is made good when it listens again, by looking at what is declared and approved; an end that nobody heard
+// of is asked for again.
 import type { Clock } from '../clock.ts'
 import { SallyportError } from '../errors.ts'
 import type { Log } from '../log.ts'
+import type { Approval } from '../policy/approvals.ts'
 import { isStillGranted } from '../policy/authorise.ts'
 import type { Declared } from '../policy/types.ts'
 import type { Registry } from '../session/registry.ts'
@@ -22,12 +24,15 @@ type Signal =
   | { type: 'kill', session: string, by: string }
   | { type: 'cut', session: string }
   | { type: 'declared' }
+  | { type: 'request', request: string }
 
 export interface LiveSessions {
   /** False when it is not alive on any node. Throws `node-silent` when its node did not answer. */
   kill(session: string, by: string): Promise<boolean>
   /** What is declared has changed: sessions whose grant is gone end, here and everywhere. */
   declaredChanged(): Promise<void>
+  /** A request was decided: who waits for it goes on, and sessions end that had it and have it no more. */
+  requestChanged(request: string): Promise<void>
 }
 
 export interface LiveSessionsPorts {
@@ -38,6 +43,10 @@ export interface LiveSessionsPorts {
   registry: Registry
   sessions: Pick<Sessions, 'get'>
   declared(): Promise<Declared>
+  /** Requests of a user that are approved now. */
+  validOf(user: string): Promise<readonly Approval[]>
+  /** Told of every request that was changed, on any node. */
+  heard(request: string): void
 }
 
 /** Listens until the database is closed. */
@@ -50,6 +59,7 @@ export function createLiveSessions(ports: LiveSessionsPorts): LiveSessions {
 
   const hear = async (signal: Signal): Promise<void> => {
     if (signal.type === 'declared') await cutWithdrawn(ports)
+    else if (signal.type === 'request') await requestHeard(ports, signal.request)
     else if (signal.type === 'cut') waiting.get(signal.session)?.forEach(tell => tell(true))
     else if (cut(signal.session, signal.by)) await send({ type: 'cut', session: signal.session })
   }
@@ -96,16 +106,27 @@ export function createLiveSessions(ports: LiveSessionsPorts): LiveSessions {
     async declaredChanged() {
       await cutWithdrawn(ports)
       await send({ type: 'declared' })
+    },
+    async requestChanged(request) {
+      await requestHeard(ports, request)
+      await send({ type: 'request', request })
     }
   }
 }
 
-/** What an admin has just taken away ends now, not at the next login. */
-async function cutWithdrawn({ declared, registry, clock }: LiveSessionsPorts): Promise<void> {
+async function requestHeard(ports: LiveSessionsPorts, request: string): Promise<void> {
+  ports.heard(request)
+  if (ports.registry.list().some(({ grant }) => grant.request === request)) await cutWithdrawn(ports)
+}
+
+/** What somebody has just taken away ends now, not at the next login. */
+async function cutWithdrawn({ declared, registry, clock, validOf }: LiveSessionsPorts): Promise<void> {
   if (registry.list().length === 0) return
   const now = await declared()
   for (const { id, grant } of registry.list()) {
-    if (!isStillGranted(now, grant, clock.now())) registry.cut(id, new SallyportError('grant-withdrawn'))
+    const approvals = grant.request === undefined ? [] : await validOf(grant.user.name)
+    if (isStillGranted(now, grant, clock.now(), approvals)) continue
+    registry.cut(id, new SallyportError('grant-withdrawn'))
   }
 }
 
@@ -113,8 +134,9 @@ async function cutWithdrawn({ declared, registry, clock }: LiveSessionsPorts): P
 function readSignal(text: string): Signal | undefined {
   if (text.length > signalBytesMax) return undefined
   try {
-    const { type, session, by } = JSON.parse(text) as Record<string, unknown>
+    const { type, session, by, request } = JSON.parse(text) as Record<string, unknown>
     if (type === 'declared') return { type }
+    if (type === 'request') return typeof request === 'string' ? { type, request } : undefined
     if (typeof session !== 'string') return undefined
     if (type === 'cut') return { type, session }
     return type === 'kill' && typeof by === 'string' ? { type, session, by } : undefined

@@ -33,6 +33,7 @@ import { createLedgerStore } from '../store/ledger.ts'
 import { createReceipts } from '../store/receipts.ts'
 import type { Receipts } from '../store/receipts.ts'
 import { createRenewals } from '../store/renewals.ts'
+import { createRequests } from '../store/requests.ts'
 import { createResources } from '../store/resources.ts'
 import type { Resources } from '../store/resources.ts'
 import { openSecrets } from '../store/sealing.ts'
@@ -49,6 +50,8 @@ import { createTickets } from '../proxy/tcp/tickets.ts'
 import type { Tickets } from '../proxy/tcp/tickets.ts'
 import { mockVerifier } from '../wire/postgres/verifier.ts'
 import { shippedPlugins } from '../../plugins/shipped.ts'
+import { createApprovals } from './approvals.ts'
+import type { Approvals } from './approvals.ts'
 import { createCodeGuard } from './code-guard.ts'
 import { createLedgerHooks } from './hooks.ts'
 import { createHostKeysOf } from './host-keys.ts'
@@ -84,6 +87,7 @@ export interface Rooms {
   ledger: Ledger
   registry: Registry
   liveSessions: LiveSessions
+  approvals: Approvals
   declared(): Promise<Declared>
   openSecret(reference: SecretReference): Promise<Secret<string>>
   hostKeysOf: HostKeysOf
@@ -192,6 +196,15 @@ async function openAll(
   const opened = openSecretRoom(room, createRenewals(database, secrets, audit))
   closers.push(() => opened.close())
 
+  const requests = createRequests(database, audit)
+  const approvals = createApprovals({
+    clock, log, requests, changed: request => liveSessions.requestChanged(request)
+  })
+  const liveSessions = createLiveSessions({
+    node, clock, log, database, registry, sessions, declared, validOf: user => requests.validOf(user),
+    heard: request => approvals.heard(request)
+  })
+
   // The same for the same name, on every node and after every restart: nothing tells a name that does not
   // exist.
   const signature = signer.sign(Buffer.from(instance))
@@ -200,9 +213,7 @@ async function openAll(
     config, clock, log, signer, database, audit, checkpointFile, resources, templates,
     tokens: createTokens(database), applicationTokens: createApplicationTokens(database, audit),
     secrets: opened.secrets, sessions, receipts: createReceipts(database), recordings, shelf, hooks, ledger,
-    registry,
-    liveSessions: createLiveSessions({ node, clock, log, database, registry, sessions, declared }),
-    declared, openSecret, hostKeysOf,
+    registry, liveSessions, approvals, declared, openSecret, hostKeysOf,
     verifierOf: createVerifiers(openSecret, name => mockVerifier(seed, name)),
     tickets: createTickets(clock),
     secondFactors: createSecondFactors(

@@ -1,11 +1,15 @@
 // May this user open this credential now? A pure decision over what admins declared: data in, decision out.
 // Permission is a value: only `authorise` makes a Grant, and refusal is its absence (it throws `not-allowed`
-// or `login-unclear`). What the client hears is the same for "no such credential" and "not yours".
+// or `login-unclear`). Where others have to agree and have not, it says what they would have to agree to.
+// What the client hears is the same for "no such credential" and "not yours".
 import { SallyportError } from '../errors.ts'
+import { approvalFor } from './approvals.ts'
+import type { Approval, ApprovalNeeded } from './approvals.ts'
 import { readLoginName } from './login-name.ts'
 import type { LoginName } from './login-name.ts'
 import { defaultChannels } from './types.ts'
 import type { ChannelKind, Credential, Declared, GrantRule, Target, User } from './types.ts'
+import { lookAt } from './windows.ts'
 
 const made = Symbol('made by authorise')
 
@@ -21,9 +25,14 @@ export interface Grant {
   readonly database: string | undefined
   readonly replication: boolean
   readonly channels: readonly ChannelKind[]
-  /** Seconds; the smaller of the rule's and the credential's. */
+  /** Seconds; the smaller of the rule's and the credential's, and not beyond what it was approved for. */
   readonly maxSessionSeconds: number
+  /** Id of the request that others approved, where they had to. */
+  readonly request?: string | undefined
 }
+
+/** Only what has no `approval` to wait for is a Grant. */
+export type Decision = Grant | ApprovalNeeded
 
 export interface Wish {
   login: string
@@ -36,10 +45,13 @@ export interface Wish {
 export const defaultMaxSessionSeconds = 86_400
 
 /**
- * Decides. Throws SallyportError `login-unclear` (no or several credentials match), `not-allowed`,
- * `replication-refused`; the detail is for the operator.
+ * Decides; `approvals` are those of the user that count now. Throws SallyportError `login-unclear` (no or
+ * several credentials match), `not-allowed`, `outside-window`, `replication-refused`; the detail is for the
+ * operator.
  */
-export function authorise(declared: Declared, user: User, wish: Wish, now: Date): Grant {
+export function authorise(
+  declared: Declared, user: User, wish: Wish, now: Date, approvals: readonly Approval[] = []
+): Decision {
   const login = readLoginName(wish.login, wish.database)
   if (login === undefined) throw new SallyportError('login-unclear', { detail: 'no grammar matches' })
   if (user.disabled) throw new SallyportError('not-allowed', { detail: 'the user is disabled' })
@@ -48,6 +60,11 @@ export function authorise(declared: Declared, user: User, wish: Wish, now: Date)
   const [choice, ...others] = allowed
   if (choice === undefined) {
     const why = choices.map(each => `${each.credential.name}: ${each.refusal}`).join('; ')
+    const [only, ...more] = choices
+    if (only?.opensAt !== undefined && more.length === 0) {
+      const said = `it opens ${printInstant(only.opensAt)}`
+      throw new SallyportError('outside-window', { detail: why, said })
+    }
     throw new SallyportError(login.credential === undefined ? 'login-unclear' : 'not-allowed', {
       detail: why === '' ? 'no credential matches' : why
     })
@@ -56,7 +73,7 @@ export function authorise(declared: Declared, user: User, wish: Wish, now: Date)
     const names = allowed.map(each => `${each.credential.name}@${each.target.name}`).join(', ')
     throw new SallyportError('login-unclear', { detail: `several credentials match: ${names}` })
   }
-  return grantOf(user, choice, login, wish, now)
+  return grantOf(user, choice, login, wish, now, approvals)
 }
 
 /**
@@ -70,6 +87,8 @@ export interface Choice {
   /** The grants that count now; each is a permission of its own. */
   rules: readonly GrantRule[]
   refusal: string | undefined
+  /** Where it is refused only until then: the next of its windows. */
+  opensAt: Date | undefined
 }
 
 /** What a user who names nothing may open now, in the order of its names. */
@@ -93,14 +112,15 @@ export function choicesOf(
     if (target === undefined || !means(login, credential)) continue
     const covering = declared.grants.filter(each =>
       each.users.includes(user.name) && each.credentials.includes(credential.name))
-    const rules = covering.filter(each => windowRefusal(each, now) === undefined)
+    const rules = covering.filter(each => timeRefusal(each, now) === undefined)
     const rule = rules[0] ?? covering[0]
     // A bare login offers what the user is allowed; it does not list what others have.
     if (rule === undefined && login.credential === undefined) continue
     const refusal = !carries(protocol, target)
       ? `it is for ${target.protocol}, not ${protocol}`
-      : rule === undefined ? 'no grant covers it' : windowRefusal(rule, now)
-    choices.push({ credential, target, rule, rules, refusal })
+      : rule === undefined ? 'no grant covers it' : timeRefusal(rule, now)
+    const opensAt = carries(protocol, target) && rules.length === 0 ? nextOpening(covering, now) : undefined
+    choices.push({ credential, target, rule, rules, refusal, opensAt })
   }
   // `user+name` where the name is a credential's own name beats an account name that happens to be equal.
   const exact = choices.filter(choice => choice.credential.name === login.credential)
@@ -119,46 +139,86 @@ function means(login: LoginName, credential: Credential): boolean {
   return login.target === undefined && credential.target === login.credential
 }
 
-function windowRefusal({ notBefore, notAfter }: GrantRule, now: Date): string | undefined {
+function timeRefusal({ notBefore, notAfter, windows }: GrantRule, now: Date): string | undefined {
   const at = now.getTime()
   if (notBefore !== undefined && at < Date.parse(notBefore)) return `the grant begins ${notBefore}`
   if (notAfter !== undefined && at >= Date.parse(notAfter)) return `the grant ended ${notAfter}`
-  return undefined
+  const look = windows === undefined ? undefined : lookAt(windows, now)
+  if (look?.isOpen !== false) return undefined
+  return `the grant opens ${look.opensAt === undefined ? 'never' : printInstant(look.opensAt)}`
 }
 
-// What one grant refuses another one may allow; when all refuse, the first one's reason counts.
+/** When the first of these grants opens that is closed for the hour only. */
+function nextOpening(rules: readonly GrantRule[], now: Date): Date | undefined {
+  return rules
+    .filter(rule => timeRefusal({ ...rule, windows: undefined }, now) === undefined)
+    .flatMap(({ windows }) => windows === undefined ? [] : [lookAt(windows, now).opensAt])
+    .filter(opensAt => opensAt !== undefined)
+    .sort((one, other) => one.getTime() - other.getTime())[0]
+}
+
+function printInstant(at: Date): string {
+  return at.toISOString().replace(/:00\.000Z$/, 'Z')
+}
+
+// What one grant refuses another one may allow; when all refuse, the first one's reason counts. One that asks
+// nobody goes before one that was approved, and that before one that has to be.
 function grantOf(
-  user: User, { credential, target, rules }: Choice, login: LoginName, wish: Wish, now: Date
-): Grant {
+  user: User, choice: Choice, login: LoginName, wish: Wish, now: Date, approvals: readonly Approval[]
+): Decision {
+  const { credential, target, rules } = choice
   const database = databaseOf(login, wish, target)
-  const rule = rules.find(each => ruleRefusal(each, wish, database) === undefined)
-  if (rule === undefined) {
-    const [first] = rules
-    throw (first && ruleRefusal(first, wish, database)) ?? new SallyportError('not-allowed')
+  const fitting = rules.filter(each => ruleRefusal(each, wish, database) === undefined)
+  const [first] = fitting
+  if (first === undefined) {
+    const [refusing] = rules
+    throw (refusing && ruleRefusal(refusing, wish, database)) ?? new SallyportError('not-allowed')
   }
-  const ofCredential = credential.jit?.enabled === true ? credential.jit.maxSessionSeconds : undefined
-  // A session does not outlive the grant that opened it.
-  const ofWindow = rule.notAfter === undefined
-    ? undefined
-    : Math.ceil((Date.parse(rule.notAfter) - now.getTime()) / 1000)
-  const limits = [rule.maxSessionSeconds, ofCredential, ofWindow].filter(limit => limit !== undefined)
+  const approved = (each: GrantRule): Approval | undefined =>
+    approvalFor(approvals, { user: user.name, grant: each.name, credential: credential.name }, now)
+  const rule = fitting.find(each => each.approval === undefined)
+    ?? fitting.find(each => approved(each) !== undefined)
+  if (rule === undefined) return { user, credential, target, rule: first, approval: first.approval! }
+  const approval = rule.approval === undefined ? undefined : approved(rule)
   return {
     [made]: true, user, credential, target, rule, database, replication: wish.replication,
     channels: rule.channels ?? defaultChannels,
-    maxSessionSeconds: Math.min(...limits, limits.length === 0 ? defaultMaxSessionSeconds : Infinity)
+    maxSessionSeconds: longestSeconds(rule, credential, approval, now), request: approval?.request
   }
 }
 
+// A session does not outlive what opened it: the grant, its window, the approval.
+function longestSeconds(
+  { notAfter, windows, maxSessionSeconds }: GrantRule, { jit }: Credential, approval: Approval | undefined,
+  now: Date
+): number {
+  const ends = [
+    notAfter === undefined ? undefined : new Date(notAfter),
+    windows === undefined ? undefined : lookAt(windows, now).closesAt,
+    approval?.validUntil
+  ]
+  const limits = [
+    maxSessionSeconds, jit?.enabled === true ? jit.maxSessionSeconds : undefined,
+    ...ends.map(end => end && Math.ceil((end.getTime() - now.getTime()) / 1000))
+  ].filter(limit => limit !== undefined)
+  return Math.min(...limits, limits.length === 0 ? defaultMaxSessionSeconds : Infinity)
+}
+
 /**
- * Whether a session that was opened with this grant could still be opened: its user, a grant that covers it.
+ * Whether a session that was opened with this grant could still be opened: its user, a grant that covers it,
+ * and an approval where that asks for one.
  */
-export function isStillGranted(declared: Declared, grant: Grant, now: Date): boolean {
+export function isStillGranted(
+  declared: Declared, grant: Grant, now: Date, approvals: readonly Approval[] = []
+): boolean {
   const { user, credential, database, replication } = grant
   const known = declared.users.get(user.name)
   if (known === undefined || known.disabled || !declared.credentials.has(credential.name)) return false
   return declared.grants.some(rule =>
     rule.users.includes(user.name) && rule.credentials.includes(credential.name) &&
-    windowRefusal(rule, now) === undefined && ruleRefusal(rule, { replication }, database) === undefined)
+    timeRefusal(rule, now) === undefined && ruleRefusal(rule, { replication }, database) === undefined &&
+    (rule.approval === undefined || approvalFor(
+      approvals, { user: user.name, grant: rule.name, credential: credential.name }, now) !== undefined))
 }
 
 function ruleRefusal(

@@ -113,6 +113,37 @@ export interface GrantRule {
   copyFiles?: boolean | undefined
   /** PostgreSQL databases that may be opened; all when absent. */
   databases?: readonly string[] | undefined
+  /** Others have to agree before a session is opened. */
+  approval?: ApprovalRule | undefined
+  /** … or, with an alarm and a review afterwards, nobody has to; false when absent. */
+  emergency?: boolean | undefined
+  /** Days and hours at which it counts; always when absent. */
+  windows?: readonly Window[] | undefined
+}
+
+/** Who has to agree, and for how long that counts. */
+export interface ApprovalRule {
+  /** Users; whoever asks is never one of them. */
+  by: readonly string[]
+  /** How many different ones of them. */
+  count: number
+  /** From the last approval on: sessions are cut at its end. */
+  validForSeconds: number
+  /** How long a connection waits for it. */
+  waitForSeconds: number
+}
+
+export const weekDays = ['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun'] as const
+export type WeekDay = typeof weekDays[number]
+
+/** Hours of a day; where `to` is not after `from` it is that of the day after. */
+export interface Window {
+  days: readonly WeekDay[]
+  /** `08:00` … `24:00`, as the clocks of the zone show it. */
+  from: string
+  to: string
+  /** Of the IANA database: `Europe/Zurich`. */
+  zone: string
 }
 
 export interface Declared {

@@ -101,7 +101,15 @@ export interface Doors {
   targetOf(host: string, port: number): Promise<string | undefined>
 }
 
-export interface Front<Upstream> {
+/** Who waits at the other end. */
+export interface Person {
+  /** One line for the person, where the protocol has a place for it; silently dropped where not. */
+  tell(line: string): void
+  /** Calls `act` when the client goes away before `connect`, or is gone already; returns how to stop. */
+  onLeft(act: () => void): () => void
+}
+
+export interface Front<Upstream> extends Person {
   /** Reads what the client claims; answers what the protocol allows before that (TLS, cancel). */
   claim(): Promise<Claim>
   /** Runs the exchange; undefined when the client has not proved who it is. */
@@ -112,8 +120,6 @@ export interface Front<Upstream> {
    * is over. Never throws.
    */
   receive?(doors: Doors, enter: (inner: Front<Upstream>) => Promise<Ending>): Promise<Ending>
-  /** One line for the person, where the protocol has a place for it; silently dropped where not. */
-  tell(line: string): void
   /** Says the refusal in the protocol's words and closes. Never throws. */
   refuse(error: SallyportError): Promise<void>
   connect(upstreaming: Upstreaming, signal: AbortSignal): Promise<Upstream>

@@ -1,13 +1,13 @@
 // THE ORDER. Every session of every protocol goes through `run`, and each line of it is one step:
-// authenticate, authorise, record, lease, connect, relay, release. What is taken is given back on the same
-// screen, in reverse, whatever happens in between (`await using`); giving back never throws. The recording
-// opens before the account is made, so that an account that could not be made is itself on record.
+// authenticate, authorise, approve, record, lease, connect, relay, release. What is taken is given back on
+// the same screen, in reverse, whatever happens in between (`await using`); giving back never throws. The
+// recording opens before the account is made, so that an account that could not be made is itself on record.
 import { asSallyportError } from '../errors.ts'
 import type { SallyportError } from '../errors.ts'
-import type { Grant } from '../policy/authorise.ts'
+import type { Decision, Grant } from '../policy/authorise.ts'
 import type { User } from '../policy/types.ts'
 import type { Ending, Recording } from '../recording/recording.ts'
-import type { Challenge, Claim, Doors, Front, Proof, Upstreaming } from './front.ts'
+import type { Challenge, Claim, Doors, Front, Person, Proof, Upstreaming } from './front.ts'
 
 /** A session that is on the books: visible to admins, ended by its signal, closed when disposed. */
 export interface OpenSession extends AsyncDisposable {
@@ -32,8 +32,13 @@ export interface Steps {
   authenticate(claim: Claim, prove: (challenge: Challenge) => Promise<Proof | undefined>): Promise<User>
   /** What stands open to somebody who named no credential; undefined when the claim names one. */
   doors(user: User, claim: Claim): Doors | undefined
-  /** Throws `not-allowed`, `login-unclear`, `replication-refused`. */
-  authorise(user: User, claim: Claim): Promise<Grant>
+  /** Throws `not-allowed`, `login-unclear`, `outside-window`, `replication-refused`. */
+  authorise(user: User, claim: Claim): Promise<Decision>
+  /**
+   * Where others have to agree, asks them and waits. Throws `approval-pending`, `request-denied`,
+   * `request-ended`, `client-closed`, and what `authorise` throws: it decides again at the end.
+   */
+  approve(decision: Decision, claim: Claim, person: Person): Promise<Grant>
   /** Throws `store-unavailable`, `shutting-down`. */
   open(grant: Grant, claim: Claim, tell: (line: string) => void): Promise<OpenSession>
   /** Throws `recorder-failed`, `disk-reserve`. */
@@ -61,7 +66,9 @@ async function enter<Upstream>(
 ): Promise<Ending> {
   try {
     const claim = claimed ?? await front.claim()
-    const grant = await steps.authorise(user, claim)
+    const decision = await steps.authorise(user, claim)
+    // Before the session is on the books: nothing is made, and nothing recorded, for somebody who waits.
+    const grant = await steps.approve(decision, claim, front)
 
     await using session = await steps.open(grant, claim, line => front.tell(line))
     const ending = await carry(front, steps, session)

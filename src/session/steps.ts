@@ -4,10 +4,13 @@
 import type { Clock } from '../clock.ts'
 import { SallyportError, asSallyportError } from '../errors.ts'
 import type { Injectable, TargetAddress } from '../jit/plugin.ts'
-import type { Choice, Grant, Wish } from '../policy/authorise.ts'
+import type { Approval } from '../policy/approvals.ts'
+import type { Choice, Decision, Grant, Wish } from '../policy/authorise.ts'
 import type { Credential, Declared, SecretReference, Target, User } from '../policy/types.ts'
 import type { Ending, Recording, RecordingHead } from '../recording/recording.ts'
 import type { Secret } from '../secret.ts'
+import { waitForApproval } from './approve.ts'
+import type { ApprovalPort } from './approve.ts'
 import type { Challenge, Claim, Proof, SecondFactor, Upstreaming } from './front.ts'
 import { handOver } from './hand-over.ts'
 import { mintSessionId } from './id.ts'
@@ -30,7 +33,9 @@ export interface StepPorts {
   node: string
   registry: Registry
   declared(): Promise<Declared>
-  authorise(declared: Declared, user: User, wish: Wish, now: Date): Grant
+  authorise(
+    declared: Declared, user: User, wish: Wish, now: Date, approvals?: readonly Approval[]): Decision
+  approvals: ApprovalPort
   /** The user part of a login name; undefined when no grammar matches. */
   userOf(login: string, database: string | undefined): string | undefined
   /** True when a login name says which credential is meant. */
@@ -85,21 +90,43 @@ export function createSteps(ports: StepPorts): Steps {
       }
     },
 
-    async authorise(user, claim) {
-      try {
-        return ports.authorise(await ports.declared(), user, claim, ports.clock.now())
-      } catch (thrown) {
-        const error = asSallyportError(thrown)
-        const { code, reference, detail: why } = error
-        const refusal = { login: claim.login, code, reference, why }
-        await ports.audit('session.refused', user.name, claim.address, refusal)
-        throw error
-      }
-    },
+    authorise: (user, claim) => refusalsAudited(ports, user, claim, async () => {
+      const decision = ports.authorise(await ports.declared(), user, claim, ports.clock.now())
+      // Most grants ask nobody: only then is there something to look up.
+      return 'approval' in decision ? decideAgain(ports, user, claim) : decision
+    }),
+
+    approve: (decision, claim, person) => 'approval' in decision
+      ? refusalsAudited(ports, decision.user, claim, () =>
+        waitForApproval(ports, decision, claim, person, () => decideAgain(ports, decision.user, claim)))
+      : Promise.resolve(decision),
 
     open: (grant, claim, tell) => openSession(ports, grant, claim, tell),
     record: session => record(ports, session),
     lease: (session, tell) => lease(ports, session, tell)
+  }
+}
+
+/** With the approvals of the user, and the user as declared now: somebody may have waited for long. */
+async function decideAgain(ports: StepPorts, { name }: User, claim: Claim): Promise<Decision> {
+  const declared = await ports.declared()
+  const user = declared.users.get(name)
+  if (user === undefined) throw new SallyportError('not-allowed', { detail: `${name} is no user any more` })
+  const approvals = await ports.approvals.validOf(name)
+  return ports.authorise(declared, user, claim, ports.clock.now(), approvals)
+}
+
+async function refusalsAudited<T>(
+  ports: StepPorts, user: User, claim: Claim, act: () => Promise<T>
+): Promise<T> {
+  try {
+    return await act()
+  } catch (thrown) {
+    const error = asSallyportError(thrown)
+    const { code, reference, detail: why } = error
+    const refusal = { login: claim.login, code, reference, why }
+    await ports.audit('session.refused', user.name, claim.address, refusal)
+    throw error
   }
 }
 
@@ -161,7 +188,8 @@ async function openSession(
     await ports.sessions.open(liveOf(ports, session.id))
     await ports.audit('session.opened', grant.user.name, id, {
       credential: grant.credential.name, target: grant.target.name, grant: grant.rule.name,
-      protocol: claim.protocol, address: claim.address, tls: claim.tls
+      protocol: claim.protocol, address: claim.address, tls: claim.tls,
+      ...grant.request === undefined ? {} : { request: grant.request }
     })
     return session
   } catch (thrown) {

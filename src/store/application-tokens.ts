@@ -4,6 +4,7 @@
 import type { AuditLog } from './audit.ts'
 import type { Database } from './database.ts'
 import { and, asc, eq, gt, sql } from './drizzle.ts'
+import { inSeconds } from './instants.ts'
 import { applicationToken } from './schema.ts'
 
 export interface ApplicationTokenRow {
@@ -89,10 +90,6 @@ export function createApplicationTokens(
       await handle.delete(applicationToken).where(eq(applicationToken.application, application))
     })
   }
-}
-
-function inSeconds(seconds: number) {
-  return sql`now() + ${seconds}::float8 * interval '1 second'`
 }
 
 function asRow(row: typeof applicationToken.$inferSelect): ApplicationTokenRow {

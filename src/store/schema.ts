@@ -275,3 +275,38 @@ export const credentialReader = pgTable('credential_reader', {
   version: integer('version').notNull(),
   readAt: instant('read_at').notNull().default(sql`now()`)
 }, table => [primaryKey({ columns: [table.path, table.reader] })])
+
+/**
+ * Somebody asks for what a grant gives only with approval (D5). Approved, it is access with an end; one for
+ * an emergency is approved when it is made, and reviewed later.
+ */
+export const accessRequest = pgTable('access_request', {
+  id: text('id').primaryKey(),
+  user: text('user_name').notNull(),
+  credential: text('credential').notNull(),
+  grant: text('grant_name').notNull(),
+  reason: text('reason'),
+  emergency: boolean('emergency').notNull().default(false),
+  state: text('state', { enum: ['pending', 'approved', 'denied', 'expired', 'withdrawn'] }).notNull(),
+  validForSeconds: integer('valid_for_seconds').notNull(),
+  createdAt: created(),
+  /** Not decided by then, it is `expired`. */
+  expiresAt: instant('expires_at').notNull(),
+  validUntil: instant('valid_until'),
+  reviewedAt: instant('reviewed_at')
+}, table => [
+  // Whoever asks twice asks once.
+  uniqueIndex('access_request_pending').on(table.user, table.grant, table.credential)
+    .where(sql`state = 'pending'`),
+  index('access_request_user').on(table.user, table.validUntil),
+  index('access_request_created').on(table.createdAt, table.id)
+])
+
+/** What people said to a request; each says the same thing once. */
+export const requestDecision = pgTable('request_decision', {
+  request: text('request').notNull().references(() => accessRequest.id),
+  by: text('by_name').notNull(),
+  verdict: text('verdict', { enum: ['approve', 'deny', 'withdraw', 'review'] }).notNull(),
+  reason: text('reason'),
+  at: instant('at').notNull().default(sql`now()`)
+}, table => [primaryKey({ columns: [table.request, table.by, table.verdict] })])

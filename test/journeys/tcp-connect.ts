@@ -11,7 +11,7 @@ import { connect as connectTls } from 'node:tls'
 import { fileURLToPath } from 'node:url'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { SessionJson, TicketJson } from '../../src/api/client-types.ts'
+import type { RequestJson, SessionJson, TicketJson } from '../../src/api/client-types.ts'
 import { createClient } from '../../src/cli/client.ts'
 import { readLogins } from '../../src/cli/place.ts'
 import { startRedis } from '../../tool/redis.ts'
@@ -19,6 +19,7 @@ import { authenticator } from '../peers/authenticator.ts'
 import { accountsOn, alicePassword, ran, until } from '../peers/house.ts'
 import type { Ran } from '../peers/house.ts'
 import { apiOf, sessionsOf } from '../peers/inspector.ts'
+import { people, personOf } from '../peers/people.ts'
 import { exchange, psqlAt, startTcpHouse, storedPassword } from '../peers/tcp-house.ts'
 import type { TcpHouse } from '../peers/tcp-house.ts'
 
@@ -284,6 +285,31 @@ test('no ticket, no one-time password is in a recording, a log or the audit', as
   for (const text of [house.log(), readFileSync(house.database.logFile, 'utf8'), audit]) {
     for (const secret of [...secrets, storedPassword, 'ticket_']) assert.not.ok(text.includes(secret), secret)
   }
+})
+
+test('where others have to agree, the tunnel says so and opens when they have', async () => {
+  const file = join(house.folder, 'asking.yaml')
+  writeFileSync(file, `${people('bob', 'carol')}---
+kind: grant
+name: bob-asks
+users: [bob]
+credentials: [orders-tcp-rw]
+approval: { by: [carol] }
+`)
+  await house.sallyport('apply', '-f', file)
+  const own = { XDG_CONFIG_HOME: join(house.folder, 'of-bob') }
+  assert.is((await cli(['login', 'bob'], { ...own, SALLYPORT_PASSWORD: alicePassword })).status, 0)
+  const carol = await personOf(house, 'carol')
+  const opening = open('orders-tcp-rw', own)
+  const pending = async (): Promise<RequestJson | undefined> =>
+    (await apiOf(house).get<{ requests: RequestJson[] }>('/requests', { state: 'pending' })).requests[0]
+  const request = await until(pending, found => found !== undefined, 10)
+  await carol.decides('approve', request!.id)
+  const opened = await opening
+  assert.match(opened.said(), new RegExp(`request ${request!.id} needs one approval[^]*is approved`))
+  assert.is((await psql(opened, 'SELECT 1')).stdout, '1\n')
+  opened.child.kill('SIGINT')
+  await opened.ended
 })
 
 test.run()

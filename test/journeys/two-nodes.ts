@@ -14,10 +14,19 @@ import type { PostgresServer } from '../../tool/postgres.ts'
 import { accountsOn, companyDatabase, startHouse, until } from '../peers/house.ts'
 import type { House, HouseOptions } from '../peers/house.ts'
 import { apiOf, faultsOfEvidence, sessionsOf } from '../peers/inspector.ts'
-import { openPsql } from '../peers/psql.ts'
+import { people, personOf } from '../peers/people.ts'
+import { openPsql, startPsql } from '../peers/psql.ts'
 
 // F3: a second node takes over.
 const takeoverSecondsMax = 60
+
+const access = `${people('bob', 'carol')}---
+kind: grant
+name: bob-rw
+users: [bob]
+credentials: [orders-rw]
+approval: { by: [carol] }
+`
 
 let target: PostgresServer
 let store: PostgresServer
@@ -29,7 +38,7 @@ test.before(async () => {
   const company = await companyDatabase('15')
   target = company.server
   store = await startPostgres({ version: '15' })
-  options = { target, adminPassword: company.adminPassword, store: store.url(), config: 'node: one' }
+  options = { target, adminPassword: company.adminPassword, store: store.url(), config: 'node: one', access }
   one = await startHouse(options)
   two = await startHouse({ ...options, folder: await secondFolder(one) })
 })
@@ -82,6 +91,25 @@ test('an admin of either node ends a session of the other', async () => {
   }
   const { events } = await apiOf(two).get<{ events: AuditJson[] }>('/audit', { kind: 'session.killed' })
   assert.is(events.length, 2)
+})
+
+test('who waits on one node goes on at once when it is approved over the other', async () => {
+  const carol = await personOf(two, 'carol')
+  const psql = startPsql(one, 'bob+orders-rw')
+  psql.type("SELECT 'rea' || 'dy';")
+  const told = await psql.sees(/request req-[0-9a-f]{10} needs/)
+  const id = /req-[0-9a-f]{10}/.exec(told)?.[0] ?? ''
+  await carol.decides('approve', id)
+  // Sooner than the next look of its own.
+  await psql.sees(/is approved/, 3)
+  await psql.sees(/ready/)
+  await carol.decides('withdraw', id)
+  const live = async (): Promise<number> =>
+    (await sessionsOf(apiOf(two))).filter(({ status }) => status === 'live').length
+  await until(live, count => count === 0, 3)
+  psql.type('SELECT 1;')
+  assert.match(await psql.sees(/grant-withdrawn/), /the access of this session was withdrawn/)
+  await psql.leave()
 })
 
 test('a grant that is taken away over one node ends the sessions that it gave on the other', async () => {

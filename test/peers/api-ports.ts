@@ -6,7 +6,7 @@ import { shippedPlugins } from '../../plugins/shipped.ts'
 import type {
   ApiPorts, ApplicationTokenRow, NewApplicationToken, ResourceChange, ResourceRow, TemplateRow, TokenRow
 } from '../../src/api/ports.ts'
-import type { AuditRow, LeaseRow, ReceiptRow, SessionRow } from '../../src/api/ports-records.ts'
+import type { AuditRow, LeaseRow, ReceiptRow, RequestRow, SessionRow } from '../../src/api/ports-records.ts'
 import { systemClock } from '../../src/clock.ts'
 import { SallyportError } from '../../src/errors.ts'
 import { createShelf } from '../../src/jit/shelf.ts'
@@ -19,6 +19,7 @@ import { Secret } from '../../src/secret.ts'
 import { createSecrets } from '../../src/secrets/secrets.ts'
 import { createVerifiers } from '../../src/main/verifiers.ts'
 import { makeVerifier, mockVerifier, verifyPassword } from '../../src/wire/postgres/verifier.ts'
+import { requestsOf } from './request-ports.ts'
 
 /** What a test may look at and prepare. */
 export interface Memory {
@@ -38,6 +39,7 @@ export interface Memory {
   failures: SallyportError[]
   killed: string[]
   throttled: boolean
+  requests: RequestRow[]
 }
 
 export function createMemory(): { memory: Memory, ports: ApiPorts } {
@@ -45,7 +47,7 @@ export function createMemory(): { memory: Memory, ports: ApiPorts } {
     resources: new Map(), secrets: new Map(), tokens: new Map(), secondFactors: new Map(),
     applicationTokens: new Map(),
     templates: shippedRows(), sessions: [], receipts: new Map(), leases: [], audit: [],
-    dependants: new Map(), failures: [], killed: [], throttled: false
+    dependants: new Map(), failures: [], killed: [], throttled: false, requests: []
   }
   const stored = storePorts(memory)
   const evidence = evidencePorts(memory)
@@ -81,6 +83,7 @@ export function createMemory(): { memory: Memory, ports: ApiPorts } {
     }),
     postgres: () => ({ host: '127.0.0.1', port: 6432 }),
     tunnel: () => undefined,
+    requests: requestsOf(memory.requests),
     health: {
       ready: () => Promise.resolve(true),
       examine: () => Promise.resolve([{ name: 'store', status: 'ok', detail: 'answers in 1 ms' }])

@@ -167,6 +167,7 @@ function stepsOf(options: PassThroughOptions, shared: Shared): Steps {
     async authorise() {
       return { maxSessionSeconds: 3600 } as Grant
     },
+    approve: async decision => decision as Grant,
     async open(grant, _claim, tell) {
       tellClient = tell
       let ending: Ending = { how: 'cut', reason: 'internal' }

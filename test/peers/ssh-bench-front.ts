@@ -52,6 +52,7 @@ function stepsOf(setting: SshPassThroughSetting, recordings: Recordings): Steps 
     async authorise() {
       return { maxSessionSeconds: 3600 } as Grant
     },
+    approve: async decision => decision as Grant,
     async open(grant) {
       let ending: Ending | undefined
       return {

@@ -162,6 +162,7 @@ function stepsOf(options: SshPassThroughOptions, shared: Shared): Steps {
     async authorise() {
       return { maxSessionSeconds: 3600 } as Grant
     },
+    approve: async decision => decision as Grant,
     async open(grant) {
       let ending: Ending | undefined
       return {

@@ -28,6 +28,7 @@ export class Client {
   #failure: SallyportError | undefined
   #waiting: { wake: () => void, fail: (error: SallyportError) => void } | undefined
   #onGone: (() => void) | undefined
+  #onLeft: (() => void) | undefined
   #encrypted = false
 
   constructor(socket: Socket, address: string, clock: Clock, onGone: () => void) {
@@ -83,6 +84,14 @@ export class Client {
   fail(error: SallyportError): void {
     this.#failure ??= error
     this.#waiting?.fail(this.#failure)
+    this.#onLeft?.()
+  }
+
+  /** Calls `act` when the client goes away before `takeOver`, or is gone already; returns how to stop. */
+  onLeft(act: () => void): () => void {
+    this.#onLeft = act
+    if (this.#failure !== undefined || this.gone) act()
+    return () => { this.#onLeft = undefined }
   }
 
   /** Watches the client while nobody reads, so that its going away is noticed. */

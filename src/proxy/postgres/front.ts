@@ -109,6 +109,10 @@ export class PostgresFront implements Front<Target | undefined> {
     else if (this.#authenticated) this.#client.write(notice(line))
   }
 
+  onLeft(act: () => void): () => void {
+    return this.#client.onLeft(act)
+  }
+
   async refuse(error: SallyportError): Promise<void> {
     // Nobody is there to hear it; or the relay has said it.
     if (error.code === 'client-closed' || this.#relay !== undefined) return this.#client.destroy()

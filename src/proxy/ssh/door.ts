@@ -34,6 +34,7 @@ export class DoorFront implements Front<SshUpstream> {
   readonly #ahead: Buffer[]
   #aheadBytes = 0
   #relay: Relay | undefined
+  #onLeft: (() => void) | undefined
 
   constructor(options: DoorOptions) {
     this.#options = options
@@ -63,6 +64,17 @@ export class DoorFront implements Front<SshUpstream> {
   tell(line: string): void {
     if (this.#relay === undefined) this.#options.tell(line)
     else this.#relay.tell(line)
+  }
+
+  onLeft(act: () => void): () => void {
+    this.#onLeft = act
+    if (this.#options.transport.closed) act()
+    return () => { this.#onLeft = undefined }
+  }
+
+  /** The client's connection is closed. */
+  leave(): void {
+    this.#onLeft?.()
   }
 
   async refuse(error: SallyportError): Promise<void> {

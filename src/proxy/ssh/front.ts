@@ -50,6 +50,7 @@ export class SshFront implements Front<SshUpstream> {
   /** What the client did between its login and the session. */
   #violation: SallyportError | undefined
   #relay: Relay | SshTunnel | undefined
+  #onLeft: (() => void) | undefined
 
   constructor(
     address: string, open: (events: TransportEvents) => Transport, setting: FrontSetting, events: FrontEvents,
@@ -116,6 +117,12 @@ export class SshFront implements Front<SshUpstream> {
     else if (this.#isProved) {
       this.#transport.send(bannerOf(line))
     }
+  }
+
+  onLeft(act: () => void): () => void {
+    this.#onLeft = act
+    if (this.#transport.closed || this.#violation !== undefined) act()
+    return () => { this.#onLeft = undefined }
   }
 
   async refuse(error: SallyportError): Promise<void> {
@@ -192,6 +199,7 @@ export class SshFront implements Front<SshUpstream> {
         if (error instanceof ProtocolBreach) this.#violation ??= error.refusal
         const failure = this.#violation ?? new SallyportError('client-closed', { detail: error?.message })
         this.#mailbox.fail(failure)
+        this.#onLeft?.()
         this.#events.gone()
       }
     }

@@ -102,6 +102,7 @@ export class Hub {
     for (const stream of this.#streams.values()) stream.destroy()
     // A session that was chosen hears of it from the relay, or finds the connection closed.
     if (this.#front === undefined) this.#done({ how: 'ended', reason: 'client-closed' })
+    else this.#front.leave()
   }
 
   #message(payload: Buffer): void {

@@ -71,6 +71,10 @@ export class TcpFront implements Front<Upstreaming> {
     if (this.#isProved) this.#options.lines.say({ type: 'notice', text: line })
   }
 
+  onLeft(act: () => void): () => void {
+    return this.#options.lines.onFailure(act)
+  }
+
   async refuse(error: SallyportError): Promise<void> {
     this.#options.close(error)
   }

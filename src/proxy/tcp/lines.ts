@@ -30,6 +30,7 @@ export class Lines {
   readonly #stream: Duplex
   #inbox = Buffer.alloc(0)
   #failure: SallyportError | undefined
+  #onFailure: (() => void) | undefined
   #waiting: { resolve: (line: string) => void, reject: (error: SallyportError) => void } | undefined
   #draining: { resolve: () => void, reject: (error: SallyportError) => void } | undefined
 
@@ -53,6 +54,14 @@ export class Lines {
     this.#waiting?.reject(this.#failure)
     this.#draining?.reject(this.#failure)
     this.#waiting = this.#draining = undefined
+    this.#onFailure?.()
+  }
+
+  /** Calls `act` when the client goes away or breaks the protocol, or has; returns how to stop. */
+  onFailure(act: () => void): () => void {
+    this.#onFailure = act
+    if (this.#failure !== undefined) act()
+    return () => { this.#onFailure = undefined }
   }
 
   /** Waits until what was said has been taken: whoever asks must read as well. @throws as `next` */
