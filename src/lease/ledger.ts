@@ -71,6 +71,8 @@ export interface Ledger {
   holders(): Promise<readonly { owner: Owner, credential: string }[]>
   /** What the ledger knows of names found on a target; names that it never used are absent (F36). */
   known(target: string, names: readonly string[]): Promise<readonly Known[]>
+  /** Those of these accounts that are not proved gone: one server may be declared under several names. */
+  standing(accountIds: readonly string[]): Promise<readonly string[]>
   /**
    * Has an account removed again that was found on its target though nobody wants it. False when it is
    * unknown.
@@ -128,6 +130,7 @@ export function createLedger(options: LedgerOptions): Ledger {
     holders: () => store.holders(),
     revokeAll: (where, actor) => revokeAll(context, remover, where, actor),
     known: (target, names) => store.known(target, names),
+    standing: accountIds => store.standing(accountIds),
     async reap(accountId, actor) {
       await options.audit.append('account.reap', actor, accountId, {})
       const known = await store.late(accountId, actor, 'found on the target though nobody wants it')

@@ -344,5 +344,7 @@ export interface LedgerStore {
     Promise<Pick<Claim, 'accountId' | 'name' | 'kind' | 'epoch' | 'spec'> | undefined>
   dependants(kind: 'target' | 'credential', name: string): Promise<readonly string[]>
   known(target: string, names: readonly string[]): Promise<readonly Known[]>
+  /** Those of these accounts that are not proved gone, whatever their target is called. */
+  standing(accountIds: readonly string[]): Promise<readonly string[]>
   gauges(): Promise<LedgerGauges>
 }

@@ -99,8 +99,12 @@ async function orphansOf(ports: AccessPorts, hooks: Hooks, ledger: Ledger, look:
   const owned = await hooks.listOwned(plugin, await accessFor(ports, look))
   const entries = await ledger.known(target.name, owned.map(each => each.name))
   const known = new Map(entries.map(each => [each.name, each]))
+  const strangers = owned.flatMap(({ name, accountId = '' }) => known.has(name) ? [] : [accountId])
+  // The same server under another name: a second target, or a base secret.
+  const elsewhere = new Set(strangers.length === 0 ? [] : await ledger.standing(strangers))
   return owned.flatMap(({ name, accountId }) => {
     const entry = known.get(name)
+    if (entry === undefined && elsewhere.has(accountId ?? '')) return []
     // What is being removed is on the worklist already; a standing account stays, switched off.
     if (entry !== undefined
       && (entry.wanted || entry.state !== 'proved-gone' || entry.kind === 'enable')) return []

@@ -13,7 +13,7 @@ import type {
 
 type Views = Pick<LedgerStore,
   'endedOf' | 'liveHolds' | 'holders' | 'list' | 'show' | 'history' | 'accountOf' | 'dependants' | 'known' |
-  'gauges'>
+  'standing' | 'gauges'>
 
 // Everything that a person can be shown at once; beyond that they filter.
 const listMax = 1000
@@ -62,6 +62,8 @@ export function ledgerViews(database: Database): Views {
     }),
     dependants: (kind, name) => read(handle => dependants(handle, kind, name)),
     known: (target, names) => read(handle => known(handle, target, names)),
+    standing: ids => read(async handle => (await query(handle, sql`
+      select id from account where id in ${setOf(ids)} and state in ${notGone}`)).map(row => String(row.id))),
     gauges: () => read(gauges)
   }
 }
