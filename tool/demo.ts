@@ -17,6 +17,7 @@ import type { PostgresServer } from './postgres.ts'
 
 const once = process.argv.includes('--once')
 const alicePassword = 'demo-alice'
+const carolPassword = 'demo-carol'
 const command = fileURLToPath(new URL('../src/cli/sallyport.ts', import.meta.url))
 
 const say = (text = ''): void => console.log(text)
@@ -72,15 +73,45 @@ jit:
   variables: { roles: [app_rw] }
   maxSession: 8h
 ---
+kind: target
+name: orders-tcp
+protocol: tcp
+address: 127.0.0.1:${target.port}
+database: orders
+---
+kind: credential
+name: orders-tcp-admin
+target: orders-tcp
+username: sallyport
+password: { env: ORDERS_ADMIN_PASSWORD }
+---
+kind: credential
+name: orders-tcp-rw
+target: orders-tcp
+jit:
+  enabled: true
+  type: creation-deletion
+  useOwnCredential: false
+  authenticationCredential: orders-tcp-admin
+  create: { plugin: postgres, template: postgres/create-role }
+  delete: { plugin: postgres, template: postgres/delete-role }
+  variables: { roles: [app_rw] }
+  maxSession: 8h
+---
 kind: user
 name: alice
 roles: [user]
 password: { env: ALICE_PASSWORD }
 ---
+kind: user
+name: carol
+roles: [admin]
+password: { env: CAROL_PASSWORD }
+---
 kind: grant
 name: devs-on-orders
 users: [alice]
-credentials: [orders-rw]
+credentials: [orders-rw, orders-tcp-rw]
 `
 }
 
@@ -172,10 +203,13 @@ async function main(): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), 'sallyport-demo-'))
   step('A PostgreSQL server with a table of orders: the company’s database')
   const { target, adminPassword } = await makeTarget()
-  const [postgresPort, httpPort] = [await portOr(6432), await portOr(8443)]
+  const [postgresPort, httpPort, sshPort] = [await portOr(6432), await portOr(8443), await portOr(2222)]
   writeFileSync(join(folder, 'sallyport.yaml'), `data: ./data
 recordings: { dir: ./recordings }
-listen: { ssh: null, postgres: 127.0.0.1:${postgresPort}, http: 127.0.0.1:${httpPort} }
+listen:
+  ssh: 127.0.0.1:${sshPort}
+  postgres: 127.0.0.1:${postgresPort}
+  http: 127.0.0.1:${httpPort}
 log: { level: error }
 limits: { recordingsReserve: 16MiB }
 `)
@@ -191,7 +225,8 @@ limits: { recordingsReserve: 16MiB }
   try {
     writeFileSync(join(folder, 'access.yaml'), accessFile(target))
     say(indented(await sallyport(folder, ['apply', '-f', join(folder, 'access.yaml')], {
-      ORDERS_ADMIN_PASSWORD: adminPassword, ALICE_PASSWORD: alicePassword
+      ORDERS_ADMIN_PASSWORD: adminPassword, ALICE_PASSWORD: alicePassword,
+      CAROL_PASSWORD: carolPassword
     })))
     await tour(folder, target, postgresPort)
   } catch (thrown) {
@@ -205,7 +240,12 @@ limits: { recordingsReserve: 16MiB }
     PGPASSWORD=${alicePassword} psql '${address} user=alice+orders-rw dbname=orders
       sslmode=verify-full sslrootcert=${join(folder, 'data/tls/ca.pem')}'
 
+    ssh -N -p ${sshPort} -L 15432:orders-tcp:5432 alice+orders-tcp-rw@127.0.0.1
+      (password ${alicePassword}; it says the login of a new account: any client of PostgreSQL on port 15432)
+
     npx sallyport sessions list --config ${join(folder, 'sallyport.yaml')}
+
+    https://127.0.0.1:${httpPort}/console/   as carol, password ${carolPassword}
 `)
   await new Promise<void>(resolve => {
     process.once('SIGINT', resolve)
