@@ -177,11 +177,11 @@ shell('at save: what is fine is let through, and names every variable', () => {
   assert.equal([...split], ['xs'])
 })
 
-shell('at save: a step is one of sql, script and do', () => {
+shell('at save: a step is one of sql, script, http and do', () => {
   const text = (step: string): string =>
     `id: linux/x\nplugin: linux\naction: create\ntitle: x\nsteps:\n  - ${step}`
   for (const step of ['{ script: id, sql: SELECT 1 }', '{ name: x }']) {
-    assert.match(refusal(() => parseTemplate(text(step))), /one of sql, script and do/)
+    assert.match(refusal(() => parseTemplate(text(step))), /must have one of sql, script, http and do/)
   }
   const each = text('{ script: id, eachDatabase: true }')
   assert.match(refusal(() => parseTemplate(each)), /is for sql steps/)
