@@ -3,11 +3,11 @@
 // is issue (intent, CREATE ROLE, outcome) and revoke (ladder, DROP ROLE, look, receipt). CPU is that of our
 // process with all its threads: with the embedded store that is the database as well.
 //   node tool/bench-leases.ts [--short] [--only=lifecycles,expiry,audit] [--store=embedded,postgres]
-import { randomUUID } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { loadavg, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
+import { localAdminName } from '../src/api/access.ts'
 import { systemClock } from '../src/clock.ts'
 import { parseConfig } from '../src/config.ts'
 import type { Lease } from '../src/lease/ledger.ts'
@@ -97,7 +97,8 @@ async function issuer(rooms: Rooms, index: number, server: PostgresServer): Prom
   const spec = await specOf(ports, credential, setting, target)
   return () => rooms.ledger.issue({
     credential: credential.name, target: target.name, kind: 'create', namePattern: 'jit_#######', spec,
-    owner: { kind: 'user', id: randomUUID() }, actor: 'bench', ttlSeconds: day, maxTtlSeconds: day,
+    // Nobody's declaration: leases of people whom nobody declared are revoked.
+    owner: { kind: 'user', id: localAdminName }, actor: 'bench', ttlSeconds: day, maxTtlSeconds: day,
     tell: () => undefined
   })
 }
