@@ -9,7 +9,6 @@ export type ApplicationTokenJson = z.output<typeof shapes.applicationTokenShape>
 export type AuditJson = z.output<typeof shapes.auditShape>
 export type AuditVerifiedJson = z.output<typeof shapes.auditVerifiedShape>
 export type DoorsJson = z.output<typeof shapes.doorsShape>
-export type EnteredJson = z.output<typeof shapes.enteredShape>
 export type UsersJson = z.output<typeof shapes.usersShape>
 export type SshDoorJson = z.output<typeof shapes.sshDoorShape>
 export type CallerJson = z.output<typeof shapes.callerShape>

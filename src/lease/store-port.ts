@@ -258,8 +258,6 @@ export interface LeaseFilter {
   ownerKind?: Owner['kind'] | undefined
   owner?: string | undefined
   status?: string | undefined
-  /** Id of a lease: only those that were issued before it, which is the next page. */
-  before?: string | undefined
   limit: number
 }
 

@@ -59,8 +59,8 @@ export interface Database {
    * may be lost. The embedded store has one node: nothing is sent.
    */
   notify(channel: string, text: string): Promise<void>
-  /** Hears what any node says, this one among them, until `close`. Returns how to stop earlier. */
-  listen(channel: string, listener: Listener): () => void
+  /** Hears what any node says, this one among them, until `close`. */
+  listen(channel: string, listener: Listener): void
   /** Waits for running calls, then lets go of connections, worker and lock. */
   close(): Promise<void>
 }
@@ -161,9 +161,7 @@ function overBackend(backend: Backend, clock: Clock, onNotice: (line: string) =>
       await database.run(handle => handle.execute(sql`select pg_notify(${channel}, ${text})`))
     },
     listen(channel, listener) {
-      const stop = listen(backend, clock, channel, listener)
-      stops.push(stop)
-      return stop
+      stops.push(listen(backend, clock, channel, listener))
     },
     close() {
       for (const stop of stops) stop()

@@ -84,7 +84,7 @@ function leases(where: SQL, limit: number): SQL {
 }
 
 async function list(handle: Handle, filter: RecordFilter): Promise<LeaseRecord[]> {
-  const { target, credential, ownerKind, owner, combinations, before, limit } = filter
+  const { target, credential, ownerKind, owner, combinations, limit } = filter
   const parts = [sql`true`]
   if (target !== undefined) parts.push(sql`a.target = ${target}`)
   if (credential !== undefined) parts.push(sql`a.credential = ${credential}`)
@@ -92,9 +92,6 @@ async function list(handle: Handle, filter: RecordFilter): Promise<LeaseRecord[]
   if (owner !== undefined) parts.push(sql`h.owner = ${owner}`)
   if (combinations !== undefined) {
     parts.push(sql`h.state || ' ' || a.state || ' ' || ${settled}::text in ${setOf(combinations)}`)
-  }
-  if (before !== undefined) {
-    parts.push(sql`(h.issued_at, h.id) < (select issued_at, id from hold where id = ${before})`)
   }
   const rows = await query(handle, leases(sql.join(parts, sql` and `), Math.min(limit, listMax)))
   return rows.map(leaseOf)
