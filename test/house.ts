@@ -309,6 +309,8 @@ test('the rule for packages finds ranges, missing hashes, addresses and strict l
   assert.equal(check('1.2.3', { ...sound, license: 'AGPL-3.0' }), about('has the licence AGPL-3.0'))
   assert.equal(check('1.2.3', { ...sound, license: 'MIT AND GPL' }), about('has the licence MIT AND GPL'))
   assert.equal(check('1.2.3', { integrity: 'sha512-a' }), about('has the licence (none)'))
+  assert.equal(check('1.2.3', { ...sound, license: 'MPL-2.0' }), about('has the licence MPL-2.0'))
+  assert.equal(check('1.2.3', { ...sound, license: 'MPL-2.0', dev: true }), [])
   const fetched = { ...sound, resolved: 'https://example.org/a' }
   assert.equal(check('1.2.3', fetched), about('names the address that it came from'))
 })
