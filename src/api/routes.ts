@@ -6,6 +6,7 @@ import { createIdentify } from './access.ts'
 import { createApi } from './api.ts'
 import type { Bindings } from './api.ts'
 import type { ConsoleFiles } from './console.ts'
+import { once } from './idempotency.ts'
 import type { ApiPorts } from './ports.ts'
 import type { Route } from './route.ts'
 import { accessRoutes } from './routes-access.ts'
@@ -52,6 +53,7 @@ export function createSallyportApi(
     version: ports.version,
     routes: allRoutes(ports, options),
     identify: createIdentify(ports, options.localToken, options.metricsToken),
+    once: (attempt, act, nameOf) => once(ports, attempt, act, nameOf),
     console: options.console,
     failed: (error, request) => ports.failed(error, request)
   })

@@ -29,7 +29,7 @@ export function apiPorts(rooms: Rooms): ApiPorts {
   const penalties = createPenalties(clock, config.limits.loginFailuresPerMinuteMax)
   return {
     clock, version, node: config.node, shelf: rooms.shelf, tokens,
-    applicationTokens: rooms.applicationTokens,
+    applicationTokens: rooms.applicationTokens, idempotency: rooms.idempotency,
     resources: {
       ...resources,
       async changed() {

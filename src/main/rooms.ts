@@ -29,6 +29,8 @@ import type { Database } from '../store/database.ts'
 import { openSigner } from '../store/keys.ts'
 import type { Signer } from '../store/keys.ts'
 import { createHostKeys } from '../store/host-keys.ts'
+import { createIdempotencyKeys } from '../store/idempotency.ts'
+import type { IdempotencyKeys } from '../store/idempotency.ts'
 import { createLedgerStore } from '../store/ledger.ts'
 import { createReceipts } from '../store/receipts.ts'
 import type { Receipts } from '../store/receipts.ts'
@@ -81,6 +83,7 @@ export interface Rooms {
   templates: Templates
   tokens: Tokens
   applicationTokens: ApplicationTokens
+  idempotency: IdempotencyKeys
   secrets: Secrets
   sessions: Sessions
   receipts: Receipts
@@ -138,7 +141,8 @@ async function openAll(
     dataDir: config.store.kind === 'pglite' ? config.store.directory : config.data, clock, onNotice
   })
   closers.push(() => database.close())
-  closers.push(watchClock(database, clock))
+  // Whoever needs the store hears that it is away; here only its clock matters.
+  closers.push(repeatedly(clock, clockLookMs, () => database.now()))
   const { masterKey, oldMasterKeys } = config
   const secrets = await openSecrets({ database, masterKey, oldMasterKeys })
   const checkpointFile = join(config.data, 'checkpoints.jsonl')
@@ -198,6 +202,9 @@ async function openAll(
   await ledger.start()
   closers.push(() => ledger.stop())
 
+  const idempotency = createIdempotencyKeys(database, secrets, node, () => boot)
+  closers.push(repeatedly(clock, sweepMs, () => idempotency.sweep()))
+
   const room = { clock, declared, openSecret, templates, ledger, audit, log }
   const opened = openSecretRoom(room, createRenewals(database, secrets, audit))
   closers.push(() => opened.close())
@@ -217,7 +224,7 @@ async function openAll(
   const seed = createHmac('sha256', 'sallyport mock verifier').update(signature).digest()
   return {
     config, clock, log, meter, signer, database, audit, checkpointFile, resources, templates,
-    tokens: createTokens(database), applicationTokens: createApplicationTokens(database, audit),
+    tokens: createTokens(database), idempotency, applicationTokens: createApplicationTokens(database, audit),
     secrets: opened.secrets, sessions, receipts: createReceipts(database), recordings, shelf, hooks, ledger,
     registry, liveSessions, approvals, declared, openSecret, hostKeysOf,
     verifierOf: createVerifiers(openSecret, name => mockVerifier(seed, name)),
@@ -230,12 +237,15 @@ async function openAll(
 // F19: the store's clock and ours are compared as they are read; a jump of either is then in the log.
 const clockLookMs = 30_000
 
-function watchClock(database: Database, clock: Clock): () => void {
+// Answers are kept for ten minutes, and half a minute more.
+const sweepMs = 30_000
+
+/** Does something now and then again; what fails is tried again at the next time. */
+function repeatedly(clock: Clock, everyMs: number, act: () => Promise<unknown>): () => void {
   let cancel: Cancel
   const look = (): void => {
-    // Whoever needs the store hears that it is away; here only its clock matters.
-    database.now().catch(() => undefined)
-    cancel = clock.after(clockLookMs, look)
+    act().catch(() => undefined)
+    cancel = clock.after(everyMs, look)
   }
   look()
   return () => cancel()
