@@ -24,6 +24,7 @@ import { createApplicationTokens } from '../store/application-tokens.ts'
 import type { ApplicationTokens } from '../store/application-tokens.ts'
 import { openAudit } from '../store/audit.ts'
 import type { AuditLog } from '../store/audit.ts'
+import { createAuditOutbox } from '../store/audit-outbox.ts'
 import { openDatabase } from '../store/database.ts'
 import type { Database } from '../store/database.ts'
 import { openSigner } from '../store/keys.ts'
@@ -54,6 +55,8 @@ import { mockVerifier } from '../wire/postgres/verifier.ts'
 import { shippedPlugins } from '../../plugins/shipped.ts'
 import { createApprovals } from './approvals.ts'
 import type { Approvals } from './approvals.ts'
+import { startDeliveries } from './deliveries.ts'
+import type { Deliveries } from './deliveries.ts'
 import { createCodeGuard } from './code-guard.ts'
 import { createLedgerHooks } from './hooks.ts'
 import { createHostKeysOf } from './host-keys.ts'
@@ -69,6 +72,7 @@ import { openSecretRoom } from './secrets.ts'
 import { shippedTemplates } from './templates.ts'
 import { createVerifiers } from './verifiers.ts'
 import type { VerifierOf } from './verifiers.ts'
+import { version } from './version.ts'
 
 export interface Rooms {
   config: Config
@@ -94,6 +98,7 @@ export interface Rooms {
   registry: Registry
   liveSessions: LiveSessions
   approvals: Approvals
+  deliveries: Deliveries
   declared(): Promise<Declared>
   openSecret(reference: SecretReference): Promise<Secret<string>>
   hostKeysOf: HostKeysOf
@@ -150,6 +155,9 @@ async function openAll(
   const audit = await openAudit({ database, clock, signer, node, boot, instance, checkpointFile, onNotice })
   closers.push(() => audit.close())
   if (oldMasterKeys.length > 0) await rotate(secrets, audit, log)
+  const outbox = createAuditOutbox(database, `${node}/${boot}`)
+  const deliveries = startDeliveries({ config, clock, log, audit, outbox, version })
+  closers.push(() => deliveries.close())
   const resources = createResources(database, secrets, audit)
   const templates = createTemplates(database)
   await templates.ship(shippedTemplates())
@@ -226,7 +234,7 @@ async function openAll(
     config, clock, log, meter, signer, database, audit, checkpointFile, resources, templates,
     tokens: createTokens(database), idempotency, applicationTokens: createApplicationTokens(database, audit),
     secrets: opened.secrets, sessions, receipts: createReceipts(database), recordings, shelf, hooks, ledger,
-    registry, liveSessions, approvals, declared, openSecret, hostKeysOf,
+    registry, liveSessions, approvals, deliveries, declared, openSecret, hostKeysOf,
     verifierOf: createVerifiers(openSecret, name => mockVerifier(seed, name)),
     tickets: createTickets(clock),
     secondFactors: createSecondFactors(
