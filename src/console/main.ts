@@ -7,6 +7,7 @@ import type { CallerJson } from '../api/client-types.ts'
 import { AccessPage, CredentialPage } from './access.ts'
 import { AuditPage } from './audit.ts'
 import { Refusal, get, post } from './call.ts'
+import { ConnectPage } from './connect.ts'
 import { html } from './html.ts'
 import type { Content, View } from './html.ts'
 import { LeasePage, LeasesPage } from './leases.ts'
@@ -59,6 +60,9 @@ const pages: readonly Page[] = [
   {
     address: /^\/console\/templates\/([\w.-]+)\/([\w.-]+)$/, title: 'Template', watchers: true,
     view: TemplatePage
+  },
+  {
+    address: /^\/console\/connect\/(ssh|postgres)\/([\w.-]+)\/([\w.-]+)$/, title: 'Connect', view: ConnectPage
   },
   { address: /^\/console\/audit$/, title: 'Audit', menu: '/console/audit', watchers: true, view: AuditPage }
 ]
