@@ -140,7 +140,7 @@ test('whatever changes something outside of the own login is for admins alone', 
     '/login', '/redeem', '/logout', '/users/{name}/second-factor', '/users/{name}/second-factor/confirm',
     '/browser/login', '/browser/redeem', '/browser/logout',
     // A ticket for the caller's own session; the grant is looked at when it is used.
-    '/connections',
+    '/connections', '/browser/tickets',
     // Who asks and who decides is looked at for each request: test/requests.ts.
     '/requests', ...['approve', 'deny', 'withdraw', 'review'].map(part => `/requests/{id}/${part}`)
   ])

@@ -62,7 +62,7 @@ export function Shell({ login, watches }: { login: string, watches: boolean }): 
     <div class="shell" ref=${place} hidden=${connection.phase === 'idle'} role="group"
       aria-label="Shell"></div>
     ${connection.phase === 'open'
-      ? html`<p class="quiet">Shift+Escape leaves the terminal with the keyboard.</p>` : null}
+      ? html`<p class="quiet">Shift+Escape leaves the terminal, Ctrl+Shift+V pastes.</p>` : null}
   <//>`
 }
 

@@ -1,7 +1,7 @@
 // The terminal emulator, xterm, as it is published: loaded only by the page that has a terminal. It writes
-// style sheets and style attributes as text, which the console's policy forbids to everybody; so it gets a
-// document whose style elements are sheets of the page's own making. What a target may do with a terminal is
-// less than xterm offers: no clipboard, no links, no windows.
+// style sheets and style attributes as text, which the console's policy forbids to everybody; so its style
+// elements become sheets of the page's own making. What a target may do with a terminal is less than xterm
+// offers: no clipboard, no links, no windows.
 import type { FitAddon } from '@xterm/addon-fit'
 import type { Terminal } from '@xterm/xterm'
 
@@ -15,6 +15,9 @@ const scrollbackLines = 5_000
 /** Titles, hyperlinks and the clipboard: sequences of the target that are not carried out. */
 const [hyperlink, clipboard] = [8, 52]
 
+/** Of the page's own size of type. */
+const fontShare = 0.875
+
 let loading: Promise<Library> | undefined
 
 export function loadXterm(): Promise<Library> {
@@ -26,6 +29,7 @@ async function load(): Promise<Library> {
   style.rel = 'stylesheet'
   style.href = new URL('../xterm/xterm.css', import.meta.url).href
   document.head.append(style)
+  tameStyles()
   const [xterm, fit] = await Promise.all(['xterm.mjs', 'addon-fit.mjs'].map(name =>
     import(new URL(`../xterm/${name}`, import.meta.url).href) as Promise<Library>))
   return { Terminal: xterm!.Terminal, FitAddon: fit!.FitAddon }
@@ -35,8 +39,9 @@ async function load(): Promise<Library> {
 export async function createTerminal(place: HTMLElement): Promise<{ terminal: Terminal, fit(): void }> {
   const library = await loadXterm()
   const terminal = new library.Terminal({
-    documentOverride: quietDocument(), scrollback: scrollbackLines, minimumContrastRatio: 4.5,
-    fontFamily: "ui-monospace, 'DejaVu Sans Mono', 'Liberation Mono', monospace", fontSize: 14,
+    scrollback: scrollbackLines, minimumContrastRatio: 4.5,
+    fontFamily: "ui-monospace, 'DejaVu Sans Mono', 'Liberation Mono', monospace", lineHeight: 1.2,
+    fontSize: parseFloat(getComputedStyle(document.documentElement).fontSize) * fontShare,
     cursorBlink: !matchMedia('(prefers-reduced-motion: reduce)').matches,
     linkHandler: { activate: () => undefined }, allowProposedApi: false,
     theme: { background: '#14171b', foreground: '#e6e8eb', cursor: '#82b8f0' }
@@ -49,21 +54,15 @@ export async function createTerminal(place: HTMLElement): Promise<{ terminal: Te
   return { terminal, fit: () => addon.fit() }
 }
 
-function quietDocument(): Document {
-  return new Proxy(document, {
-    get(target, name) {
-      if (name === 'createElement') return createElement
-      const value = Reflect.get(target, name) as unknown
-      return typeof value === 'function' ? value.bind(target) as unknown : value
-    }
-  })
-}
-
-function createElement(name: string): HTMLElement {
-  if (name === 'style') return sheetElement()
-  const element = document.createElement(name)
-  if (name === 'span') element.setAttribute = setAttribute
-  return element
+/** On this page from here on; nobody else of it makes such elements. */
+function tameStyles(): void {
+  const create = document.createElement.bind(document)
+  document.createElement = (name: string): HTMLElement => {
+    if (name === 'style') return sheetElement(create('template'))
+    const element = create(name)
+    if (name === 'span') element.setAttribute = setAttribute
+    return element
+  }
 }
 
 /** The same through the object model, which a policy lets pass: it cannot come from markup. */
@@ -72,10 +71,9 @@ function setAttribute(this: HTMLElement, name: string, value: string): void {
   else Element.prototype.setAttribute.call(this, name, value)
 }
 
-function sheetElement(): HTMLElement {
+function sheetElement(element: HTMLElement): HTMLElement {
   const sheet = new CSSStyleSheet()
   document.adoptedStyleSheets.push(sheet)
-  const element = document.createElement('template')
   Object.defineProperty(element, 'textContent', { set: (text: string) => sheet.replaceSync(text) })
   element.remove = () => {
     document.adoptedStyleSheets = document.adoptedStyleSheets.filter(each => each !== sheet)
