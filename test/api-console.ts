@@ -110,7 +110,7 @@ test('a ticket for a session in a page is only for the cookie of somebody who is
   const cookie = `${cookieName}=${token}`
   assert.is((await ask('POST', path, { cookie, origin: own })).status, 200)
   assert.is(await codeOf(await ask('POST', path, { cookie })), 'not-allowed', 'no page of ours')
-  assert.is(await codeOf(await ask('POST', path, { authorization: `Bearer ${token}` })), 'not-allowed')
+  assert.is(await codeOf(await ask('POST', path, { authorization: `Bearer ${token}` })), 'not-found')
   assert.is(await codeOf(await ask('POST', path, { origin: own })), 'auth-required')
   const expiresAt = new Date('2100-01-01T00:00:00Z')
   const first = mintToken()

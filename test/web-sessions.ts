@@ -117,7 +117,7 @@ test('what is typed reaches the target, on record first, and what it says comes 
   let release = (): void => undefined
   world.tape.commit = () => new Promise(resolve => { release = resolve })
   const before = page.bytes.length
-  page.socket.send(Buffer.from('held'))
+  world.target.peers.at(-1)!.send(channelData(0, Buffer.from('held')))
   await new Promise(resolve => setTimeout(resolve, 50))
   assert.is(page.bytes.length, before)
   world.tape.commit = () => true

@@ -44,7 +44,8 @@ export function connectRoutes(ports: ApiPorts): Route[] {
       run: async ({ caller, cookie }) => {
         const { policy } = ports
         const user = (await policy.declared()).users.get(caller.name)
-        if (cookie.token === undefined || user === undefined) {
+        if (cookie.token === undefined) throw new SallyportError('not-found', { detail: 'no cookie' })
+        if (user === undefined) {
           const problem = 'only people with a grant open targets, from a page of the console'
           throw new SallyportError('not-allowed', { problems: [problem] })
         }
