@@ -175,7 +175,8 @@ async function runAll(root: string, files: readonly TestFile[]): Promise<Verdict
       const ended = await runFile(root, file)
       const verdict = judge(ended, file.deadlineSeconds)
       seconds.set(file.path, (performance.now() - start) / 1000)
-      const line = `${file.path.padEnd(widest)} ${String(verdict.passed).padStart(4)} passed`
+      const took = seconds.get(file.path)!.toFixed(1).padStart(6)
+      const line = `${file.path.padEnd(widest)} ${String(verdict.passed).padStart(4)} passed ${took} s`
       const why = `${verdict.failed} failed: ${verdict.reasons.join(', ')}\n${ended.output.trimEnd()}`
       console.log(verdict.failed === 0 ? `  ok  ${line}` : `FAIL  ${line}, ${why}\n`)
       total.passed += verdict.passed
