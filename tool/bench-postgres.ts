@@ -127,8 +127,8 @@ async function compare(
 }
 
 /**
- * pgbouncer keeps its connections to the target, and we log in for each session: it stands here once more, told
- * to do the same. Ours runs warm, as a service does: its compilers need some thousand connections.
+ * pgbouncer keeps its connections to the target, and we log in for each session: it stands here once more,
+ * told to do the same. Ours runs warm, as a service does: its compilers need some thousand connections.
  */
 async function compareSetUp(
   port: number, password: string, ways: readonly Way[], plan: Plan
