@@ -11,6 +11,7 @@ import type { Route } from './route.ts'
 import { accessRoutes } from './routes-access.ts'
 import { applicationRoutes } from './routes-applications.ts'
 import { auditRoutes } from './routes-audit.ts'
+import { healthRoutes } from './routes-health.ts'
 import { leaseRoutes } from './routes-leases.ts'
 import { connectRoutes } from './routes-connect.ts'
 import { profileRoutes } from './routes-profiles.ts'
@@ -24,6 +25,8 @@ import { userRoutes } from './routes-users.ts'
 export interface SallyportApiOptions {
   /** Of this start, see local-admin.ts; undefined switches the local admin off. */
   localToken: Secret<string> | undefined
+  /** Of the configuration: whoever has it reads the metrics, and nothing else. */
+  metricsToken?: Secret<string> | undefined
   /** Validity of a token of `sallyport login`. */
   loginTokenSeconds: number
   /** See console.ts. */
@@ -37,7 +40,7 @@ export function allRoutes(
     ...accessRoutes(ports, loginTokenSeconds), ...userRoutes(ports), ...resourceRoutes(ports),
     ...connectRoutes(ports), ...sessionRoutes(ports), ...templateRoutes(ports), ...leaseRoutes(ports),
     ...secretRoutes(ports), ...applicationRoutes(ports), ...profileRoutes(ports), ...requestRoutes(ports),
-    ...auditRoutes(ports)
+    ...auditRoutes(ports), ...healthRoutes(ports)
   ]
 }
 
@@ -48,7 +51,7 @@ export function createSallyportApi(
   return createApi({
     version: ports.version,
     routes: allRoutes(ports, options),
-    identify: createIdentify(ports, options.localToken),
+    identify: createIdentify(ports, options.localToken, options.metricsToken),
     console: options.console,
     failed: (error, request) => ports.failed(error, request)
   })
