@@ -130,7 +130,8 @@ test('every route answers each role as the table says, and nobody without a toke
 
 test('only login, redeeming, health and the public key are open to anyone', () => {
   assert.equal(bench().routes.filter(route => route.roles === 'anyone').map(route => route.path).sort(),
-    ['/browser/login', '/browser/redeem', '/health', '/login', '/public-key', '/redeem'])
+    ['/browser/login', '/browser/passkey', '/browser/passkey/challenge', '/browser/redeem', '/health',
+      '/login', '/public-key', '/redeem'])
 })
 
 test('whatever changes something outside of the own login is for admins alone', () => {
@@ -138,7 +139,10 @@ test('whatever changes something outside of the own login is for admins alone', 
   // secrets and leases of theirs is checked against grants and owners (test/journeys/secret-holders.ts).
   const own = new Set([
     '/login', '/redeem', '/logout', '/users/{name}/second-factor', '/users/{name}/second-factor/confirm',
-    '/browser/login', '/browser/redeem', '/browser/logout',
+    '/browser/login', '/browser/redeem', '/browser/logout', '/browser/passkey/challenge', '/browser/passkey',
+    // Passkeys of one's own: test/passkeys.ts.
+    '/users/{name}/passkeys/challenge', '/users/{name}/passkeys',
+    'delete /users/{name}/passkeys/{id}',
     // A ticket for the caller's own session; the grant is looked at when it is used.
     '/connections',
     // Who asks and who decides is looked at for each request: test/requests.ts.
@@ -149,7 +153,8 @@ test('whatever changes something outside of the own login is for admins alone', 
     '/leases/{id}/renew', '/leases/{id}/revoke', '/secrets/{path}/generate', '/secrets/{path}/read'
   ])
   for (const { method, path, roles: allowed } of bench().routes) {
-    if (method === 'get' || (own.has(path) && method === 'post') || asks.has(path)) continue
+    if (method === 'get' || own.has(`${method} ${path}`) || (own.has(path) && method === 'post')) continue
+    if (asks.has(path)) continue
     const expected = held.has(path) ? ['user', 'admin', 'application'] : ['admin']
     assert.equal(allowed, expected, `${method} ${path}`)
   }

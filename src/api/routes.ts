@@ -2,7 +2,7 @@
 // to one of the files; the server, the document and the role test follow by themselves.
 import type { Hono } from 'hono'
 import type { Secret } from '../secret.ts'
-import { createIdentify } from './access.ts'
+import { createIdentify, replaceToken } from './access.ts'
 import { createApi } from './api.ts'
 import type { Bindings } from './api.ts'
 import type { ConsoleFiles } from './console.ts'
@@ -13,6 +13,7 @@ import { applicationRoutes } from './routes-applications.ts'
 import { auditRoutes } from './routes-audit.ts'
 import { leaseRoutes } from './routes-leases.ts'
 import { connectRoutes } from './routes-connect.ts'
+import { passkeyRoutes } from './routes-passkeys.ts'
 import { profileRoutes } from './routes-profiles.ts'
 import { requestRoutes } from './routes-requests.ts'
 import { resourceRoutes } from './routes-resources.ts'
@@ -34,7 +35,8 @@ export function allRoutes(
   ports: ApiPorts, { loginTokenSeconds }: Pick<SallyportApiOptions, 'loginTokenSeconds'>
 ): Route[] {
   return [
-    ...accessRoutes(ports, loginTokenSeconds), ...userRoutes(ports), ...resourceRoutes(ports),
+    ...accessRoutes(ports, loginTokenSeconds), ...passkeyRoutes(ports, loginTokenSeconds),
+    ...userRoutes(ports), ...resourceRoutes(ports),
     ...connectRoutes(ports), ...sessionRoutes(ports), ...templateRoutes(ports), ...leaseRoutes(ports),
     ...secretRoutes(ports), ...applicationRoutes(ports), ...profileRoutes(ports), ...requestRoutes(ports),
     ...auditRoutes(ports)
@@ -49,6 +51,7 @@ export function createSallyportApi(
     version: ports.version,
     routes: allRoutes(ports, options),
     identify: createIdentify(ports, options.localToken),
+    replace: (token, caller) => replaceToken(ports, token, caller),
     console: options.console,
     failed: (error, request) => ports.failed(error, request)
   })
