@@ -11,6 +11,10 @@ export interface Caller {
   roles: readonly Role[]
   /** `local`: by the owner-only file of the data folder. */
   how: 'token' | 'local'
+  /** How and when the person proved who they are, where the token says so. */
+  login?: { method: string, at: Date } | undefined
+  /** The token is to be replaced, where it is in a browser. */
+  isDue?: boolean | undefined
 }
 
 /** Whoever holds a valid token. */

@@ -61,6 +61,7 @@ export function apiPorts(rooms: Rooms): ApiPorts {
     tunnel: () => tunnelDoor(rooms),
     postgres: () => config.listen.postgres === undefined ? undefined : reachedAt(config.listen.postgres),
     secondFactors: rooms.secondFactors,
+    logins: rooms.logins,
     sessions: {
       ...sessions,
       receipts: ids => receipts.newestOf(ids),
