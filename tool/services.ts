@@ -18,6 +18,7 @@ const libraries = `/usr/lib/${process.arch === 'arm64' ? 'aarch64' : 'x86_64'}-l
 
 const programs = {
   'postgres-15': { path: '/usr/lib/postgresql/15/bin/postgres', packages: ['postgresql-15'] },
+  'pg-cron': { path: '/usr/lib/postgresql/15/lib/pg_cron.so', packages: ['postgresql-15-cron'] },
   'pgbench': { path: '/usr/lib/postgresql/15/bin/pgbench', packages: ['postgresql-15'] },
   'psql': { path: '/usr/bin/psql', packages: ['postgresql-client-15'] },
   'psql-15': { path: '/usr/lib/postgresql/15/bin/psql', packages: ['postgresql-client-15'] },
@@ -88,11 +89,12 @@ export interface Machine {
 
 /** What `npm test` needs; benchmarks ask for more (`pgbouncer`, whose package would start a service). */
 export const testNeeds: readonly Need[] = [
-  'postgres-15', 'pgbench', 'psql', 'psql-15', 'strace', 'openssl', 'faketime', 'python3', 'psycopg2', 'java',
-  'javac', 'pgjdbc', 'mke2fs', 'mount', 'ssh', 'ssh-keygen', 'sshd', 'unshare', 'nsenter', 'cron', 'atd',
-  'getfacl', 'sudo', 'ps', 'scp', 'sftp', 'sftp-server', 'extrausers', 'rsync', 'git', 'curl', 'sshpass',
-  'xauth', 'ssh-audit', 'mariadbd', 'mariadb-install-db', 'mariadb', 'redis-server', 'redis-cli', 'slapd',
-  'ldapsearch', 'ldapadd', 'samba', 'samba-tool', 'chromium'
+  'postgres-15', 'pg-cron', 'pgbench', 'psql', 'psql-15', 'strace', 'openssl', 'faketime', 'python3',
+  'psycopg2', 'java', 'javac', 'pgjdbc', 'mke2fs', 'mount', 'ssh', 'ssh-keygen', 'sshd', 'unshare',
+  'nsenter', 'cron', 'atd', 'getfacl', 'sudo', 'ps', 'scp', 'sftp', 'sftp-server', 'extrausers', 'rsync',
+  'git', 'curl', 'sshpass', 'xauth', 'ssh-audit', 'mariadbd', 'mariadb-install-db', 'mariadb',
+  'redis-server', 'redis-cli', 'slapd', 'ldapsearch', 'ldapadd', 'samba',
+  'samba-tool', 'chromium'
 ]
 
 // Debian's PostgreSQL packages make and start a cluster when they are installed. Ours must not; the setting
