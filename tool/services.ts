@@ -68,6 +68,9 @@ const programs = {
   'slapd': { path: '/usr/sbin/slapd', packages: ['slapd'] },
   'ldapsearch': { path: '/usr/bin/ldapsearch', packages: ['ldap-utils'] },
   'ldapadd': { path: '/usr/bin/ldapadd', packages: ['ldap-utils'] },
+  // A domain controller, without what it needs to serve files as well.
+  'samba': { path: '/usr/sbin/samba', packages: ['samba', 'samba-dsdb-modules', 'samba-vfs-modules'] },
+  'samba-tool': { path: '/usr/bin/samba-tool', packages: ['samba-common-bin', 'samba-ad-provision'] },
   'chromium': { path: '/usr/bin/chromium', packages: ['chromium'] }
 } as const satisfies Record<string, Program>
 
@@ -90,7 +93,8 @@ export const testNeeds: readonly Need[] = [
   'psycopg2', 'java', 'javac', 'pgjdbc', 'mke2fs', 'mount', 'ssh', 'ssh-keygen', 'sshd', 'unshare',
   'nsenter', 'cron', 'atd', 'getfacl', 'sudo', 'ps', 'scp', 'sftp', 'sftp-server', 'extrausers', 'rsync',
   'git', 'curl', 'sshpass', 'xauth', 'ssh-audit', 'mariadbd', 'mariadb-install-db', 'mariadb',
-  'redis-server', 'redis-cli', 'slapd', 'ldapsearch', 'ldapadd', 'chromium'
+  'redis-server', 'redis-cli', 'slapd', 'ldapsearch', 'ldapadd', 'samba',
+  'samba-tool', 'chromium'
 ]
 
 // Debian's PostgreSQL packages make and start a cluster when they are installed. Ours must not; the setting
