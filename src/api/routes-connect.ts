@@ -4,7 +4,6 @@
 import { z } from 'zod'
 import { SallyportError } from '../errors.ts'
 import { quote } from '../input.ts'
-import { hashToken } from './access.ts'
 import type { ApiPorts } from './ports.ts'
 import { everyone, route } from './route.ts'
 import type { Route } from './route.ts'
@@ -44,12 +43,15 @@ export function connectRoutes(ports: ApiPorts): Route[] {
       run: async ({ caller, cookie }) => {
         const { policy } = ports
         const user = (await policy.declared()).users.get(caller.name)
-        if (cookie.token === undefined) throw new SallyportError('not-found', { detail: 'no cookie' })
+        const { family } = caller
+        if (cookie.token === undefined || family === undefined) {
+          throw new SallyportError('not-found', { detail: 'no cookie' })
+        }
         if (user === undefined) {
           const problem = 'only people with a grant open targets, from a page of the console'
           throw new SallyportError('not-allowed', { problems: [problem] })
         }
-        const { ticket, expiresAt } = ports.browserTicket(user.name, hashToken(cookie.token))
+        const { ticket, expiresAt } = ports.browserTicket(user.name, family)
         return { ticket, expiresAt: expiresAt.toISOString() }
       }
     })

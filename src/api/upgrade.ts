@@ -6,7 +6,6 @@ import { STATUS_CODES } from 'node:http'
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { SallyportError, asSallyportError, errorTable } from '../errors.ts'
-import { hashToken } from './access.ts'
 import { tokenOfCookie } from './cookie.ts'
 import type { Caller } from './route.ts'
 import { apiPrefix } from './openapi.ts'
@@ -47,9 +46,10 @@ async function askerOf(
     throw new SallyportError('not-allowed', { detail: 'foreign origin' })
   }
   const token = tokenOfCookie(headers.cookie)
-  const { name, how } = await identify(token, socket.remoteAddress ?? '')
-  if (token === undefined || how !== 'token') throw new SallyportError('auth-required')
-  return { user: name, login: hashToken(token) }
+  const { name, family } = await identify(token, socket.remoteAddress ?? '')
+  // The local admin is nobody's browser.
+  if (family === undefined) throw new SallyportError('auth-required')
+  return { user: name, login: family }
 }
 
 function refuse(socket: Duplex, error: SallyportError): void {

@@ -4,7 +4,7 @@
 import { once } from 'node:events'
 import { WebSocket } from 'ws'
 import type { ClientOptions } from 'ws'
-import { createIdentify, hashToken, mintToken } from '../../src/api/access.ts'
+import { createIdentify, hashToken, mintToken, replaceToken } from '../../src/api/access.ts'
 import { cookieName } from '../../src/api/cookie.ts'
 import { createSallyportApi } from '../../src/api/routes.ts'
 import { serveApi } from '../../src/api/server.ts'
@@ -46,6 +46,8 @@ export interface WebWorld extends AsyncDisposable {
   tape: Tape
   /** A browser of this person's, logged in: its cookie. */
   cookie(user: string): string
+  /** The one that takes its place after a while. */
+  replaced(cookie: string): Promise<string>
   ticket(cookie: string): Promise<string>
   /** A WebSocket as a page of ours opens it; `headers` change what the browser says. */
   dial(cookie: string | undefined, headers?: Record<string, string>, options?: ClientOptions): WebSocket
@@ -129,6 +131,10 @@ export async function webWorld({ script, fake }: WebWorldOptions = {}): Promise<
     memory.tokens.set(hashToken(token), { user, roles: ['user'], expiresAt, oneTime: false })
     return `${cookieName}=${token}`
   }
+  const replaced = async (old: string): Promise<string> => {
+    const token = await replaceToken(ports, old.split('=')[1]!, { name: '', roles: ['user'], how: 'token' })
+    return `${cookieName}=${token}`
+  }
   const ticket = async (of: string): Promise<string> => {
     const origin = `https://${host}`
     const answer = await app.request(`https://${host}/api/v1/browser/tickets`, {
@@ -143,7 +149,7 @@ export async function webWorld({ script, fake }: WebWorldOptions = {}): Promise<
     headers: { origin: `https://${host}`, ...of === undefined ? {} : { cookie: of }, ...headers }
   })
   return Object.assign(world, {
-    clock, target, database, registry, endings, audited, cookie, ticket, dial,
+    clock, target, database, registry, endings, audited, cookie, replaced, ticket, dial,
     async open(user: string, first: Record<string, unknown> = {}, options?: ClientOptions) {
       const of = cookie(user)
       const page = pageOf(dial(of, {}, options))
