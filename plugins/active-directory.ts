@@ -19,6 +19,18 @@ import {
   Foreign, StepFailed, assertOurs, listOf, orderAdvice, planSteps, renderAll, verbOnlyProblems, walk
 } from './steps.ts'
 
+const prolong = `
+id: active-directory/prolong
+plugin: active-directory
+action: enable
+title: Move the end of an account
+steps:
+  - name: move its end
+    do: move-end
+    with:
+      until: '{{ expires_at }}'
+`
+
 export const activeDirectory: Plugin = {
   id: 'active-directory',
   apiVersion: 1,
@@ -36,6 +48,7 @@ export const activeDirectory: Plugin = {
     username: 'jit_0000000', expires_at: '2030-01-01T00:00:00Z', password: '********', ...variables
   }, verbs),
   mint,
+  prolong,
   knock: knockAt,
   probe,
   run,

@@ -19,6 +19,18 @@ import {
   StepFailed, assertOurs, listOf, orderAdvice, planSteps, readMarker, renderAll, verbOnlyProblems, walk
 } from './steps.ts'
 
+const prolong = `
+id: ldap/prolong
+plugin: ldap
+action: enable
+title: Move the end of an account
+steps:
+  - name: move its end
+    do: move-end
+    with:
+      until: '{{ expires_at }}'
+`
+
 export const ldap: Plugin = {
   id: 'ldap',
   apiVersion: 1,
@@ -36,6 +48,7 @@ export const ldap: Plugin = {
     username: 'jit_0000000', expires_at: '2030-01-01T00:00:00Z', password_hash: '********', ...variables
   }, verbs),
   mint,
+  prolong,
   knock: knockAt,
   probe,
   run,

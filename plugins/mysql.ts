@@ -18,6 +18,18 @@ import type { MysqlRung } from './mysql/verbs.ts'
 import { knockAt, reading } from './reach.ts'
 import { StepFailed, listOf, renderAll, walk } from './steps.ts'
 
+const prolong = `
+id: mysql/prolong
+plugin: mysql
+action: enable
+title: Move the end of an account
+steps:
+  - name: move its end
+    do: arm-deadline
+    with:
+      at: '{{ expires_at }}'
+`
+
 export const mysql: Plugin = {
   id: 'mysql',
   apiVersion: 1,
@@ -34,6 +46,7 @@ export const mysql: Plugin = {
   advise,
   plan,
   mint,
+  prolong,
   knock: knockAt,
   probe,
   run,

@@ -16,6 +16,16 @@ import { seenNow } from './postgres/look.ts'
 import { run } from './postgres/run.ts'
 import { knockAt } from './reach.ts'
 
+const prolong = `
+id: postgres/prolong
+plugin: postgres
+action: enable
+title: Move the end of a role
+steps:
+  - name: move its end
+    sql: ALTER ROLE {{ username | ident }} VALID UNTIL {{ expires_at | literal }}
+`
+
 export const postgres: Plugin = {
   id: 'postgres',
   apiVersion: 1,
@@ -34,6 +44,7 @@ export const postgres: Plugin = {
   advise,
   plan,
   mint,
+  prolong,
   mintTyped,
   knock: knockAt,
   probe,

@@ -61,7 +61,7 @@ import type { LiveSessions } from './live-sessions.ts'
 import type { Secrets } from '../secrets/secrets.ts'
 import { createSecondFactors } from './second-factors.ts'
 import type { SecondFactors } from './second-factors.ts'
-import { openSecretRoom } from './secrets.ts'
+import { maximums, openSecretRoom } from './secrets.ts'
 import { shippedTemplates } from './templates.ts'
 import { createVerifiers } from './verifiers.ts'
 import type { VerifierOf } from './verifiers.ts'
@@ -187,7 +187,8 @@ async function openAll(
       open: id => secrets.open(id),
       forget: id => secrets.remove(id)
     },
-    mintName: ({ namePattern }) => mintName(namePattern)
+    mintName: ({ namePattern }) => mintName(namePattern),
+    maximums: () => maximums({ declared, clock })
   })
   await ledger.start()
   closers.push(() => ledger.stop())
