@@ -16,20 +16,9 @@ import { assertName, markerOf, refusalOf } from './ldap/directory.ts'
 import { assertBase, attributesOf } from './ldap/values.ts'
 import { knockAt, reading, trustWarnings } from './reach.ts'
 import {
-  Foreign, StepFailed, assertOurs, listOf, orderAdvice, planSteps, renderAll, verbOnlyProblems, walk
+  Foreign, StepFailed, assertOurs, listOf, orderAdvice, planSteps, prolonging, renderAll, verbOnlyProblems,
+  walk
 } from './steps.ts'
-
-const prolong = `
-id: active-directory/prolong
-plugin: active-directory
-action: enable
-title: Move the end of an account
-steps:
-  - name: move its end
-    do: move-end
-    with:
-      until: '{{ expires_at }}'
-`
 
 export const activeDirectory: Plugin = {
   id: 'active-directory',
@@ -48,7 +37,7 @@ export const activeDirectory: Plugin = {
     username: 'jit_0000000', expires_at: '2030-01-01T00:00:00Z', password: '********', ...variables
   }, verbs),
   mint,
-  prolong,
+  prolong: prolonging('active-directory', "do: move-end, with: { until: '{{ expires_at }}' }"),
   knock: knockAt,
   probe,
   run,

@@ -16,20 +16,9 @@ import { verbs } from './ldap/verbs.ts'
 import type { LdapRung } from './ldap/verbs.ts'
 import { knockAt, reading, trustWarnings } from './reach.ts'
 import {
-  StepFailed, assertOurs, listOf, orderAdvice, planSteps, readMarker, renderAll, verbOnlyProblems, walk
+  StepFailed, assertOurs, listOf, orderAdvice, planSteps, prolonging, readMarker, renderAll,
+  verbOnlyProblems, walk
 } from './steps.ts'
-
-const prolong = `
-id: ldap/prolong
-plugin: ldap
-action: enable
-title: Move the end of an account
-steps:
-  - name: move its end
-    do: move-end
-    with:
-      until: '{{ expires_at }}'
-`
 
 export const ldap: Plugin = {
   id: 'ldap',
@@ -48,7 +37,7 @@ export const ldap: Plugin = {
     username: 'jit_0000000', expires_at: '2030-01-01T00:00:00Z', password_hash: '********', ...variables
   }, verbs),
   mint,
-  prolong,
+  prolong: prolonging('ldap', "do: move-end, with: { until: '{{ expires_at }}' }"),
   knock: knockAt,
   probe,
   run,

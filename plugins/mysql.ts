@@ -16,19 +16,7 @@ import { probe } from './mysql/probe.ts'
 import { clearAway, markGone, verbs } from './mysql/verbs.ts'
 import type { MysqlRung } from './mysql/verbs.ts'
 import { knockAt, reading } from './reach.ts'
-import { StepFailed, listOf, renderAll, walk } from './steps.ts'
-
-const prolong = `
-id: mysql/prolong
-plugin: mysql
-action: enable
-title: Move the end of an account
-steps:
-  - name: move its end
-    do: arm-deadline
-    with:
-      at: '{{ expires_at }}'
-`
+import { StepFailed, listOf, prolonging, renderAll, walk } from './steps.ts'
 
 export const mysql: Plugin = {
   id: 'mysql',
@@ -46,7 +34,7 @@ export const mysql: Plugin = {
   advise,
   plan,
   mint,
-  prolong,
+  prolong: prolonging('mysql', "do: arm-deadline, with: { at: '{{ expires_at }}' }"),
   knock: knockAt,
   probe,
   run,

@@ -15,16 +15,7 @@ import { probe } from './postgres/probe.ts'
 import { seenNow } from './postgres/look.ts'
 import { run } from './postgres/run.ts'
 import { knockAt } from './reach.ts'
-
-const prolong = `
-id: postgres/prolong
-plugin: postgres
-action: enable
-title: Move the end of a role
-steps:
-  - name: move its end
-    sql: ALTER ROLE {{ username | ident }} VALID UNTIL {{ expires_at | literal }}
-`
+import { prolonging } from './steps.ts'
 
 export const postgres: Plugin = {
   id: 'postgres',
@@ -44,7 +35,8 @@ export const postgres: Plugin = {
   advise,
   plan,
   mint,
-  prolong,
+  prolong: prolonging(
+    'postgres', "sql: 'ALTER ROLE {{ username | ident }} VALID UNTIL {{ expires_at | literal }}'"),
   mintTyped,
   knock: knockAt,
   probe,

@@ -263,7 +263,8 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
     await using world = await openWorld(opened.database)
     await arrange(world, { state: 'active', kind: 'create', claimed: false, hold: 'active' })
     await world.rows(`
-      insert into hold select (jsonb_populate_record(h, jsonb_build_object('id', 'p' || n))).* from hold h, generate_series(1, ${2 * leasesListedMax}) n`)
+      insert into hold select (jsonb_populate_record(h, jsonb_build_object('id', 'p' || n))).*
+        from hold h, generate_series(1, ${2 * leasesListedMax}) n`)
     const pages: string[][] = []
     for (let before: string | undefined; pages.at(-1)?.length !== 1 && pages.length < 5;) {
       const page = await world.store.list({ limit: 10 * leasesListedMax, before })

@@ -116,8 +116,12 @@ async function leaseOf(
   throw new SallyportError('not-found', { detail: `no lease ${quote(lease)}` })
 }
 
-/** The end of what gives a caller the secret, beside the lease's own end. Throws `not-found` without a grant. */
-function latestEnd(declared: Declared, { credential }: LeaseRow, caller: Caller, now: Date): Date | undefined {
+/**
+ * The end of what gives a caller the secret, beside the lease's own end. Throws `not-found` without a grant.
+ */
+function latestEnd(
+  declared: Declared, { credential }: LeaseRow, caller: Caller, now: Date
+): Date | undefined {
   if (caller.roles.includes('admin')) return undefined
   const grantMs = authoriseSecret(declared, holderOf(caller), credential, now)
   return grantMs === Infinity ? undefined : new Date(grantMs)

@@ -57,7 +57,8 @@ export function createLedgerHooks(runner: HookRunner, shelf: Shelf, ports: Acces
   }
   const jobOf = async (wanted: HookWork, template = templateOf(wanted.template)): Promise<HookJob> => {
     const { spec, template: _pinned, own: _own, ...work } = wanted
-    return { ...work, action: template.action, pluginId: spec.plugin, template, access: await accessFor(wanted) }
+    const { action } = template
+    return { ...work, action, pluginId: spec.plugin, template, access: await accessFor(wanted) }
   }
   const run = async (work: HookWork, template?: Template): Promise<HookResult> => {
     try {
@@ -72,7 +73,9 @@ export function createLedgerHooks(runner: HookRunner, shelf: Shelf, ports: Acces
     prolongs: plugin => prolongingOf(shelf, plugin) !== undefined,
     async prolong(work) {
       const text = prolongingOf(shelf, work.spec.plugin)
-      if (text === undefined) return notBegun(new SallyportError('invalid', { detail: 'its end cannot move' }))
+      if (text === undefined) {
+        return notBegun(new SallyportError('invalid', { detail: 'its end cannot be moved' }))
+      }
       return text === 'none' ? { ...untouched, state: 'done' } : await run(work, parseTemplate(text))
     },
     verify: async work => runner.verify(await jobOf(work))
