@@ -192,7 +192,8 @@ const ledger: Command[] = [
     options: {
       target, secret: takes('PATH', 'on this secret only'),
       owner: takes('NAME', 'of this user, application or session only'),
-      status: takes('STATUS', 'active, expired, revoked, revoking or failed'), limit, server
+      status: takes('STATUS', 'active, expired, revoked, revoking or failed'),
+      before: takes('ID', 'older than this lease'), limit, server
     },
     load: async () => (await import('./leases.ts')).list
   },
