@@ -14,13 +14,14 @@ export interface SecretReference {
 
 /** Where servers of a protocol listen, when nobody says otherwise. */
 export const defaultPorts: Readonly<Record<Target['protocol'], number | undefined>> = {
-  postgres: 5432, ssh: 22, tcp: undefined, mysql: 3306, redis: 6379, ldap: 389, http: 443
+  postgres: 5432, ssh: 22, tcp: undefined, mysql: 3306, mssql: 1433, oracle: 1521, redis: 6379, ldap: 389,
+  http: 443
 }
 
 export interface Target {
   name: string
   /** Sessions exist for the first three; the others are reached by hooks, and serve leases and `tcp`. */
-  protocol: 'postgres' | 'ssh' | 'tcp' | 'mysql' | 'redis' | 'ldap' | 'http'
+  protocol: 'postgres' | 'ssh' | 'tcp' | 'mysql' | 'mssql' | 'oracle' | 'redis' | 'ldap' | 'http'
   host: string
   port: number
   /**
