@@ -1,7 +1,7 @@
 // Who is ours, on servers whose accounts carry no marker (SQL Server, Oracle): a table of our own, a row for
 // each account. A row also says which of our processes acts on the account now, and until when: whoever dies
-// or sleeps is out of the way after a few seconds of the server's own clock. The SQL is each plugin's; here is
-// the order in which rows are asked and written.
+// or sleeps is out of the way after a few seconds of the server's own clock. The SQL is each plugin's; here
+// is the order in which rows are asked and written.
 import { randomBytes } from 'node:crypto'
 import type { AccountRef } from '../src/jit/plugin.ts'
 import { pause } from '../src/wire/pause.ts'
@@ -37,7 +37,8 @@ export const ourHolder = randomBytes(8).toString('hex')
 
 /** The marker of a row. */
 export function markerOf(row: BookRow | undefined): Marker | undefined {
-  return row === undefined || row.accountId === '' ? undefined : { accountId: row.accountId, epoch: row.epoch }
+  if (row === undefined || row.accountId === '') return undefined
+  return { accountId: row.accountId, epoch: row.epoch }
 }
 
 /** Waits until no other process acts on the account; reads only. @throws StepFailed */
@@ -52,21 +53,21 @@ export async function whenQuiet(book: Book, name: string): Promise<BookRow | und
 
 /**
  * Takes the account for an action: the hold, then whose it is, then our epoch in its row, which stands before
- * the account does. `look` says what is there and whether it belongs to that row.
+ * the account does. Answers what is there, by `look`; `isBound` says whether that is what the row speaks of.
  * @throws Foreign, StepFailed
  */
-export async function takeAccount(
-  book: Book, account: AccountRef, look: () => Promise<{ exists: boolean, bound: boolean }>
-): Promise<boolean> {
+export async function takeAccount<Seen>(
+  book: Book, account: AccountRef, look: () => Promise<Seen | undefined>, isBound: (seen: Seen) => boolean
+): Promise<Seen | undefined> {
   const { name } = account
   await whenQuiet(book, name)
   await book.open(name)
   if (!await book.hold(name, ourHolder)) throw new StepFailed(`another hook is acting on ${name}`)
-  const { exists, bound } = await look()
+  const seen = await look()
   const marker = markerOf(await book.read(name))
-  assertOurs(exists, exists && !bound ? undefined : marker, account)
+  assertOurs(seen !== undefined, seen === undefined || isBound(seen) ? marker : undefined, account)
   await book.write(account)
-  return exists
+  return seen
 }
 
 /** Before each step: nothing may be done for an account that another process has taken. */

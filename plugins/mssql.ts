@@ -1,5 +1,5 @@
-// The plugin for Microsoft SQL Server: logins, and their users in databases, that exist or are open only while
-// a session lives. Built from the manual and run against a double that the stock driver talks to
+// The plugin for Microsoft SQL Server: logins, and their users in databases, that exist or are open only
+// while a session lives. Built from the manual and run against a double that the stock driver talks to
 // (test/peers/mssql-server.ts): no server of Microsoft's was at hand. Logins on a server only: not Azure SQL
 // Database, and no users with passwords of contained databases.
 import { randomBytes } from 'node:crypto'
@@ -8,7 +8,7 @@ import type {
 } from '../src/jit/plugin.ts'
 import type { Step, Template } from '../src/jit/template.ts'
 import { Secret } from '../src/secret.ts'
-import { markerOf } from './books.ts'
+import { keepHold, markerOf, takeAccount, whenQuiet } from './books.ts'
 import { serverEstate, usersLeft } from './mssql/estate.ts'
 import { isBound, isRefused, openLink, passwordHash, quoted, refused, sidOf } from './mssql/link.ts'
 import type { Link } from './mssql/link.ts'
@@ -52,7 +52,7 @@ function mint(): Minted {
   }
 }
 
-const heldVerbs = withBefore(verbs, ({ link, account }) => link.keep(account.name))
+const heldVerbs = withBefore(verbs, ({ link, account }) => keepHold(link, account.name))
 
 async function run(
   access: Access, template: Template, account: AccountRef, variables: Variables, context: HookContext
@@ -71,9 +71,12 @@ async function run(
 
 async function begin(rung: MssqlRung): Promise<boolean> {
   const { link, account, template: { action } } = rung
-  const seen = await link.take(account)
+  const seen = await takeAccount(
+    link, account, () => link.login(account.name), seen => isBound(seen, account))
   if (action === 'enable' && seen === undefined) throw new StepFailed('there is no such login')
-  if (action === 'enable' && seen?.kind !== 'S') throw new StepFailed('the login has no password of its own', false)
+  if (action === 'enable' && seen?.kind !== 'S') {
+    throw new StepFailed('the login has no password of its own', false)
+  }
   if (action === 'create' && seen !== undefined) await clearAway(rung)
   if (action === 'create' || action === 'enable' || seen !== undefined) return true
   // The login is gone; users and sessions of it may have stayed.
@@ -84,7 +87,7 @@ async function begin(rung: MssqlRung): Promise<boolean> {
 }
 
 async function statement({ link, account }: MssqlRung, sql: string, { ignore }: Step): Promise<void> {
-  await link.keep(account.name)
+  await keepHold(link, account.name)
   try {
     await link.query(sql)
   } catch (error) {
@@ -108,7 +111,7 @@ async function verify(
 
 async function seen(link: Link, account: AccountRef, pinned: Pinned | undefined): Promise<Verified> {
   // What an action is about to do counts.
-  const marker = markerOf(await link.whenQuiet(account.name))
+  const marker = markerOf(await whenQuiet(link, account.name))
   const login = await link.login(account.name)
   const sessions = (await link.sessions(account.name)).length
   const exists = login !== undefined

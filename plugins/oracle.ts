@@ -7,7 +7,7 @@ import type {
 import type { Step, Template } from '../src/jit/template.ts'
 import { mintTypedPassword } from '../src/jit/typed-password.ts'
 import { Secret } from '../src/secret.ts'
-import { markerOf } from './books.ts'
+import { keepHold, markerOf, takeAccount, whenQuiet } from './books.ts'
 import {
   connectOracle, folded, isBound, isRefused, openLink, passwordVerifier, passwordVerifierNow, refused
 } from './oracle/link.ts'
@@ -68,7 +68,7 @@ function mintedOf(password: Secret<string>, verifier: string): Minted {
   return { inject: { kind: 'password', password }, variables: { verifier: new Secret(verifier), password } }
 }
 
-const heldVerbs = withBefore(verbs, ({ link, account }) => link.keep(account.name))
+const heldVerbs = withBefore(verbs, ({ link, account }) => keepHold(link, account.name))
 
 async function run(
   connect: Connect, access: Access, template: Template, account: AccountRef, variables: Variables,
@@ -88,7 +88,8 @@ async function run(
 
 async function begin(rung: OracleRung): Promise<boolean> {
   const { link, account, template: { action } } = rung
-  const there = await link.take(account)
+  const there = await takeAccount(
+    link, account, () => link.user(account.name), seen => isBound(seen, account))
   if (action === 'enable' && there === undefined) throw new StepFailed('there is no such user')
   if (there?.isMaintained === true) throw new StepFailed('the user is one of Oracle’s own', false)
   if (action === 'create' && there !== undefined) await clearAway(rung)
@@ -98,7 +99,7 @@ async function begin(rung: OracleRung): Promise<boolean> {
 }
 
 async function statement({ link, account }: OracleRung, sql: string, { ignore }: Step): Promise<void> {
-  await link.keep(account.name)
+  await keepHold(link, account.name)
   try {
     await link.query(sql)
   } catch (error) {
@@ -116,7 +117,7 @@ function refusalOf(error: unknown): { retryable: boolean } | undefined {
 async function seen(link: Link, account: AccountRef, pinned: Pinned | undefined): Promise<Verified> {
   const { name, kind, accountId } = account
   // What an action is about to do counts.
-  const marker = markerOf(await link.whenQuiet(name))
+  const marker = markerOf(await whenQuiet(link, name))
   const user = await link.user(name)
   const sessions = (await link.sessions(name)).length
   const exists = user !== undefined

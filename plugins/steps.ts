@@ -1,7 +1,7 @@
 // What the plugins for MySQL, SQL Server, Oracle, Redis and LDAP share: a template's steps are verbs (and,
 // where a target has them, SQL statements) that run in order while the claim on the account lasts. Verbs may
-// be repeated; each looks first. Here are the checks at save, the dry run, the walk through the steps with its
-// outcome, and the question whether an account may be touched at all.
+// be repeated; each looks first. Here are the checks at save, the dry run, the walk through the steps with
+// its outcome, and the question whether an account may be touched at all.
 import { SallyportError } from '../src/errors.ts'
 import type {
   AccountRef, HookContext, Outcome, PlannedStep, Residue, Variables
@@ -121,6 +121,21 @@ export function verbProblems<R extends Rung>(template: Template, verbs: Verbs<R>
   }
   if (template.proof === 'privileges' && template.variables['roles']?.list !== true) {
     problems.push('variables.roles: `proof: privileges` looks at this list: declare it')
+  }
+  return problems
+}
+
+/** The same where steps are verbs only and one of them makes the account. */
+export function verbOnlyProblems<R extends Rung>(
+  template: Template, verbs: Verbs<R>, system: string, makes: string
+): string[] {
+  const problems = verbProblems(template, verbs, system)
+  for (const [path, step] of stepsOf(template)) {
+    if (step.sql !== undefined) problems.push(`${path}.sql: ${system} has no SQL; write do`)
+    if (step.ignore.length > 0) problems.push(`${path}.ignore: is for sql steps`)
+  }
+  if (template.action === 'create' && template.steps[0]?.do !== makes) {
+    problems.push(`steps[0]: must be ${makes}`)
   }
   return problems
 }

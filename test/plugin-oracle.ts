@@ -51,7 +51,7 @@ const enters = (world: World, { name, password }: Pick<Account, 'name' | 'passwo
   }
 }
 
-life('a user logs in, has its role, and is gone afterwards with its sessions on every instance', async world => {
+life('a user logs in, has its role, and is gone afterwards with its sessions everywhere', async world => {
   const { target, server } = world
   const account = target.mint()
   const made = await target.done('create', 'create-user', account)
@@ -73,9 +73,10 @@ life('a user logs in, has its role, and is gone afterwards with its sessions on 
 
 life('the verifier is the one of 12c; no password is in a statement', async ({ target, server }) => {
   // A published pair: its salt is the last sixteen bytes.
-  const known = 'e3243b98974159cc24fd2c9a8b30ba62e0e83b6ca2fc7c55177c3a7f82602e3bdd17ceb9b9091cf9dad672b8be961a9'
-    + 'eac4d344bdba878edc5dcb5899f689ebd8dd1be3f67bff9813a464382381ab36b'
-  assert.is(await passwordVerifier('epsilon', Buffer.from(known.slice(128), 'hex')), `T:${known.toUpperCase()}`)
+  const known = 'e3243b98974159cc24fd2c9a8b30ba62e0e83b6ca2fc7c55177c3a7f82602e3bdd17ceb9b9091cf9dad672b8'
+    + 'be961a9eac4d344bdba878edc5dcb5899f689ebd8dd1be3f67bff9813a464382381ab36b'
+  const salt = Buffer.from(known.slice(128), 'hex')
+  assert.is(await passwordVerifier('epsilon', salt), `T:${known.toUpperCase()}`)
   const account = target.mint()
   server.log.length = 0
   await target.done('create', 'create-user', account)
@@ -159,7 +160,7 @@ life('an existing user is on while it is used; roles come and go with a session'
   assert.equal([absent.state, absent.error], ['refused', 'there is no such user'])
 })
 
-life('a connection that breaks anywhere in a creation leaves nothing that a removal does not take', async world => {
+life('a connection that breaks anywhere in a creation leaves nothing after a removal', async world => {
   const { target, server } = world
   const ended: string[] = []
   for (let statements = 1, broke = true; broke; statements++) {
@@ -188,7 +189,7 @@ life('an older epoch and hostile values do nothing', async ({ target, server }) 
   assert.equal([...server.users.get('HOOKS')?.roles ?? []], ['APP_RW', 'CREATE SESSION'])
 })
 
-life('templates prove passes, the sweep finds what is ours, and rights are named with their grants', async world => {
+life('templates prove passes, the sweep finds what is ours, missing rights are named', async world => {
   const { target, server } = world
   server.addUser('SCRATCH', 'x', { status: 'LOCKED' })
   for (const [opening, closing, username] of [
@@ -234,7 +235,8 @@ life('the real driver says what is away, silent, or another one than it should b
   const kind = async (port: number, tls: Access['target']['tls'], database = 'orders'): Promise<unknown> => {
     const access = { ...target.access, target: { ...target.access.target, port, database, tls } }
     const hurried = { ...handContext(), connectTimeoutMs: 700 }
-    return await connectOracle(access, hurried).catch((error: { kind?: string }) => error.kind ?? String(error))
+    return await connectOracle(access, hurried).catch(
+      (error: { kind?: string }) => error.kind ?? String(error))
   }
   const { port } = secure.address() as AddressInfo
   assert.is(await kind(1, { mode: 'disable' }), 'unreachable')
@@ -264,9 +266,11 @@ life('lint reads Oracle’s SQL and refuses what the plugin owns', () => {
     ["  - sql: SELECT q'[x]' FROM dual", /quote touches a word/],
     ['  - sql: \'SELECT "a""b" FROM dual\'', /touches a word or another quote/],
     ['  - sql: SELECT {{ verifier | binary }} FROM dual', /no constants of bytes/],
-    ['  - sql: BEGIN NULL', /BEGIN is not for a step/], ['  - sql: ALTER SYSTEM SET x', /ALTER SYSTEM is not/],
+    ['  - sql: BEGIN NULL', /BEGIN is not for a step/],
+    ['  - sql: ALTER SYSTEM SET x', /ALTER SYSTEM is not/],
     ['  - sql: CREATE USER a IDENTIFIED BY {{ password | literal }}', /IDENTIFIED BY VALUES/],
-    ['  - { do: drop-user, with: { cascade: maybe } }', /yes or no/], ['  - do: nonsense', /there is no nonsense/],
+    ['  - { do: drop-user, with: { cascade: maybe } }', /yes or no/],
+    ['  - do: nonsense', /there is no nonsense/],
     ['  - script: id', /no shell/]
   ]
   for (const [steps, form] of cases) assert.match(problemsOf(steps), form, steps)

@@ -15,7 +15,9 @@ export function serve<Options>(connect: (options: Options) => Promise<Client>): 
       return []
     }
     const known = clients.get(client)
-    if (known === undefined || query === undefined) throw new ConnectionLost('closed', 'the connection is closed')
+    if (known === undefined || query === undefined) {
+      throw new ConnectionLost('closed', 'the connection is closed')
+    }
     return await known.query(query.sql, query.limitMs, query.binds)
   }
   parentPort?.on('message', (asked: Asked) => {

@@ -4,6 +4,7 @@
 // first asked, and ends when nobody has asked for a while.
 import { Worker } from 'node:worker_threads'
 import { UpstreamError } from '../../src/wire/error.ts'
+import { after } from '../../src/wire/limit.ts'
 import { ConnectionLost } from '../../src/wire/postgres/query.ts'
 import { errorOf } from './words.ts'
 import type { Asked, Binds, Client, Rows, Told } from './words.ts'
@@ -17,7 +18,7 @@ const graceMs = 2000
 interface Waiting {
   resolve(rows: Rows): void
   reject(error: Error): void
-  limit: NodeJS.Timeout
+  onTime(): void
 }
 
 const threads = new Map<string, Thread>()
@@ -42,7 +43,8 @@ class Thread {
   #asked = 0
   #clients = 0
   #open = 0
-  #idle: NodeJS.Timeout | undefined
+  /** Calls the end for idleness off. */
+  #stay = (): void => undefined
   #end: string | undefined
 
   constructor(program: URL, gone: () => void) {
@@ -65,7 +67,7 @@ class Thread {
     const client = ++this.#clients
     let isClosed = false
     this.#open++
-    clearTimeout(this.#idle)
+    this.#stay()
     const close = (): void => {
       if (isClosed) return
       isClosed = true
@@ -96,8 +98,8 @@ class Thread {
     if (this.#end !== undefined) return Promise.reject(lost(this.#end))
     const id = ++this.#asked
     return new Promise((resolve, reject) => {
-      const limit = setTimeout(() => this.#fail('it does not answer', 'timeout'), limitMs + graceMs)
-      this.#waiting.set(id, { resolve, reject, limit })
+      const onTime = after(limitMs + graceMs, () => this.#fail('it does not answer', 'timeout'))
+      this.#waiting.set(id, { resolve, reject, onTime })
       if (this.#waiting.size === 1) this.#worker.ref()
       this.#worker.postMessage({ ...asked, id })
     })
@@ -105,7 +107,7 @@ class Thread {
 
   #take(id: number): Waiting | undefined {
     const waiting = this.#waiting.get(id)
-    clearTimeout(waiting?.limit)
+    waiting?.onTime()
     this.#waiting.delete(id)
     if (this.#waiting.size === 0) this.#worker.unref()
     return waiting
@@ -115,14 +117,13 @@ class Thread {
     if (this.#end !== undefined) return
     this.#end = message
     this.#gone()
-    clearTimeout(this.#idle)
+    this.#stay()
     for (const id of [...this.#waiting.keys()]) this.#take(id)?.reject(lost(message, reason))
     void this.#worker.terminate()
   }
 
   #rest(): void {
-    this.#idle = setTimeout(() => this.#fail('it was idle'), idleMs)
-    this.#idle.unref()
+    this.#stay = after(idleMs, () => this.#fail('it was idle'))
   }
 }
 

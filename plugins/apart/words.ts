@@ -1,6 +1,6 @@
-// What a driver's thread and we say to each other, as data that can be cloned. Errors cross as what they mean:
-// a refusal of the server (nothing of the statement happened), a loss (nobody knows), or why there is no
-// connection.
+// What a driver's thread and we say to each other, as data that can be cloned. Errors cross as what they
+// mean: a refusal of the server (nothing of the statement happened), a loss (nobody knows), or why there is
+// no connection.
 import { SallyportError } from '../../src/errors.ts'
 import { UpstreamError } from '../../src/wire/error.ts'
 import type { UpstreamErrorKind } from '../../src/wire/error.ts'

@@ -1,12 +1,13 @@
-// The stock driver (tedious) in its thread: batches in, rows of text out. The driver believes its server where
-// we do not. It logs in without TLS when the server says that it has none, although TLS was asked for; it
-// follows a server that sends it elsewhere, with the password; it keeps whatever comes. So the socket is ours:
-// no login leaves it before TLS, there is one connection, and an answer has a limit. What it throws out of
-// turn ends the thread only.
+// The stock driver (tedious) in its thread: batches in, rows of text out. The driver believes its server
+// where we do not. It logs in without TLS when the server says that it has none, although TLS was asked for;
+// it follows a server that sends it elsewhere, with the password; it keeps whatever comes. So the socket is
+// ours: no login leaves it before TLS, there is one connection, and an answer has a limit. What it throws
+// out of turn ends the thread only.
 import { Socket, isIP } from 'node:net'
 import type { Connection, ConnectionConfiguration, Request } from 'tedious'
 import type { TlsPolicy } from '../../src/jit/plugin.ts'
 import { UpstreamError } from '../../src/wire/error.ts'
+import { after, every } from '../../src/wire/limit.ts'
 import { ConnectionLost } from '../../src/wire/postgres/query.ts'
 import { drivers, loadDriver } from '../apart/load.ts'
 import { serve } from '../apart/serve.ts'
@@ -96,6 +97,9 @@ async function connectTedious(options: MssqlOptions): Promise<Client> {
     }
   })
   connection.on('secure', () => { socket.isGuarded = false })
+  // Only here is a refused login's number said.
+  let number: number | undefined
+  connection.on('errorMessage', said => { number = said.number })
   // Losses are seen by whoever waits for an answer.
   connection.on('error', () => undefined)
   const client = new TediousClient(connection, Request, socket)
@@ -104,7 +108,7 @@ async function connectTedious(options: MssqlOptions): Promise<Client> {
     if (socket.isGuarded) throw new UpstreamError('untrusted', 'the target does not offer TLS')
   } catch (error) {
     client.close()
-    throw asUpstream(error as DriverError)
+    throw asUpstream(error as DriverError, number)
   }
   return client
 }
@@ -151,15 +155,15 @@ function rootOf(error: Error): DriverError {
   return root
 }
 
-function asUpstream(error: DriverError): Error {
+function asUpstream(error: DriverError, number: number | undefined): Error {
   const root = rootOf(error)
   if (root instanceof UpstreamError) return root
   const said = error.message.slice(0, messageCharactersMax)
-  if (error.number !== undefined && error.number > 0) {
-    const kind = notNow.includes(error.number) ? 'unreachable' : 'refused'
-    return new UpstreamError(kind, `the target refused the login: ${said} (${error.number})`, { cause: error })
+  if (error.code === 'ELOGIN' || number !== undefined) {
+    const kind = notNow.includes(number ?? 0) ? 'unreachable' : 'refused'
+    const what = `the target refused the login: ${said} (${number ?? ''})`
+    return new UpstreamError(kind, what, { cause: error })
   }
-  if (error.code === 'ELOGIN') return new UpstreamError('refused', `the target refused the login: ${said}`)
   if (error.code === 'EENCRYPT') return new UpstreamError('untrusted', 'the target wants TLS: see its `tls`')
   if (error.code === 'ETIMEOUT') return new UpstreamError('timeout', 'connecting took too long')
   const code = root.code ?? ''
@@ -182,18 +186,20 @@ class TediousClient implements Client {
   }
 
   async query(sql: string, limitMs: number): Promise<Rows> {
-    if (this.#isClosed || this.#socket.destroyed) throw new ConnectionLost('closed', 'the connection is closed')
+    if (this.#isClosed || this.#socket.destroyed) {
+      throw new ConnectionLost('closed', 'the connection is closed')
+    }
     const rows: (string | null)[][] = []
     let loss: ConnectionLost | undefined
     const lose = (reason: 'timeout' | 'too-large', message: string): void => {
       loss ??= new ConnectionLost(reason, message)
       this.close()
     }
-    const late = setTimeout(() => lose('timeout', `no answer within ${limitMs} ms`), limitMs)
+    const onTime = after(limitMs, () => lose('timeout', `no answer within ${limitMs} ms`))
     const before = this.#socket.bytesRead
-    const watch = setInterval(() => {
+    const stopWatching = every(watchMs, () => {
       if (this.#socket.bytesRead - before > answerBytesMax) lose('too-large', 'the answer is too large')
-    }, watchMs)
+    })
     try {
       await new Promise<void>((resolve, reject) => {
         const request = new this.#Request(sql, error => {
@@ -209,8 +215,8 @@ class TediousClient implements Client {
     } catch (error) {
       throw loss ?? lossOrRefusal(error as DriverError)
     } finally {
-      clearTimeout(late)
-      clearInterval(watch)
+      onTime()
+      stopWatching()
     }
     if (loss !== undefined) throw loss
     return rows
@@ -231,7 +237,8 @@ function asText(value: unknown): string | null {
 
 function lossOrRefusal(error: DriverError): Error {
   if (error.code === 'EREQUEST' && error.number !== undefined) {
-    return new DriverRefused(error.number, `${error.message.slice(0, messageCharactersMax - 20)} (${error.number})`)
+    const said = error.message.slice(0, messageCharactersMax - 20)
+    return new DriverRefused(error.number, `${said} (${error.number})`)
   }
   return new ConnectionLost('closed', error.message, error)
 }

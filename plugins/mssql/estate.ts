@@ -52,7 +52,8 @@ export async function serverEstate(link: Link, sid: string): Promise<Residue[]> 
     ...await link.query(`SELECT N'endpoint', e.name FROM sys.endpoints e
       JOIN sys.server_principals p ON p.principal_id = e.principal_id WHERE p.sid = ${sid}`)
   ]
-  return rows.map(([kind, name]) => ({ kind: kind ?? '', name: `${name ?? ''} (is the login's)`, fate: 'left' }))
+  return rows.map(([kind, name]) => (
+    { kind: kind ?? '', name: `${name ?? ''} (is the login's)`, fate: 'left' }))
 }
 
 /** Hands over what users of that login own, and drops them, in every database. */

@@ -10,7 +10,7 @@ import { UnfitValue } from '../../src/jit/sql-text.ts'
 import { connectApart } from '../apart/thread.ts'
 import { DriverRefused } from '../apart/words.ts'
 import type { Client, Rows } from '../apart/words.ts'
-import { holdSeconds, keepHold, takeAccount, whenQuiet } from '../books.ts'
+import { holdSeconds } from '../books.ts'
 import type { Book, BookRow } from '../books.ts'
 import { passwordOf, unreached } from '../reach.ts'
 import type { MssqlOptions } from './driver.ts'
@@ -104,7 +104,8 @@ export class Link implements Book {
   async login(name: string): Promise<LoginSeen | undefined> {
     const [row] = await this.query(`SELECT CONVERT(nvarchar(1), is_disabled), CONVERT(nvarchar(180), sid, 1),
       type FROM sys.server_principals WHERE name = ${quoted(name)}`)
-    return row === undefined ? undefined : { isDisabled: row[0] === '1', sid: row[1] ?? '', kind: row[2] ?? '' }
+    if (row === undefined) return undefined
+    return { isDisabled: row[0] === '1', sid: row[1] ?? '', kind: row[2] ?? '' }
   }
 
   /** By the login that they began with, whomever they act as now. */
@@ -195,24 +196,6 @@ export class Link implements Book {
     return rows.map(([name, accountId]) => ({ name: name ?? '', accountId: accountId ?? '' }))
   }
 
-  /** Answers the login that is there. @throws Foreign, StepFailed */
-  async take(account: AccountRef): Promise<LoginSeen | undefined> {
-    let seen: LoginSeen | undefined
-    await takeAccount(this, account, async () => {
-      seen = await this.login(account.name)
-      return { exists: seen !== undefined, bound: isBound(seen, account) }
-    })
-    return seen
-  }
-
-  async whenQuiet(name: string): Promise<BookRow | undefined> {
-    return await whenQuiet(this, name)
-  }
-
-  async keep(name: string): Promise<void> {
-    await keepHold(this, name)
-  }
-
   close(): void {
     this.#client.close()
   }
@@ -250,7 +233,8 @@ export async function openLink(access: Access, context: HookContext): Promise<Li
     const [row] = await client.query(`SELECT CONVERT(nvarchar(60), SERVERPROPERTY('ProductVersion')),
       CONVERT(nvarchar(10), SERVERPROPERTY('EngineEdition'))`, limitMs)
     if (row?.[1] === azureDatabase) {
-      throw new SallyportError('target-refused', { detail: `${target.name}: Azure SQL Database has other logins` })
+      const detail = `${target.name}: Azure SQL Database has other logins`
+      throw new SallyportError('target-refused', { detail })
     }
     return new Link(client, context, row?.[0] ?? 'unknown')
   } catch (error) {

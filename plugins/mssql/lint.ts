@@ -10,7 +10,10 @@ const misfits = new RegExp('^(?:' + [
   'use', 'go', 'set', 'begin', 'commit', 'rollback', 'save', 'kill', 'exec', 'execute', 'declare', 'revert',
   'shutdown', 'reconfigure', 'waitfor', 'backup', 'restore', 'dbcc', 'bulk', 'openrowset'
 ].join('|') + ')\\b', 'i')
-const strong = /\b(?:sysadmin|securityadmin|serveradmin|control server|alter any login|impersonate any login|unsafe assembly)\b/i
+const strong = new RegExp('\\b(?:' + [
+  'sysadmin', 'securityadmin', 'serveradmin', 'control server', 'alter any login', 'impersonate any login',
+  'unsafe assembly'
+].join('|') + ')\\b', 'i')
 
 export function lint(template: Template): string[] {
   const problems = verbProblems(template, verbs, 'SQL Server')

@@ -1,5 +1,5 @@
-// What the hooks' login lacks on a SQL Server: each right is asked for by the server's own function, and named
-// with the statement that gives it.
+// What the hooks' login lacks on a SQL Server: each right is asked for by the server's own function, and
+// named with the statement that gives it.
 import type { Access, HookContext, Probe, Variables } from '../../src/jit/plugin.ts'
 import { reading, trustWarnings } from '../reach.ts'
 import { named, openLink, ownDatabase, quoted } from './link.ts'
@@ -46,7 +46,7 @@ async function has(link: Link, what: string, kind: string, right: string): Promi
 async function judgeServer(link: Link): Promise<string[]> {
   const [row] = await link.query(`SELECT CONVERT(nvarchar(1), SERVERPROPERTY('IsIntegratedSecurityOnly')),
     CONVERT(nvarchar(1), IS_SRVROLEMEMBER(N'sysadmin'))`)
-  const warnings = ['ALTER ANY LOGIN reaches every login but those of sysadmin: guard this login as the server']
+  const warnings = ['ALTER ANY LOGIN reaches every login but sysadmins: guard this one like the server']
   if (row?.[0] === '1') warnings.push('only Windows logins are let in here: accounts could not log in')
   if (row?.[1] === '1') {
     warnings.push('the login of the hooks is a sysadmin; see plugins/README.md for what is enough')

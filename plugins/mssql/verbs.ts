@@ -2,6 +2,7 @@
 // a session, KILL is refused inside a transaction and only marks what has to be rolled back first: so each
 // verb is its own batch, looks first, and may be repeated.
 import { randomBytes } from 'node:crypto'
+import { keepHold } from '../books.ts'
 import { StepFailed, endUntilNone, listOf } from '../steps.ts'
 import type { Rung, Verbs } from '../steps.ts'
 import { dropUsers, serverEstate } from './estate.ts'
@@ -41,7 +42,8 @@ export const verbs: Verbs<MssqlRung> = {
   'drop-users': {
     plan: 'in every database: what the login’s user owns goes to dbo, then DROP USER',
     act: async ({ link, account, residue }) => {
-      residue.push(...await dropUsers(link, await sidThere(link, account), () => link.keep(account.name)))
+      const sid = await sidThere(link, account)
+      residue.push(...await dropUsers(link, sid, () => keepHold(link, account.name)))
     }
   },
   'drop-login': {
@@ -93,7 +95,7 @@ async function endSessions(rung: MssqlRung): Promise<void> {
   const { link, account } = rung
   await endUntilNone(rung, async () => {
     const sessions = await link.sessions(account.name)
-    if (sessions.length > 0) await link.keep(account.name)
+    if (sessions.length > 0) await keepHold(link, account.name)
     for (const id of sessions) await link.kill(id)
     return sessions.length
   })
@@ -113,6 +115,6 @@ export async function clearAway(rung: MssqlRung): Promise<void> {
   const { link, account } = rung
   await refuseLogins(rung)
   await endSessions(rung)
-  await dropUsers(link, await sidThere(link, account), () => link.keep(account.name))
+  await dropUsers(link, await sidThere(link, account), () => keepHold(link, account.name))
   await link.query(`DROP LOGIN ${named(account.name)}`)
 }

@@ -5,6 +5,7 @@
 import { setDefaultCACertificates } from 'node:tls'
 import type { TlsPolicy } from '../../src/jit/plugin.ts'
 import { UpstreamError } from '../../src/wire/error.ts'
+import { after } from '../../src/wire/limit.ts'
 import { ConnectionLost } from '../../src/wire/postgres/query.ts'
 import { drivers, loadDriver } from '../apart/load.ts'
 import { serve } from '../apart/serve.ts'
@@ -43,7 +44,9 @@ export interface DriverError extends Error {
 const rowsMax = 10_000
 const wordForm = /^[A-Za-z0-9_.$#:-]{1,255}$/
 /** Sessions that were ended, servers that shut down: nobody knows what became of the statement. */
-const losses = [28, 603, 1012, 1033, 1034, 1089, 1090, 1092, 2396, 3113, 3114, 3135, 12537, 12547, 12570, 12571]
+const losses = [
+  28, 603, 1012, 1033, 1034, 1089, 1090, 1092, 2396, 3113, 3114, 3135, 12537, 12547, 12570, 12571
+]
 /** The server is not open yet, or has no room. */
 const notNow = [18, 20, 257, 1033, 1034, 1035, 1089, 1090, 12516, 12518, 12519, 12520, 12528]
 
@@ -65,7 +68,7 @@ async function connectOracle(options: OracleOptions): Promise<Client> {
 function descriptorOf({ host, port, service, tls, connectMs }: OracleOptions): string {
   for (const word of [host, service]) {
     if (!wordForm.test(word)) {
-      throw new UpstreamError('refused', 'the target needs a host and, as its `database`, the name of a service')
+      throw new UpstreamError('refused', 'the target needs a host and, as its `database`, a service')
     }
   }
   if (tls.serverName !== undefined) {
@@ -83,14 +86,14 @@ function descriptorOf({ host, port, service, tls, connectMs }: OracleOptions): s
 }
 
 async function within<T>(work: Promise<T>, limitMs: number): Promise<T> {
-  let limit: NodeJS.Timeout | undefined
+  let onTime = (): void => undefined
   const late = new Promise<never>((_resolve, reject) => {
-    limit = setTimeout(() => reject(new UpstreamError('timeout', 'connecting took too long')), limitMs)
+    onTime = after(limitMs, () => reject(new UpstreamError('timeout', 'connecting took too long')))
   })
   try {
     return await Promise.race([work, late])
   } finally {
-    clearTimeout(limit)
+    onTime()
   }
 }
 
@@ -101,7 +104,9 @@ function asUpstream(error: DriverError): Error {
     const kind = notNow.includes(error.errorNum) ? 'unreachable' : 'refused'
     return new UpstreamError(kind, `the target refused the login: ${said}`, { cause: error })
   }
-  if (/certificate|TLS|SSL/i.test(said)) return new UpstreamError('untrusted', `TLS: ${said}`, { cause: error })
+  if (/certificate|TLS|SSL/i.test(said)) {
+    return new UpstreamError('untrusted', `TLS: ${said}`, { cause: error })
+  }
   return new UpstreamError('unreachable', said, { cause: error })
 }
 

@@ -1,7 +1,7 @@
-// The plugin's connection to Oracle: what it asks, and how names are written there. Names are folded as Oracle
-// folds them (`deploy` is DEPLOY), and DDL commits whatever was open: there are no transactions here. A profile
-// of ours, given in CREATE USER, marks what we made; a table in the schema of the hooks' login (books.ts) says
-// whose it is. Values of queries are bound, names of DDL are quoted.
+// The plugin's connection to Oracle: what it asks, and how names are written there. Names are folded as
+// Oracle folds them (`deploy` is DEPLOY), and DDL commits whatever was open: there are no transactions here.
+// A profile of ours, given in CREATE USER, marks what we made; a table in the schema of the hooks' login
+// (books.ts) says whose it is. Values of queries are bound, names of DDL are quoted.
 import { createHash, pbkdf2, pbkdf2Sync, randomBytes } from 'node:crypto'
 import { promisify } from 'node:util'
 import { SallyportError } from '../../src/errors.ts'
@@ -11,7 +11,7 @@ import { UnfitValue } from '../../src/jit/sql-text.ts'
 import { connectApart } from '../apart/thread.ts'
 import { DriverRefused } from '../apart/words.ts'
 import type { Binds, Client, Rows } from '../apart/words.ts'
-import { holdSeconds, keepHold, takeAccount, whenQuiet } from '../books.ts'
+import { holdSeconds } from '../books.ts'
 import type { Book, BookRow } from '../books.ts'
 import { passwordOf, unreached } from '../reach.ts'
 import type { OracleOptions } from './driver.ts'
@@ -188,7 +188,8 @@ export class Link implements Book {
   }
 
   async markGone(name: string): Promise<void> {
-    await this.rowsUnless(refused.noTable, `UPDATE ${table} SET gone_at = ${now} WHERE name = :1`, folded(name))
+    await this.rowsUnless(
+      refused.noTable, `UPDATE ${table} SET gone_at = ${now} WHERE name = :1`, folded(name))
     await this.rowsUnless(refused.noTable,
       `DELETE FROM ${table} WHERE gone_at < ${now} - NUMTODSINTERVAL(${keepHours}, 'HOUR')`)
   }
@@ -197,24 +198,6 @@ export class Link implements Book {
     const rows = await this.rowsUnless(refused.noTable, `SELECT name, account_id FROM ${table}
       WHERE gone_at IS NULL AND account_id IS NOT NULL ORDER BY name`)
     return rows.map(([name, accountId]) => ({ name: name ?? '', accountId: accountId ?? '' }))
-  }
-
-  /** Answers the user that is there. @throws Foreign, StepFailed */
-  async take(account: AccountRef): Promise<UserSeen | undefined> {
-    let seen: UserSeen | undefined
-    await takeAccount(this, account, async () => {
-      seen = await this.user(account.name)
-      return { exists: seen !== undefined, bound: isBound(seen, account) }
-    })
-    return seen
-  }
-
-  async whenQuiet(name: string): Promise<BookRow | undefined> {
-    return await whenQuiet(this, name)
-  }
-
-  async keep(name: string): Promise<void> {
-    await keepHold(this, name)
   }
 
   close(): void {

@@ -10,7 +10,10 @@ const misfits = new RegExp('^(?:' + [
   'begin', 'declare', 'call', 'exec', 'execute', 'commit', 'rollback', 'savepoint', 'set', 'lock', 'connect',
   'alter\\s+session', 'alter\\s+system', 'shutdown', 'startup'
 ].join('|') + ')\\b', 'i')
-const strong = /\b(?:dba|sysdba|alter user|alter system|grant any|create any|become user|exempt access policy)\b/i
+const strong = new RegExp('\\b(?:' + [
+  'dba', 'sysdba', 'alter user', 'alter system', 'grant any', 'create any', 'become user',
+  'exempt access policy'
+].join('|') + ')\\b', 'i')
 
 export function lint(template: Template): string[] {
   const problems = verbProblems(template, verbs, 'Oracle')

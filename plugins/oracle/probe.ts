@@ -7,7 +7,8 @@ import type { Connect, Link } from './link.ts'
 
 const wanted: readonly (readonly [string, string])[] = [
   ['CREATE TABLE', 'keep its own table (with a quota on its tablespace)'], ['CREATE USER', 'make accounts'],
-  ['ALTER USER', 'lock accounts'], ['DROP USER', 'remove accounts'], ['ALTER SYSTEM', 'end sessions of others']
+  ['ALTER USER', 'lock accounts'], ['DROP USER', 'remove accounts'],
+  ['ALTER SYSTEM', 'end sessions of others']
 ]
 /** Views, and what they are granted as. */
 const catalogue: readonly (readonly [string, string])[] = [
@@ -22,8 +23,12 @@ export function probeWith(connect: Connect) {
       const roles = Array.isArray(variables['roles']) ? variables['roles'].map(String) : []
       return {
         version: link.version,
-        missingRights: [...await rights(link, me), ...await views(link, me), ...await grants(link, me, roles)],
-        warnings: [...trustWarnings(access), 'ALTER USER reaches every account, also SYSTEM: guard this login']
+        missingRights: [
+          ...await rights(link, me), ...await views(link, me), ...await grants(link, me, roles)
+        ],
+        warnings: [
+          ...trustWarnings(access), 'ALTER USER reaches every account, also SYSTEM: guard this login'
+        ]
       }
     })
 }

@@ -1,8 +1,9 @@
-// What the steps of an Oracle template can do beside SQL. A lock refuses logins and ends nothing; a user that
-// is connected cannot be dropped, and one that owns something goes only with all of it (CASCADE): whether that
-// may happen is the template's to say.
+// What the steps of an Oracle template can do beside SQL. A lock refuses logins and ends nothing; a user
+// that is connected cannot be dropped, and one that owns something goes only with all of it (CASCADE):
+// whether that may happen is the template's to say.
 import { randomBytes } from 'node:crypto'
 import type { Residue } from '../../src/jit/plugin.ts'
+import { keepHold } from '../books.ts'
 import { endUntilNone, listOf } from '../steps.ts'
 import type { Rung, Verbs } from '../steps.ts'
 import { isRefused, named, passwordVerifier, refused } from './link.ts'
@@ -32,11 +33,11 @@ export const verbs: Verbs<OracleRung> = {
     act: refuseLogins
   },
   'end-sessions': {
-    plan: 'ALTER SYSTEM DISCONNECT SESSION (KILL SESSION on other instances) … IMMEDIATE, until a look finds none',
+    plan: 'ALTER SYSTEM DISCONNECT SESSION (KILL on other instances) … IMMEDIATE, until a look finds none',
     act: endSessions
   },
   'drop-user': {
-    plan: 'DROP USER; with `cascade: yes` together with all that it owns; the row in our table says that it is gone',
+    plan: 'DROP USER; with `cascade: yes` and all that it owns; the row in our table says that it is gone',
     options: { cascade: false },
     act: dropUser
   }
@@ -66,7 +67,7 @@ async function endSessions(rung: OracleRung): Promise<void> {
   const { link, account } = rung
   await endUntilNone(rung, async () => {
     const sessions = await link.sessions(account.name)
-    if (sessions.length > 0) await link.keep(account.name)
+    if (sessions.length > 0) await keepHold(link, account.name)
     for (const session of sessions) await link.end(session)
     return sessions.length
   })

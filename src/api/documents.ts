@@ -119,6 +119,9 @@ const target = z.strictObject({
     if (read[field] === undefined || fields.includes(field)) continue
     context.addIssue({ code: 'custom', path: [field], message: `does not belong to a ${protocol} target` })
   }
+  if (protocol === 'oracle' && read.database === undefined) {
+    context.addIssue({ code: 'custom', path: ['database'], message: 'expected the name of the service' })
+  }
   const spec: Target = {
     name, protocol, ...address,
     database: read.database ?? (protocol === 'postgres' ? 'postgres' : ''),

@@ -1,10 +1,11 @@
 // SQL as text, for targets whose lexical rules are not PostgreSQL's (sql-text.ts): Microsoft's T-SQL and
 // Oracle's. Each dialect quotes a value so that it stays one token, and scans a statement for the place of a
-// hole. What the two servers read in unusual ways is refused instead of followed: comments, backslashes (T-SQL
-// joins lines by them), Oracle's q'…', and text that a server may turn into other characters before it looks
-// for quotes.
+// hole. What the two servers read in unusual ways is refused instead of followed: comments, backslashes
+// (T-SQL joins lines by them), Oracle's q'…', and text that a server may turn into other characters before
+// it looks for quotes.
 import {
-  UnfitValue, assertWellFormed, literalCharactersMax, quoteIdentifier, quoteLiteral, scanSql, statementProblems
+  UnfitValue, assertWellFormed, literalCharactersMax, quoteIdentifier, quoteLiteral, scanSql,
+  statementProblems
 } from './sql-text.ts'
 import type { HolePlace, SqlPiece, SqlScan } from './sql-text.ts'
 
@@ -145,7 +146,8 @@ class StrictScanner {
   }
 
   #text(text: string): void {
-    for (let at = 0; at < text.length;) at += this.#closing === '' ? this.#plain(text, at) : this.#in(text, at)
+    let at = 0
+    while (at < text.length) at += this.#closing === '' ? this.#plain(text, at) : this.#in(text, at)
   }
 
   /** Answers how many characters it took. */

@@ -18,6 +18,9 @@ export const defaultPorts: Readonly<Record<Target['protocol'], number | undefine
   http: 443
 }
 
+/** A client of theirs must say which database, or which service. */
+export const protocolsWithDatabase: readonly string[] = ['postgres', 'oracle']
+
 export interface Target {
   name: string
   /** Sessions exist for the first three; the others are reached by hooks, and serve leases and `tcp`. */
@@ -25,8 +28,8 @@ export interface Target {
   host: string
   port: number
   /**
-   * PostgreSQL: where hooks connect, and where a client lands that names none. LDAP: base of searches. TCP:
-   * for hooks; may be ''.
+   * PostgreSQL: where hooks connect, and where a client lands that names none. Oracle: the service. LDAP:
+   * base of searches. SQL Server and TCP: for hooks; may be ''.
    */
   database: string
   /** TCP: of the hooks' connections; a person's bytes pass as they are. */
@@ -69,8 +72,8 @@ export interface Credential {
   jit?: JitSetting | undefined
 }
 
-/** What a caller of the API is; only the first three are roles of people. */
-export type Role = 'user' | 'auditor' | 'admin' | 'application'
+/** What a caller of the API is; only the first three are roles of people, `metrics` is one of a token. */
+export type Role = 'user' | 'auditor' | 'admin' | 'application' | 'metrics'
 
 export interface User {
   name: string

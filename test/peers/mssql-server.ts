@@ -1,6 +1,6 @@
 // A double of SQL Server for tests: the statements that the plugin sends, on logins, databases, users, roles
-// and sessions in memory, with the server's rules and error numbers as its manual gives them. Whatever else is
-// said is a syntax error, so that a statement nobody looked at cannot pass. It is no SQL Server.
+// and sessions in memory, with the server's rules and error numbers as its manual gives them. Whatever else
+// is said is a syntax error, so that a statement nobody looked at cannot pass. It is no SQL Server.
 import { createHash, randomBytes } from 'node:crypto'
 import { systemClock } from '../../src/clock.ts'
 import { selfSignedCertificate } from '../../src/wire/x509.ts'
@@ -92,7 +92,8 @@ export class MssqlServer {
   addLogin(login: string, password: string, rights: readonly string[] = []): void {
     const salt = randomBytes(4)
     const sid = `0x${randomBytes(16).toString('hex').toUpperCase()}`
-    this.logins.set(login, { name: login, sid, hash: hashOf(password, salt), isDisabled: false, policy: true })
+    const hash = hashOf(password, salt)
+    this.logins.set(login, { name: login, sid, hash, isDisabled: false, policy: true })
     this.rights.set(login, new Set(rights))
   }
 
@@ -116,7 +117,7 @@ export class MssqlServer {
       return { error: 18456, message: `Login failed for user '${username}'.` }
     }
     if (login.isDisabled) {
-      return { error: 18470, message: `Login failed for user '${username}'. Reason: The account is disabled.` }
+      return { error: 18470, message: `Login failed for user '${username}': the account is disabled.` }
     }
     if (database !== '' && !this.databases.has(database)) {
       return { error: 4060, message: `Cannot open database "${database}" requested by the login.` }
@@ -189,7 +190,7 @@ export class MssqlServer {
       }],
       [pattern(`SELECT CONVERT\\(nvarchar\\(1\\), HAS_PERMS_BY_NAME\\(NULL, NULL, ${text}\\)\\)`),
         ([right = ''], me) => [[this.rights.get(me.login)?.has(right) === true ? '1' : '0']]],
-      [pattern(`SELECT CONVERT\\(nvarchar\\(1\\), HAS_PERMS_BY_NAME\\(${text}, N'DATABASE', N'CONTROL'\\)\\)`),
+      [pattern(`SELECT CONVERT.* HAS_PERMS_BY_NAME\\(${text}, N'DATABASE', N'CONTROL'\\)\\)`),
         ([database = ''], me) => {
           const { users, roles } = this.#database(database.slice(1, -1))
           const user = users.get(this.sid(me.login)) ?? ''
@@ -252,19 +253,20 @@ export class MssqlServer {
     const denied = new Refusal(15247, 'User does not have permission to perform this action.')
     const login = (me: Session, account: string, act: string): Login => {
       const seen = this.logins.get(account)
-      const gone = `Cannot ${act} the login '${account}', because it does not exist or you do not have permission.`
+      const gone = `Cannot ${act} the login '${account}', because it does not exist or you may not.`
       this.#need(me, 'ALTER ANY LOGIN', new Refusal(15151, gone))
       if (seen === undefined) throw new Refusal(15151, gone)
       return seen
     }
     return [
       [pattern(`CREATE LOGIN ${name} WITH PASSWORD = ${hex} HASHED, SID = ${hex}, DEFAULT_DATABASE = ${name},
-        CHECK_POLICY = OFF`.replaceAll(/\s+/g, ' ')), ([account = '', hash = '', sid = '', database = ''], me) => {
+        CHECK_POLICY = OFF`.replaceAll(/\s+/g, ' ')),
+      ([account = '', hash = '', sid = '', database = ''], me) => {
         this.#need(me, 'ALTER ANY LOGIN', denied)
         if (this.logins.has(account)) {
           throw new Refusal(15025, `The server principal '${account}' already exists.`)
         }
-        if (!/^0x0200[0-9A-F]{136}$/.test(hash)) throw new Refusal(15021, 'Invalid value given for parameter.')
+        if (!/^0x0200[0-9A-F]{136}$/.test(hash)) throw new Refusal(15021, 'Invalid value for parameter.')
         if (sid.length !== 34 || [...this.logins.values()].some(one => one.sid === sid)) {
           throw new Refusal(15433, 'Supplied parameter sid is in use.')
         }
@@ -303,7 +305,7 @@ export class MssqlServer {
         return []
       }],
       [pattern('KILL (\\d+)'), ([id = ''], me) => {
-        this.#need(me, 'ALTER ANY CONNECTION', new Refusal(6102, 'User does not have permission to use KILL.'))
+        this.#need(me, 'ALTER ANY CONNECTION', new Refusal(6102, 'User may not use the KILL statement.'))
         const session = this.sessions.get(Number(id))
         if (session === undefined) throw new Refusal(6106, `Process ID ${id} is not an active process ID.`)
         if (session === me) throw new Refusal(6104, 'Cannot use KILL to kill your own process.')
@@ -316,10 +318,11 @@ export class MssqlServer {
   #estate(): Rule[] {
     const at = String.raw`\[((?:[^\]]|\]\])+)\]\.sys\.`
     return [
-      [pattern(`SELECT name FROM ${at}database_principals WHERE sid = ${hex}`), ([database = '', sid = '']) => {
-        const user = this.#database(database).users.get(sid)
-        return user === undefined ? [] : [[user]]
-      }],
+      [pattern(`SELECT name FROM ${at}database_principals WHERE sid = ${hex}`),
+        ([database = '', sid = '']) => {
+          const user = this.#database(database).users.get(sid)
+          return user === undefined ? [] : [[user]]
+        }],
       [pattern(`SELECT r\\.name FROM ${at}database_role_members m .* WHERE u\\.sid = ${hex}`),
         ([database = '', sid = '']) => {
           const { users, roles } = this.#database(database)
@@ -380,7 +383,8 @@ export class MssqlServer {
       const role = roles.get(found[0] ?? '')
       if (role === undefined) throw gone('role', found[0])
       role.owner = 'dbo'
-    } else if ((found = match(`ALTER AUTHORIZATION ON OBJECT::${name}\\.${name} TO SCHEMA OWNER`)) !== undefined) {
+    } else if ((found = match(`ALTER AUTHORIZATION ON OBJECT::${name}\\.${name} TO SCHEMA OWNER`))
+      !== undefined) {
       const [schema, which] = found
       const one = objects.find(object => object.schema === schema && object.name === which)
       if (one === undefined) throw gone('object', which)
@@ -390,7 +394,7 @@ export class MssqlServer {
       const [sid] = [...users].find(([, one]) => one === user) ?? []
       if (sid === undefined) throw gone('user', user)
       if ([...schemas.values()].includes(user)) {
-        throw new Refusal(15138, 'The database principal owns a schema in the database, and cannot be dropped.')
+        throw new Refusal(15138, 'The database principal owns a schema, and cannot be dropped.')
       }
       if ([...roles.values()].some(({ owner }) => owner === user)) {
         throw new Refusal(15421, 'The database principal owns a database role and cannot be dropped.')
@@ -424,7 +428,9 @@ export async function startMssql(): Promise<MssqlDouble> {
   const server = new MssqlServer()
   server.addLogin('hooks', 'of-the-hooks', serverRights)
   const hooksSid = server.sid('hooks')
-  for (const [database, roles] of [['master', []], ['sallyport', []], ['app', ['app_rw', 'app_ro']]] as const) {
+  for (const [database, roles] of [
+    ['master', []], ['sallyport', []], ['app', ['app_rw', 'app_ro']]
+  ] as const) {
     const { users, roles: made } = server.addDatabase(database, [...roles, 'db_owner'])
     if (database === 'master') continue
     users.set(hooksSid, 'hooks')

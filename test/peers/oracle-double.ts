@@ -1,6 +1,6 @@
-// A double of Oracle at the interface of its driver (execute, close): the statements that the plugin sends, on
-// users, roles, sessions and objects in memory, with the server's rules and error numbers as its manual gives
-// them. Whatever else is said is a syntax error. No byte of Oracle's protocol is spoken here.
+// A double of Oracle at the interface of its driver (execute, close): the statements that the plugin sends,
+// on users, roles, sessions and objects in memory, with the server's rules and error numbers as its manual
+// gives them. Whatever else is said is a syntax error. No byte of Oracle's protocol is spoken here.
 import { createHash, pbkdf2Sync } from 'node:crypto'
 import { clientOf } from '../../plugins/oracle/driver.ts'
 import type { OracleConnection } from '../../plugins/oracle/driver.ts'
@@ -130,7 +130,8 @@ export class OracleDouble {
   }
 
   #need(me: Session, privilege: string): void {
-    if (this.users.get(me.user)?.privileges.has(privilege) !== true) throw ora(1031, 'insufficient privileges')
+    const { privileges } = this.users.get(me.user) ?? {}
+    if (privileges?.has(privilege) !== true) throw ora(1031, 'insufficient privileges')
   }
 
   #user(user: string, act: string): User {
@@ -146,7 +147,8 @@ export class OracleDouble {
       }
     }
     return [
-      [/^SELECT SYS_CONTEXT\('USERENV', 'INSTANCE'\), .* FROM dual$/, () => ({ rows: [['1', '19.0.0.0.0']] })],
+      [/^SELECT SYS_CONTEXT\('USERENV', 'INSTANCE'\), .* FROM dual$/,
+        () => ({ rows: [['1', '19.0.0.0.0']] })],
       [/^SELECT account_status, profile, oracle_maintained FROM dba_users WHERE username = :1$/,
         (_, [user = ''], me) => {
           mayRead(me)
@@ -154,12 +156,13 @@ export class OracleDouble {
           if (found === undefined) return { rows: [] }
           return { rows: [[found.status, found.profile, found.maintained ? 'Y' : 'N']] }
         }],
-      [/^SELECT TO_CHAR\(sid\), .* FROM gv\$session WHERE username = :1 AND type = 'USER'$/, (_, [user], me) => {
-        mayRead(me)
-        const found = [...this.sessions].filter(([, one]) => one.user === user)
-        for (const [sid, one] of found) if (one.ended && --one.lingers <= 0) this.sessions.delete(sid)
-        return { rows: found.map(([sid, one]) => [String(sid), String(one.serial), String(one.instance)]) }
-      }],
+      [/^SELECT TO_CHAR\(sid\), .* FROM gv\$session WHERE username = :1 AND type = 'USER'$/,
+        (_, [user], me) => {
+          mayRead(me)
+          const found = [...this.sessions].filter(([, one]) => one.user === user)
+          for (const [sid, one] of found) if (one.ended && --one.lingers <= 0) this.sessions.delete(sid)
+          return { rows: found.map(([sid, one]) => [String(sid), String(one.serial), String(one.instance)]) }
+        }],
       [/^SELECT granted_role FROM dba_role_privs WHERE grantee = :1$/, (_, [user = '']) =>
         ({ rows: [...this.users.get(user)?.roles ?? []].map(role => [role]) })],
       [/^SELECT LOWER\(object_type\), object_name FROM dba_objects WHERE owner = :1 .*$/, (_, [user = '']) =>
@@ -194,10 +197,11 @@ export class OracleDouble {
         rows().set(account, { accountId: null, epoch: 0, holder: null, heldUntil: now(), gone: false })
         return { rowsAffected: 1 }
       }],
-      [new RegExp(`^UPDATE ${table} SET holder = :1, .*NUMTODSINTERVAL\\((\\d+), 'SECOND'\\) WHERE name = :2 .*$`),
+      [new RegExp(`^UPDATE ${table} SET holder = :1, .*\\((\\d+), 'SECOND'\\) WHERE name = :2 .*$`),
         ([seconds], [holder = '', account = '']) => {
           const row = rows().get(account)
-          if (row === undefined || (row.holder !== holder && row.heldUntil > now())) return { rowsAffected: 0 }
+          const isHeld = row?.holder !== holder && (row?.heldUntil ?? 0) > now()
+          if (row === undefined || isHeld) return { rowsAffected: 0 }
           Object.assign(row, { holder, heldUntil: now() + Number(seconds) * 1000 })
           return { rowsAffected: 1 }
         }],
@@ -206,10 +210,11 @@ export class OracleDouble {
           Object.assign(rows().get(account) ?? {}, { accountId, epoch: Number(epoch), gone: false })
           return { rowsAffected: 1 }
         }],
-      [new RegExp(`^UPDATE ${table} SET gone_at = SYS_EXTRACT_UTC.* WHERE name = :1$`), (_, [account = '']) => {
-        Object.assign(rows().get(account) ?? {}, { gone: true })
-        return { rowsAffected: 1 }
-      }],
+      [new RegExp(`^UPDATE ${table} SET gone_at = SYS_EXTRACT_UTC.* WHERE name = :1$`),
+        (_, [account = '']) => {
+          Object.assign(rows().get(account) ?? {}, { gone: true })
+          return { rowsAffected: 1 }
+        }],
       [new RegExp(`^DELETE FROM ${table} WHERE gone_at < .*'HOUR'\\)$`), () => ({ rowsAffected: 0 })],
       [new RegExp(`^SELECT name, account_id FROM ${table} WHERE gone_at IS NULL .*$`), () => ({
         rows: [...rows()].filter(([, row]) => !row.gone && row.accountId !== null)
@@ -242,7 +247,8 @@ export class OracleDouble {
           if (!this.profiles.has(folded)) throw ora(2380, `profile ${folded} does not exist`)
           if (clear.length > 30) throw ora(972, 'identifier is too long')
           this.addUser(user, clear, {
-            profile: folded, privileges: new Set(), ...values === undefined ? {} : { verifier: verifier(values) }
+            profile: folded, privileges: new Set(),
+            ...values === undefined ? {} : { verifier: verifier(values) }
           })
           return done
         }],
@@ -262,11 +268,12 @@ export class OracleDouble {
         this.#user(user, 'alter').status = word === 'LOCK' ? 'LOCKED' : 'OPEN'
         return done
       }],
-      [new RegExp(`^ALTER USER ${name} IDENTIFIED BY VALUES '([^']*)'$`), ([user = '', values = ''], _, me) => {
-        this.#need(me, 'ALTER USER')
-        this.#user(user, 'alter').verifier = verifier(values)
-        return done
-      }],
+      [new RegExp(`^ALTER USER ${name} IDENTIFIED BY VALUES '([^']*)'$`),
+        ([user = '', values = ''], _, me) => {
+          this.#need(me, 'ALTER USER')
+          this.#user(user, 'alter').verifier = verifier(values)
+          return done
+        }],
       [new RegExp(`^DROP USER ${name}( CASCADE)?$`), ([user = '', cascade], _, me) => {
         this.#need(me, 'DROP USER')
         const { objects } = this.#user(user, 'drop')
@@ -303,6 +310,7 @@ export class OracleDouble {
 function fits(verifier: string, password: string): boolean {
   if (!verifier.startsWith('T:')) return verifier === `clear ${password}`
   const salt = Buffer.from(verifier.slice(130), 'hex')
-  const key = pbkdf2Sync(password, Buffer.concat([salt, Buffer.from('AUTH_PBKDF2_SPEEDY_KEY')]), 4096, 64, 'sha512')
+  const stretching = Buffer.concat([salt, Buffer.from('AUTH_PBKDF2_SPEEDY_KEY')])
+  const key = pbkdf2Sync(password, stretching, 4096, 64, 'sha512')
   return createHash('sha512').update(key).update(salt).digest('hex').toUpperCase() === verifier.slice(2, 130)
 }

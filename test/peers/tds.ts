@@ -1,6 +1,6 @@
-// TDS 7.4 as a server speaks it, as much as the stock driver needs: the opening, TLS inside of it, the login,
-// batches, and answers of errors and rows. What the batches mean is another file's (mssql-server.ts); here are
-// bytes. It is a double: Microsoft's server was never at hand.
+// TDS 7.4 as a server speaks it, as much as the stock driver needs: the opening, TLS inside of it, the
+// login, batches, and answers of errors and rows. What the batches mean is another file's (mssql-server.ts);
+// here are bytes. It is a double: Microsoft's server was never at hand.
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 import type { AddressInfo, Socket } from 'node:net'
