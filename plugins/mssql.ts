@@ -114,19 +114,21 @@ async function seen(link: Link, account: AccountRef, pinned: Pinned | undefined)
   const marker = markerOf(await whenQuiet(link, account.name))
   const login = await link.login(account.name)
   const sessions = (await link.sessions(account.name)).length
-  const exists = login !== undefined
   const open = login?.isDisabled === false
   const sid = login?.sid ?? sidOf(account)
+  const bound = login === undefined || isBound(login, account)
   // What a live account has made is nobody's residue yet.
-  const residue = account.kind === 'create' && !open && (!exists || isBound(login, account))
+  const residue = account.kind === 'create' && !open && bound
     ? [...await usersLeft(link, sid), ...await serverEstate(link, sid)]
     : []
+  // Somebody else may have dropped the login: users with its SID are still to be removed.
+  const exists = login !== undefined || residue.some(({ kind }) => kind === 'user')
   let enabled = open
   if (pinned?.template.proof === 'privileges') {
     const has = exists ? await link.roles(textOf(pinned, 'database'), sid) : []
     enabled = listOf(pinned, 'roles').some(role => has.includes(role))
   }
-  const ours = exists && marker?.accountId === account.accountId && isBound(login, account)
+  const ours = exists && bound && marker?.accountId === account.accountId
   return { exists, enabled, sessions, ours, epoch: exists ? marker?.epoch : undefined, residue }
 }
 

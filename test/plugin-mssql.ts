@@ -178,6 +178,16 @@ life('what its user owns goes to dbo and is on the receipt', async ({ target, se
   assert.equal([app.schemas.get('wo]rk'), app.roles.get('helpers')?.owner], ['dbo', 'dbo'])
 })
 
+life('users of a login that somebody else dropped are removed all the same', async ({ target, server }) => {
+  const account = target.mint()
+  await target.done('create', create, account)
+  server.logins.delete(account.name)
+  const left = await target.look(remove, account)
+  assert.equal([left.exists, left.ours, left.enabled], [true, true, false])
+  assert.is((await target.done('delete', remove, { ...account, epoch: 2 })).seen?.exists, false)
+  assert.is(server.databases.get('app')?.users.has(sidOf(account)), false)
+})
+
 life('databases and jobs of the login keep it: shut, named, and tried again', async ({ target, server }) => {
   const account = target.mint()
   await target.done('create', create, account)

@@ -12,6 +12,8 @@ import type { Asked, Binds, Client, Rows, Told } from './words.ts'
 /** A thread with its driver takes some 30 MiB. */
 const idleMs = 60_000
 const heapMibMax = 96
+/** Targets whose drivers are loaded at once; one that has no connections makes room. */
+const threadsMax = 64
 /** The driver's own limit comes first; then its thread does not answer at all. */
 const graceMs = 2000
 
@@ -30,6 +32,9 @@ export async function connectApart(
   const key = `${program.href} ${target}`
   let thread = threads.get(key)
   if (thread === undefined) {
+    if (threads.size >= threadsMax && ![...threads.values()].some(each => each.leave())) {
+      throw new UpstreamError('unreachable', `the drivers of ${threadsMax} other targets are busy`)
+    }
     thread = new Thread(program, () => threads.delete(key))
     threads.set(key, thread)
   }
@@ -92,6 +97,13 @@ class Thread {
         return await this.#ask({ id: 0, client, query: { sql, binds, limitMs: statementMs } }, statementMs)
       }
     }
+  }
+
+  /** Ends when it has no connections; answers whether it did. */
+  leave(): boolean {
+    if (this.#open > 0) return false
+    this.#fail('others needed its place')
+    return true
   }
 
   #ask(asked: Asked, limitMs: number): Promise<Rows> {
