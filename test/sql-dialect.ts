@@ -1,5 +1,6 @@
 // What a value becomes in T-SQL and in Oracle's SQL: one token that says the value again, whatever it holds,
-// or nothing at all. And what a statement may hold beside: where a hole stands is read as the server reads it.
+// or nothing at all. And what a statement may hold beside: where a hole stands is read as the server reads
+// it.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { dialects, foldOracle } from '../src/jit/sql-dialect.ts'
@@ -8,8 +9,8 @@ import { UnfitValue } from '../src/jit/sql-text.ts'
 
 const values = [
   'plain', 'a b', "a'b", "''", "'; DROP LOGIN sa; --", 'a]b', ']]', '] ; KILL 51 --', '[', 'a"b', '""', '--',
-  '/*', '*/', '\\', "\\'", '\\\n', '\n', '\0', '\u007f', ';', '@@x', '$(x)', 'ü', '\u02bc', '\uff07', '\u2019',
-  '😀', '\ud800', '', ' ', 'x'.repeat(128), 'x'.repeat(129), "'".repeat(8192), 'x'.repeat(8193), '"Mixed"',
+  '/*', '*/', '\\', "\\'", '\\\n', '\n', '\0', '\u007f', ';', '@@x', '$(x)', 'ü', '\u02bc', '\uff07',
+  '\u2019', '😀', '\ud800', '', ' ', 'x'.repeat(128), 'x'.repeat(129), "'".repeat(8192), 'x'.repeat(8193), '"Mixed"',
   '"a"b"', 'A#$1', '1a', '{{ x }}', "q'[x]'", "N'x'", '********', '0x41', '0x4'
 ]
 
