@@ -67,7 +67,7 @@ const house: House = {
   // Runs in browsers. What text of strangers looks like is said once, by the recordings' filter.
   console: {
     rooms: ['recording/inert.ts'], types: ['api'], closed: ['*'],
-    packages: ['preact', 'htm', '@xterm/xterm', 'asciinema-player']
+    packages: ['preact', 'htm', '@xterm/xterm', '@xterm/addon-fit', 'asciinema-player']
   },
   // What a plugin is made of: the contract, templates and their quoting, errors, secrets.
   plugins: {
