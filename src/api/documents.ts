@@ -86,14 +86,15 @@ const postgresNameMax = 63
 
 /** What belongs to a target of each protocol; the rest of these fields is refused. */
 const targetFields: Readonly<Record<Target['protocol'], readonly ('database' | 'tls' | 'hostKeys')[]>> = {
-  postgres: ['database', 'tls'], ssh: ['hostKeys'], tcp: ['database', 'tls'], mysql: ['tls'], redis: ['tls'],
-  ldap: ['database', 'tls'], http: ['tls']
+  postgres: ['database', 'tls'], ssh: ['hostKeys'], tcp: ['database', 'tls'], mysql: ['tls'],
+  mssql: ['database', 'tls'], oracle: ['database', 'tls'], redis: ['tls'], ldap: ['database', 'tls'],
+  http: ['tls']
 }
 
 const target = z.strictObject({
   kind: z.literal('target'),
   name: resourceName,
-  protocol: z.enum(['postgres', 'ssh', 'tcp', 'mysql', 'redis', 'ldap', 'http']),
+  protocol: z.enum(['postgres', 'ssh', 'tcp', 'mysql', 'mssql', 'oracle', 'redis', 'ldap', 'http']),
   address: text,
   database: z.string().min(1).max(255).optional(),
   tls: z.strictObject({
@@ -117,6 +118,9 @@ const target = z.strictObject({
   for (const field of ['database', 'tls', 'hostKeys'] as const) {
     if (read[field] === undefined || fields.includes(field)) continue
     context.addIssue({ code: 'custom', path: [field], message: `does not belong to a ${protocol} target` })
+  }
+  if (protocol === 'oracle' && read.database === undefined) {
+    context.addIssue({ code: 'custom', path: ['database'], message: 'expected the name of the service' })
   }
   const spec: Target = {
     name, protocol, ...address,
