@@ -42,6 +42,21 @@ const table = {
     operator: 'what a person changes about their own logins needs a fresh proof, in a browser',
     sqlstate: '28000', http: 403
   },
+  'provider-unavailable': {
+    client: 'the identity provider cannot be reached',
+    operator: 'discovery or the exchange of the code at `login.oidc.issuer` failed: see the detail',
+    sqlstate: '08001', http: 502
+  },
+  'provider-refused': {
+    client: 'the identity provider did not confirm this login; begin again',
+    operator: 'state, nonce, issuer, signature or code was not what it must be: see the audit',
+    sqlstate: '28000', http: 401
+  },
+  'no-such-person': {
+    client: 'your login is right, and nobody here is meant by it',
+    operator: 'no user, no known group, switched off, or bound to another subject: the audit says why',
+    sqlstate: '28000', http: 403
+  },
   'passkeys-unavailable': {
     client: 'passkeys are not available here',
     operator: 'passkeys are bound to a domain: set `console: { origin: https://NAME:PORT }`',

@@ -130,7 +130,8 @@ test('every route answers each role as the table says, and nobody without a toke
 
 test('only login, redeeming, health and the public key are open to anyone', () => {
   assert.equal(bench().routes.filter(route => route.roles === 'anyone').map(route => route.path).sort(),
-    ['/browser/login', '/browser/passkey', '/browser/passkey/challenge', '/browser/redeem', '/health',
+    ['/browser/login', '/browser/passkey', '/browser/passkey/challenge', '/browser/redeem', '/browser/ways',
+      '/health',
       '/login', '/public-key', '/redeem'])
 })
 

@@ -36,4 +36,5 @@ export type SessionJson = z.output<typeof shapes.sessionShape>
 export type TemplateBodyJson = z.output<typeof shapes.templateBodyShape>
 export type TemplateJson = z.output<typeof shapes.templateShape>
 export type TicketJson = z.output<typeof shapes.ticketShape>
+export type WaysJson = z.output<typeof shapes.waysShape>
 export type VerifiedJson = z.output<typeof shapes.verifiedShape>

@@ -1,5 +1,6 @@
 // What logging in needs of the other rooms beside passwords and codes (ports.ts): passkeys, and where the
 // console is. Answers of browsers are passed on as they came; what they are worth is said here only.
+import type { Claims, IdentitySetting } from '../policy/identity.ts'
 
 /** What `navigator.credentials` answered, binary parts in base64url. */
 export interface PasskeyAnswer {
@@ -69,6 +70,41 @@ export interface PasskeyPort {
   removeOf(user: string, by: string): Promise<void>
 }
 
+/** Whom an identity provider confirmed, in its words. */
+export interface FoundPerson {
+  issuer: string
+  subject: string
+  claims: Claims
+}
+
+/** Logging in at an identity provider. */
+export interface OidcPort {
+  /** On the button. */
+  label: string
+  /** Of the pages that it begins on and comes back to. */
+  origin: string
+  /** After which a login ends. */
+  sessionSeconds: number
+  createUsers: boolean
+  setting: IdentitySetting
+  /** Where the browser goes, and what it has to bring back. Throws `provider-unavailable`. */
+  begin(): Promise<{ address: string, ticket: string }>
+  /** Who came back with this query; once. Throws `provider-refused`, `provider-unavailable`. */
+  finish(query: string, ticket: string | undefined): Promise<FoundPerson>
+}
+
+/** Which user a subject of a provider is. Every change has its audit event with it. */
+export interface IdentityPort {
+  get(issuer: string, subject: string): Promise<string | undefined>
+  /** False when one of the two is bound otherwise. */
+  bind(issuer: string, subject: string, user: string): Promise<boolean>
+  /** False when there was none. */
+  removeOf(user: string, by: string): Promise<boolean>
+}
+
 export interface LoginPorts {
   passkeys: PasskeyPort
+  /** Undefined: none is declared. */
+  oidc: OidcPort | undefined
+  identities: IdentityPort
 }

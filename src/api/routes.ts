@@ -6,6 +6,7 @@ import { createIdentify, replaceToken } from './access.ts'
 import { createApi } from './api.ts'
 import type { Bindings } from './api.ts'
 import type { ConsoleFiles } from './console.ts'
+import { serveOidc } from './oidc.ts'
 import type { ApiPorts } from './ports.ts'
 import type { Route } from './route.ts'
 import { accessRoutes } from './routes-access.ts'
@@ -52,6 +53,7 @@ export function createSallyportApi(
     routes: allRoutes(ports, options),
     identify: createIdentify(ports, options.localToken),
     replace: (token, caller) => replaceToken(ports, token, caller),
+    more: app => serveOidc(app, ports, options.loginTokenSeconds),
     console: options.console,
     failed: (error, request) => ports.failed(error, request)
   })

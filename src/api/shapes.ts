@@ -43,6 +43,8 @@ export const passkeyShape = z.object({
 })
 /** `origin`: of the pages on which passkeys work; null: nowhere, for want of a domain. */
 export const passkeysShape = z.object({ origin: z.string().nullable(), passkeys: z.array(passkeyShape) })
+/** `passkeys`: the origin of their pages; `provider`: the words on its button. */
+export const waysShape = z.object({ passkeys: z.string().nullable(), provider: z.string().nullable() })
 const describedShape = z.object({
   type: z.literal('public-key'), id: z.string(), transports: z.array(z.string())
 })

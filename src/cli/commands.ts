@@ -123,6 +123,11 @@ const users: Command[] = [
   {
     words: ['users', 'unenrol'], args: 'NAME', summary: 'take the second factor of a person away (admins)',
     options: { server }, load: async () => (await import('./users.ts')).unenrol
+  },
+  {
+    words: ['users', 'unbind'], args: 'NAME',
+    summary: 'forget who a person is at the identity provider: the name is somebody else\'s now (admins)',
+    options: { server }, load: async () => (await import('./users.ts')).unbind
   }
 ]
 

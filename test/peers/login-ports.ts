@@ -16,7 +16,24 @@ export function loginsOf(
     passkeys: createPasskeyPort({
       clock: systemClock, rows: passkeyRows(rows), key: Buffer.alloc(32, 3), origin,
       audit: { append: async (kind, actor, subject, detail) => note(kind, actor, subject, detail) }
-    })
+    }),
+    oidc: undefined, identities: identitiesOf()
+  }
+}
+
+function identitiesOf(): LoginPorts['identities'] {
+  const users = new Map<string, string>()
+  return {
+    get: async (issuer, subject) => users.get(`${issuer} ${subject}`),
+    async bind(issuer, subject, user) {
+      const key = `${issuer} ${subject}`
+      if (!users.has(key) && ![...users.values()].includes(user)) users.set(key, user)
+      return users.get(key) === user
+    },
+    async removeOf(user) {
+      const key = [...users].find(([, each]) => each === user)?.[0]
+      return key !== undefined && users.delete(key)
+    }
   }
 }
 
