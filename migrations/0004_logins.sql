@@ -44,7 +44,7 @@ ALTER TABLE "api_token" ADD COLUMN "method" text;--> statement-breakpoint
 ALTER TABLE "api_token" ADD COLUMN "authenticated_at" timestamp (3) with time zone;--> statement-breakpoint
 ALTER TABLE "api_token" ADD COLUMN "family" text;--> statement-breakpoint
 ALTER TABLE "api_token" ADD COLUMN "superseded_at" timestamp (3) with time zone;--> statement-breakpoint
-CREATE UNIQUE INDEX "identity_user" ON "identity" USING btree ("user_name","issuer");--> statement-breakpoint
+CREATE INDEX "identity_user" ON "identity" USING btree ("user_name");--> statement-breakpoint
 CREATE INDEX "login_request_address" ON "login_request" USING btree ("address");--> statement-breakpoint
 CREATE INDEX "passkey_user" ON "passkey" USING btree ("user_name");--> statement-breakpoint
 CREATE INDEX "api_token_family" ON "api_token" USING btree ("family");

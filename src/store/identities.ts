@@ -1,9 +1,9 @@
 // Who is meant by a subject of an identity provider. Names there can be given to somebody else, subjects can
-// not: so the first login binds the two, and from then on the subject decides. Binding is one statement
-// against two unique indexes: of two subjects that come with one name at one moment one gets it.
+// not: so the first login binds the two, and from then on the subject decides. Who binds a name holds a lock
+// on it: of two subjects that come with one name at one moment one gets it.
 import type { AuditLog } from './audit.ts'
 import type { Database } from './database.ts'
-import { and, eq, sql } from './drizzle.ts'
+import { and, eq, ne, sql } from './drizzle.ts'
 import { identity } from './schema-logins.ts'
 
 export interface Identities {
@@ -25,6 +25,10 @@ export function createIdentities(database: Database, audit: Pick<AuditLog, 'appe
       return row?.user
     },
     bind: (issuer, subject, user) => database.transaction(async tx => {
+      await tx.execute(sql`select pg_advisory_xact_lock(hashtext(${`identity of ${user}`}))`)
+      const [other] = await tx.select().from(identity)
+        .where(and(eq(identity.issuer, issuer), eq(identity.user, user), ne(identity.subject, subject)))
+      if (other !== undefined) return false
       const written = await tx.insert(identity).values({ issuer, subject, user }).onConflictDoNothing()
         .returning({ user: identity.user })
       if (written.length > 0) audit.appendIn(tx, 'identity.bound', user, user, { issuer, subject })

@@ -1,7 +1,7 @@
 // The tables of logins, beside those of schema.ts: passkeys, whom an identity provider means, and logins that
 // wait for a person at a browser. Nothing here opens a door by itself: of a passkey there is the public half,
 // of a code that a program polls with the hash.
-import { bigint, boolean, index, integer, jsonb, pgTable, primaryKey, text, uniqueIndex } from './drizzle.ts'
+import { bigint, boolean, index, integer, jsonb, pgTable, primaryKey, text } from './drizzle.ts'
 import { created, instant } from './schema.ts'
 
 /** Passkeys of people (WebAuthn), apart from their documents, as second factors are. */
@@ -36,9 +36,7 @@ export const identity = pgTable('identity', {
   createdAt: created(),
   lastUsedAt: instant('last_used_at')
 }, table => [
-  primaryKey({ columns: [table.issuer, table.subject] }),
-  // Two subjects of one provider are two people.
-  uniqueIndex('identity_user').on(table.user, table.issuer)
+  primaryKey({ columns: [table.issuer, table.subject] }), index('identity_user').on(table.user)
 ])
 
 /** Logins that a person confirms in the console: of the command line, and of clients that cannot ask. */
