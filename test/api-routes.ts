@@ -131,7 +131,7 @@ test('every route answers each role as the table says, and nobody without a toke
 test('only login, redeeming, health and the public key are open to anyone', () => {
   assert.equal(bench().routes.filter(route => route.roles === 'anyone').map(route => route.path).sort(),
     ['/browser/login', '/browser/passkey', '/browser/passkey/challenge', '/browser/redeem', '/browser/ways',
-      '/health',
+      '/device/code', '/device/token', '/health',
       '/login', '/public-key', '/redeem'])
 })
 
@@ -141,6 +141,8 @@ test('whatever changes something outside of the own login is for admins alone', 
   const own = new Set([
     '/login', '/redeem', '/logout', '/users/{name}/second-factor', '/users/{name}/second-factor/confirm',
     '/browser/login', '/browser/redeem', '/browser/logout', '/browser/passkey/challenge', '/browser/passkey',
+    // What waits is confirmed by its own person: test/login-requests.ts.
+    '/device/code', '/device/token', '/login-requests/{code}/confirm', '/login-requests/{code}/deny',
     // Passkeys of one's own: test/passkeys.ts.
     '/users/{name}/passkeys/challenge', '/users/{name}/passkeys',
     'delete /users/{name}/passkeys/{id}',

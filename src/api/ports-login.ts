@@ -102,7 +102,50 @@ export interface IdentityPort {
   removeOf(user: string, by: string): Promise<boolean>
 }
 
+export interface LoginRequestShown {
+  code: string
+  /** `token`: whoever confirms is logged in. `session`: a connection of this user goes on. */
+  kind: 'token' | 'session'
+  address: string
+  what: string
+  expiresAt: Date
+}
+
+export interface LoginRequestAsked {
+  kind: 'token' | 'session'
+  user?: string | undefined
+  address: string
+  what: string
+}
+
+export interface LoginRequestBegun {
+  /** For the program that waits. */
+  secret: string
+  /** For the person; `link` has it in it. */
+  code: string
+  page: string
+  link: string
+  expiresAt: Date
+  intervalSeconds: number
+}
+
+/** Logins that a person confirms in the console. What is decided is in the audit log. */
+export interface LoginRequestPort {
+  /** Throws `auth-throttled`, `too-many-connections`. */
+  begin(asked: LoginRequestAsked): Promise<LoginRequestBegun>
+  /** Who confirmed it, once. Else throws one of the codes of RFC 8628, e.g. `authorization-pending`. */
+  redeem(secret: string): Promise<string>
+  /** What waits with this code, if it is for this person. Throws `auth-throttled` after many wrong ones. */
+  find(code: string, by: string): Promise<LoginRequestShown | undefined>
+  /** False when it was decided before. */
+  decide(code: string, state: 'approved' | 'denied', by: string): Promise<boolean>
+  /** Waits for the decision; an approval counts once. Rejects with the signal's reason. */
+  decided(secret: string, signal: AbortSignal): Promise<'approved' | 'denied' | 'expired'>
+  removeOf(user: string): Promise<void>
+}
+
 export interface LoginPorts {
+  requests: LoginRequestPort
   passkeys: PasskeyPort
   /** Undefined: none is declared. */
   oidc: OidcPort | undefined

@@ -124,6 +124,7 @@ async function forgetLogins({ secondFactors, logins }: Needs, user: string, by: 
   await secondFactors.remove(user, by)
   await logins.passkeys.removeOf(user, by)
   await logins.identities.removeOf(user, by)
+  await logins.requests.removeOf(user)
 }
 
 /** Who refers to a resource: one sentence each. */

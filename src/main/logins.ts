@@ -9,7 +9,9 @@ import type { Config } from '../config.ts'
 import type { AuditLog } from '../store/audit.ts'
 import type { Database } from '../store/database.ts'
 import { createIdentities } from '../store/identities.ts'
+import { createLoginRequests } from '../store/login-requests.ts'
 import { createPasskeys } from '../store/passkeys.ts'
+import { createLoginRequestPort } from './login-requests.ts'
 import { createOidcPort } from './oidc.ts'
 import { createPasskeyPort } from './passkeys.ts'
 
@@ -31,7 +33,8 @@ export function createLogins({ config, clock, database, audit, key }: LoginNeeds
     oidc: setting === undefined || origin === undefined
       ? undefined
       : createOidcPort({ clock, key, setting, origin, spend: challenge => rows.spend(challenge) }),
-    identities: createIdentities(database, audit)
+    identities: createIdentities(database, audit),
+    requests: createLoginRequestPort({ clock, rows: createLoginRequests(database, audit), origin })
   }
 }
 

@@ -22,6 +22,8 @@ export interface Provider {
   /** From the address that we send a browser to, back to our callback; the whole address. */
   logIn(address: string, name: string): Promise<string>
   start(): Promise<void>
+  /** Starts again, for clients at another address. */
+  restart(redirect: string): Promise<void>
   stop(): Promise<void>
   end(): Promise<void>
 }
@@ -33,7 +35,8 @@ interface Setting {
   accounts: string
 }
 
-export async function startProvider(redirect: string): Promise<Provider> {
+export async function startProvider(first: string): Promise<Provider> {
+  let redirect = first
   const folder = mkdtempSync(join(tmpdir(), 'sallyport-provider-'))
   const port = await freePort()
   const issuer = `http://127.0.0.1:${port}`
@@ -57,6 +60,12 @@ export async function startProvider(redirect: string): Promise<Provider> {
   await start()
   return {
     issuer, accounts, start, stop,
+    async restart(to) {
+      redirect = to
+      writeFileSync(file, JSON.stringify(accounts))
+      await stop()
+      await start()
+    },
     logIn: async (address, name) => {
       writeFileSync(file, JSON.stringify(accounts))
       return throughForms(address, name, redirect)
