@@ -7,6 +7,8 @@ import { hostname } from 'node:os'
 import { dirname, resolve } from 'node:path'
 import { parseDocument } from 'yaml'
 import { z } from 'zod'
+import { metricsConfig, metricsSchema } from './config-operations.ts'
+import type { MetricsConfig } from './config-operations.ts'
 import { SallyportError } from './errors.ts'
 import { duration, problemsOf, publicKey, readAddress, size } from './input.ts'
 import type { Address } from './input.ts'
@@ -64,6 +66,7 @@ export interface Config {
   /** Keys that older values may still be sealed under: at start those are wrapped anew under `masterKey`. */
   oldMasterKeys: readonly MasterKeySource[]
   log: { level: 'info' | 'warn' | 'error' }
+  metrics: MetricsConfig
   limits: Limits
 }
 
@@ -207,6 +210,7 @@ const schema = z.strictObject({
   masterKey: source.optional(),
   oldMasterKeys: z.array(source).max(16).default([]),
   log: z.strictObject({ level: z.enum(['info', 'warn', 'error']).default('info') }).prefault({}),
+  metrics: metricsSchema,
   limits: limits.prefault({})
 })
 
@@ -285,6 +289,7 @@ function complete(read: z.output<typeof schema>, file: string | undefined, folde
     masterKey: masterKeyOf(read.masterKey, data, folder),
     oldMasterKeys: read.oldMasterKeys.map(old => masterKeyOf(old, data, folder)),
     log: read.log,
+    metrics: metricsConfig(read.metrics, folder),
     limits: read.limits
   }
 }

@@ -212,13 +212,14 @@ export async function createFirstAdminToken(
 
 /**
  * Makes the function that tells who a bearer token stands for; `localToken` is this start's, see
- * local-admin.ts.
+ * local-admin.ts; `metricsToken` is the configuration's, for whoever scrapes.
  */
 export function createIdentify(
   ports: Pick<ApiPorts, 'clock' | 'tokens' | 'applicationTokens' | 'policy' | 'audit'>,
-  localToken: Secret<string> | undefined
+  localToken: Secret<string> | undefined, metricsToken?: Secret<string>
 ): (token: string | undefined, address: string) => Promise<Caller> {
-  const localHash = localToken === undefined ? undefined : Buffer.from(hashToken(localToken.expose()), 'hex')
+  const [localHash, metricsHash] = [localToken, metricsToken].map(token =>
+    token === undefined ? undefined : Buffer.from(hashToken(token.expose()), 'hex'))
   return async (token, address) => {
     if (token === undefined) throw new SallyportError('auth-required')
     const hash = hashToken(token)
@@ -226,6 +227,9 @@ export function createIdentify(
     if (localHash !== undefined && timingSafeEqual(localHash, Buffer.from(hash, 'hex'))) {
       if (isLoopback(address)) return { name: localAdminName, roles: ['admin'], how: 'local' }
       throw new SallyportError('auth-required', { detail: `local token from ${address}` })
+    }
+    if (metricsHash !== undefined && timingSafeEqual(metricsHash, Buffer.from(hash, 'hex'))) {
+      return { name: 'metrics', roles: ['metrics'], how: 'token' }
     }
     if (applicationPattern.test(token)) return applicationOf(ports, hash, address)
     const row = tokenPattern.test(token) ? await ports.tokens.find(hash) : undefined

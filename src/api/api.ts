@@ -14,7 +14,7 @@ import { serveConsole } from './console.ts'
 import type { ConsoleFiles } from './console.ts'
 import { clearedCookie, cookieOf, isOwnPage, tokenOfCookie } from './cookie.ts'
 import { defined } from './document-parts.ts'
-import { apiPrefix, openApiOf } from './openapi.ts'
+import { addressOf, openApiOf } from './openapi.ts'
 import type { Call, Caller, CookieJar, Route, Stream } from './route.ts'
 import { safeHeaders, sendStream } from './stream.ts'
 
@@ -62,7 +62,7 @@ export function createApi(options: ApiOptions): Hono<{ Bindings: Bindings }> {
   const document = openApiOf(options.routes, options.version)
   app.get('/openapi.json', context => context.json(document))
   for (const route of options.routes) {
-    const path = apiPrefix + route.path.replace(/\{(\w+)\}/g, ':$1')
+    const path = addressOf(route).replace(/\{(\w+)\}/g, ':$1')
     app.on(route.method.toUpperCase(), path, context => answer(options, route, context))
   }
   options.more?.(app)

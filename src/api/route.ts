@@ -64,6 +64,8 @@ export interface Route {
   method: Method
   /** In OpenAPI's form, below `/api/v1`: `/sessions/{id}`. */
   path: string
+  /** The path is what programs of others expect, `/metrics`, and not below `/api/v1`. */
+  atRoot?: boolean | undefined
   /** `anyone`: without a token. */
   roles: readonly Role[] | 'anyone'
   /** One sentence for the OpenAPI document. */
@@ -84,6 +86,7 @@ export interface Route {
 interface RouteSpec<P extends z.ZodType, Q extends z.ZodType, B extends z.ZodType, R extends z.ZodType> {
   method: Method
   path: string
+  atRoot?: boolean
   roles: readonly Role[] | 'anyone'
   summary: string
   params?: P

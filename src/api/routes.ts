@@ -12,6 +12,7 @@ import type { Route } from './route.ts'
 import { accessRoutes } from './routes-access.ts'
 import { applicationRoutes } from './routes-applications.ts'
 import { auditRoutes } from './routes-audit.ts'
+import { healthRoutes } from './routes-health.ts'
 import { leaseRoutes } from './routes-leases.ts'
 import { connectRoutes } from './routes-connect.ts'
 import { loginRequestRoutes } from './routes-login-requests.ts'
@@ -27,6 +28,8 @@ import { userRoutes } from './routes-users.ts'
 export interface SallyportApiOptions {
   /** Of this start, see local-admin.ts; undefined switches the local admin off. */
   localToken: Secret<string> | undefined
+  /** Of the configuration: whoever has it reads the metrics, and nothing else. */
+  metricsToken?: Secret<string> | undefined
   /** Validity of a token of `sallyport login`. */
   loginTokenSeconds: number
   /** See console.ts. */
@@ -41,7 +44,7 @@ export function allRoutes(
     ...loginRequestRoutes(ports, loginTokenSeconds), ...userRoutes(ports), ...resourceRoutes(ports),
     ...connectRoutes(ports), ...sessionRoutes(ports), ...templateRoutes(ports), ...leaseRoutes(ports),
     ...secretRoutes(ports), ...applicationRoutes(ports), ...profileRoutes(ports), ...requestRoutes(ports),
-    ...auditRoutes(ports)
+    ...auditRoutes(ports), ...healthRoutes(ports)
   ]
 }
 
@@ -52,7 +55,7 @@ export function createSallyportApi(
   return createApi({
     version: ports.version,
     routes: allRoutes(ports, options),
-    identify: createIdentify(ports, options.localToken),
+    identify: createIdentify(ports, options.localToken, options.metricsToken),
     replace: (token, caller) => replaceToken(ports, token, caller),
     more: app => serveOidc(app, ports, options.loginTokenSeconds),
     console: options.console,

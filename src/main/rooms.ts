@@ -60,6 +60,8 @@ import type { HostKeysOf } from './host-keys.ts'
 import { createLogins } from './logins.ts'
 import { createLiveSessions } from './live-sessions.ts'
 import type { LiveSessions } from './live-sessions.ts'
+import { createMeter } from './meter.ts'
+import type { Meter } from './meter.ts'
 import type { Secrets } from '../secrets/secrets.ts'
 import { createSecondFactors } from './second-factors.ts'
 import type { SecondFactors } from './second-factors.ts'
@@ -72,6 +74,7 @@ export interface Rooms {
   config: Config
   clock: Clock
   log: Log
+  meter: Meter
   signer: Signer
   database: Database
   audit: AuditLog
@@ -130,6 +133,8 @@ async function openAll(
   // The audit chain is named by the first; sessions and ledger go on under another if we are declared dead.
   let boot = `${clock.now().getTime().toString(36)}-${randomBytes(4).toString('hex')}`
   const { node } = config
+  const meter = createMeter(clock)
+  closers.push(() => meter.close())
   const signer = openSigner(config.data)
   const database = await openDatabase({
     store: config.store.kind === 'pglite' ? 'pglite' : config.store.url.expose(),
@@ -154,6 +159,7 @@ async function openAll(
     dir: config.recordings.directory, signer, clock, mode: config.recordings.mode,
     limits: { reserveBytes: config.limits.recordingsReserve, reserveShare: 0 },
     onLost: (session, error) => {
+      meter.recordingLost()
       log.error({ session, reference: error.reference, detail: error.detail }, 'a recording was lost')
       void audit.append('recording.lost', 'system', session, { detail: error.detail }).catch(() => undefined)
     }
@@ -167,16 +173,16 @@ async function openAll(
   const connectMs = config.limits.hookConnect * 1000
   const hostKeysOf = createHostKeysOf(createHostKeys(database), audit, clock, connectMs)
   const registry = createRegistry(clock)
-  const hooks = createHooks({
+  const hooks = meter.hooks(createHooks({
     shelf, clock, log: line => log.info({}, line), onRecovered: target => void ledger.recovered(target),
     limits: {
       connectMs, statementMs: config.limits.hookStatement * 1000,
       actionMs: config.limits.hookAction * 1000
     }
-  })
+  }))
   closers.push(() => hooks.close())
   const ledger: Ledger = createLedger({
-    store: createLedgerStore(database, audit),
+    store: meter.ledgerStore(createLedgerStore(database, audit)),
     hooks: createLedgerHooks(hooks, shelf, { declared, openSecret, hostKeysOf }),
     clock, node, log, boot, onBoot: next => { boot = next },
     signer: { sign: bytes => ({ keyId: signer.keyId, signature: signer.sign(bytes).toString('base64') }) },
@@ -215,7 +221,7 @@ async function openAll(
     createHmac('sha256', `sallyport ${what}`).update(signature).digest()
   const seed = keyFor('mock verifier')
   return {
-    config, clock, log, signer, database, audit, checkpointFile, resources, templates,
+    config, clock, log, meter, signer, database, audit, checkpointFile, resources, templates,
     tokens: createTokens(database), applicationTokens: createApplicationTokens(database, audit),
     secrets: opened.secrets, sessions, receipts: createReceipts(database), recordings, shelf, hooks, ledger,
     registry, liveSessions, approvals, declared, openSecret, hostKeysOf,

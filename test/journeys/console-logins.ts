@@ -140,6 +140,7 @@ test('the command line shows a code and waits; who logs in at the provider confi
   await press(page, 'Sign-in')
   await page.getByRole('heading', { name: 'Confirm a login' }).waitFor()
   assert.ok(page.url().startsWith(`${url}/console/confirm`), page.url())
+  await page.getByText('From the address').waitFor()
   const facts = await page.getByRole('main').innerText()
   for (const fact of [code!, '127.0.0.1', 'sallyport login by', 'carol']) {
     assert.ok(facts.includes(fact), facts)

@@ -43,6 +43,7 @@ export interface Memory {
   failures: SallyportError[]
   killed: string[]
   throttled: boolean
+  ready: boolean
   requests: RequestRow[]
 }
 
@@ -52,7 +53,7 @@ export function createMemory(): { memory: Memory, ports: ApiPorts } {
     secondFactors: new Map(),
     applicationTokens: new Map(),
     templates: shippedRows(), sessions: [], receipts: new Map(), leases: [], audit: [],
-    dependants: new Map(), failures: [], killed: [], throttled: false, requests: []
+    dependants: new Map(), failures: [], killed: [], throttled: false, ready: true, requests: []
   }
   const stored = storePorts(memory)
   const evidence = evidencePorts(memory)
@@ -91,7 +92,8 @@ export function createMemory(): { memory: Memory, ports: ApiPorts } {
     tunnel: () => undefined,
     requests: requestsOf(memory.requests),
     health: {
-      ready: () => Promise.resolve(true),
+      ready: () => Promise.resolve(memory.ready),
+      metrics: () => Promise.resolve('# HELP up Up.\n# TYPE up gauge\nup 1\n'),
       examine: () => Promise.resolve([{ name: 'store', status: 'ok', detail: 'answers in 1 ms' }])
     }
   }
