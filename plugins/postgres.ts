@@ -14,7 +14,9 @@ import { assertRoleName, markerRole, openLink, readMarker } from './postgres/lin
 import { probe } from './postgres/probe.ts'
 import { seenNow } from './postgres/look.ts'
 import { run } from './postgres/run.ts'
+import { runTogether, seenTogether } from './postgres/together.ts'
 import { knockAt } from './reach.ts'
+import { prolonging } from './steps.ts'
 
 export const postgres: Plugin = {
   id: 'postgres',
@@ -34,11 +36,15 @@ export const postgres: Plugin = {
   advise,
   plan,
   mint,
+  prolong: prolonging(
+    'postgres', "sql: 'ALTER ROLE {{ username | ident }} VALID UNTIL {{ expires_at | literal }}'"),
   mintTyped,
   knock: knockAt,
   probe,
   run,
   verify,
+  runTogether,
+  verifyTogether: seenTogether,
   listOwned
 }
 

@@ -31,11 +31,56 @@ const table = {
     sqlstate: '28000', http: 429
   },
   'second-factor-required': {
-    client: 'a one-time code is needed as well',
+    client: 'a second factor is needed as well',
     operator:
       'the user has a second factor and gave none: PostgreSQL has no place to ask for it (SSH and `sallyport '
       + 'login` have); an admin can take it away with `sallyport users unenrol`',
     sqlstate: '28000', http: 401
+  },
+  'fresh-login-required': {
+    client: 'log in again first: this needs a login of the last quarter of an hour',
+    operator: 'what a person changes about their own logins needs a fresh proof, in a browser',
+    sqlstate: '28000', http: 403
+  },
+  'authorization-pending': {
+    client: 'nobody has confirmed the login yet',
+    operator: 'the person opens the console and confirms the code, or it runs out after ten minutes',
+    sqlstate: '28000', http: 400
+  },
+  'slow-down': {
+    client: 'asked too soon: wait longer each time',
+    operator: 'the program polls faster than it was told to',
+    sqlstate: '28000', http: 400
+  },
+  'expired-token': {
+    client: 'this login was not confirmed in time, or was used; begin again',
+    operator: 'a login that waits is confirmed within ten minutes and used once',
+    sqlstate: '28000', http: 400
+  },
+  'access-denied': {
+    client: 'the login was turned away',
+    operator: 'the person said no, or is no user any more: see the audit',
+    sqlstate: '28000', http: 403
+  },
+  'provider-unavailable': {
+    client: 'the identity provider cannot be reached',
+    operator: 'discovery or the exchange of the code at `login.oidc.issuer` failed: see the detail',
+    sqlstate: '08001', http: 502
+  },
+  'provider-refused': {
+    client: 'the identity provider did not confirm this login; begin again',
+    operator: 'state, nonce, issuer, signature or code was not what it must be: see the audit',
+    sqlstate: '28000', http: 401
+  },
+  'no-such-person': {
+    client: 'your login is right, and nobody here is meant by it',
+    operator: 'no user, no known group, switched off, or bound to another subject: the audit says why',
+    sqlstate: '28000', http: 403
+  },
+  'passkeys-unavailable': {
+    client: 'passkeys are not available here',
+    operator: 'passkeys are bound to a domain: set `console: { origin: https://NAME:PORT }`',
+    sqlstate: '55000', http: 409
   },
   'touch-required': {
     client: 'this login needs your touch on the security key',

@@ -111,6 +111,11 @@ test('every route that makes something says whether it takes a key', () => {
     '/login', '/redeem', '/browser/login', '/browser/redeem', '/browser/logout', '/logout', '/apply', '/lint',
     '/plan', '/prove', '/audit/verify', '/orphans/reap', '/leases/{id}/revoke', '/sessions/{id}/kill',
     '/templates/{plugin}/{name}/active', '/users/{name}/second-factor/confirm',
+    // Logins, which have no caller yet, and what ends by itself in moments.
+    '/browser/passkey', '/browser/passkey/challenge', '/browser/tickets', '/device/code', '/device/token',
+    '/login-requests/{code}/confirm', '/login-requests/{code}/deny', '/users/{name}/passkeys/challenge',
+    // The key of a device is taken once.
+    '/users/{name}/passkeys',
     ...['approve', 'deny', 'withdraw', 'review'].map(part => `/requests/{id}/${part}`)
   ])
   const { routes } = bench()

@@ -5,7 +5,8 @@
 import { StepFailed, endUntilNone, listOf, markerText } from '../steps.ts'
 import type { Rung, Verbs } from '../steps.ts'
 import { attributesOf, generalized } from './values.ts'
-import { escaped, isRefused, lockedForEver, result } from './link.ts'
+import { escaped, isRefused, result } from './directory.ts'
+import { lockedForEver } from './link.ts'
 import type { Link, Standing } from './link.ts'
 
 export interface LdapRung extends Rung {
@@ -27,6 +28,11 @@ export const verbs: Verbs<LdapRung> = {
     plan: 'modify: the hash of the fresh password, no lock, its end',
     options: { password: true, until: false },
     act: allowLogins
+  },
+  'move-end': {
+    plan: 'modify: pwdEndTime, where the directory has ppolicy',
+    options: { until: true },
+    act: moveEnd
   },
   'refuse-logins': {
     plan: 'modify: no userPassword, and the lock of ppolicy',
@@ -105,6 +111,13 @@ async function allowLogins(rung: LdapRung, options: Readonly<Record<string, stri
   ])
 }
 
+async function moveEnd(rung: LdapRung, { until }: Readonly<Record<string, string>>): Promise<void> {
+  const { dn } = await there(rung)
+  const end = await endOf(rung, until)
+  if (end === undefined) return
+  await rung.link.modify(dn, [{ operation: 'replace', attribute: 'pwdEndTime', values: [end] }])
+}
+
 async function refuseLogins({ link, account }: LdapRung): Promise<void> {
   const found = await link.standing(account.name)
   if (found === undefined) return
@@ -121,13 +134,7 @@ async function refuseLogins({ link, account }: LdapRung): Promise<void> {
 
 async function addToGroups(rung: LdapRung): Promise<void> {
   const { dn } = await there(rung)
-  for (const group of listOf(rung, 'roles')) {
-    try {
-      await rung.link.modify(group, [{ operation: 'add', attribute: 'member', values: [dn] }])
-    } catch (error) {
-      if (!isRefused(error, result.valueExists)) throw error
-    }
-  }
+  for (const group of listOf(rung, 'roles')) await rung.link.join(group, dn)
 }
 
 async function leave(rung: LdapRung, groups: readonly string[]): Promise<void> {

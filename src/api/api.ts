@@ -36,8 +36,12 @@ export interface ApiOptions {
   identify(token: string | undefined, address: string): Promise<Caller>
   /** Runs an act once for an idempotency key, see idempotency.ts. */
   once(attempt: Attempt, act: () => Promise<unknown>, nameOf: (answer: unknown) => string): Promise<Answered>
+  /** A token in place of a browser's, which is due; undefined when another request is replacing it. */
+  replace(token: string, caller: Caller): Promise<string | undefined>
   /** Told of every error that is a defect or a failure of ours, with what the client did not hear. */
   failed(error: SallyportError, request: string): void
+  /** Adds addresses that are no routes. */
+  more?(app: Hono<{ Bindings: Bindings }>): void
   /** The web console's files, read when the first browser comes; undefined: there is no console. */
   console?: (() => ConsoleFiles) | undefined
 }
@@ -65,6 +69,7 @@ export function createApi(options: ApiOptions): Hono<{ Bindings: Bindings }> {
     const path = addressOf(route).replace(/\{(\w+)\}/g, ':$1')
     app.on(route.method.toUpperCase(), path, context => answer(options, route, context))
   }
+  options.more?.(app)
   if (options.console !== undefined) serveConsole(app, options.console)
   app.notFound(context =>
     refuse(context, new SallyportError('not-found', { detail: 'no such route' }), nobody))
@@ -86,6 +91,7 @@ async function answer(options: ApiOptions, route: Route, context: HonoContext): 
       if (!caller.roles.some(role => roles.includes(role))) {
         throw new SallyportError('not-allowed', { detail: `needs the role ${roles.join(' or ')}` })
       }
+      if (caller.isDue === true) await replaceCookie(options, context, caller)
     }
     const given = route.body === undefined
       ? undefined
@@ -161,6 +167,14 @@ function tokenOf(context: HonoContext): string | undefined {
   const token = tokenOfCookie(context.req.header('cookie'))
   if (token === undefined || isOwnPage(context.req.method, context.req.header())) return token
   throw new SallyportError('not-allowed', { detail: 'the cookie counts only for pages of the console' })
+}
+
+async function replaceCookie(options: ApiOptions, context: HonoContext, caller: Caller): Promise<void> {
+  const { token, set } = jarOf(context)
+  // A token in a header is a program's, which would not see the new one.
+  if (token === undefined || context.req.header('authorization') !== undefined) return
+  const next = await options.replace(token, caller)
+  if (next !== undefined) set(next)
 }
 
 function jarOf(context: HonoContext): CookieJar {

@@ -2,11 +2,12 @@
 // to one of the files; the server, the document and the role test follow by themselves.
 import type { Hono } from 'hono'
 import type { Secret } from '../secret.ts'
-import { createIdentify } from './access.ts'
+import { createIdentify, replaceToken } from './access.ts'
 import { createApi } from './api.ts'
 import type { Bindings } from './api.ts'
 import type { ConsoleFiles } from './console.ts'
 import { once } from './idempotency.ts'
+import { serveOidc } from './oidc.ts'
 import type { ApiPorts } from './ports.ts'
 import type { Route } from './route.ts'
 import { accessRoutes } from './routes-access.ts'
@@ -15,6 +16,8 @@ import { auditRoutes } from './routes-audit.ts'
 import { healthRoutes } from './routes-health.ts'
 import { leaseRoutes } from './routes-leases.ts'
 import { connectRoutes } from './routes-connect.ts'
+import { loginRequestRoutes } from './routes-login-requests.ts'
+import { passkeyRoutes } from './routes-passkeys.ts'
 import { profileRoutes } from './routes-profiles.ts'
 import { requestRoutes } from './routes-requests.ts'
 import { resourceRoutes } from './routes-resources.ts'
@@ -38,7 +41,8 @@ export function allRoutes(
   ports: ApiPorts, { loginTokenSeconds }: Pick<SallyportApiOptions, 'loginTokenSeconds'>
 ): Route[] {
   return [
-    ...accessRoutes(ports, loginTokenSeconds), ...userRoutes(ports), ...resourceRoutes(ports),
+    ...accessRoutes(ports, loginTokenSeconds), ...passkeyRoutes(ports, loginTokenSeconds),
+    ...loginRequestRoutes(ports, loginTokenSeconds), ...userRoutes(ports), ...resourceRoutes(ports),
     ...connectRoutes(ports), ...sessionRoutes(ports), ...templateRoutes(ports), ...leaseRoutes(ports),
     ...secretRoutes(ports), ...applicationRoutes(ports), ...profileRoutes(ports), ...requestRoutes(ports),
     ...auditRoutes(ports), ...healthRoutes(ports)
@@ -54,6 +58,8 @@ export function createSallyportApi(
     routes: allRoutes(ports, options),
     identify: createIdentify(ports, options.localToken, options.metricsToken),
     once: (attempt, act, nameOf) => once(ports, attempt, act, nameOf),
+    replace: (token, caller) => replaceToken(ports, token, caller),
+    more: app => serveOidc(app, ports, options.loginTokenSeconds),
     console: options.console,
     failed: (error, request) => ports.failed(error, request)
   })

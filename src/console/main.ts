@@ -4,9 +4,12 @@
 import { render } from 'preact'
 import { useState } from 'preact/hooks'
 import type { CallerJson } from '../api/client-types.ts'
+import { AccountPage } from './account.ts'
 import { AccessPage, CredentialPage } from './access.ts'
 import { AuditPage } from './audit.ts'
 import { Refusal, get, post } from './call.ts'
+import { ConnectPage } from './connect.ts'
+import { ConfirmPage } from './confirm.ts'
 import { html } from './html.ts'
 import type { Content, View } from './html.ts'
 import { LeasePage, LeasesPage } from './leases.ts'
@@ -60,6 +63,11 @@ const pages: readonly Page[] = [
     address: /^\/console\/templates\/([\w.-]+)\/([\w.-]+)$/, title: 'Template', watchers: true,
     view: TemplatePage
   },
+  {
+    address: /^\/console\/connect\/(ssh|postgres)\/([\w.-]+)\/([\w.-]+)$/, title: 'Connect', view: ConnectPage
+  },
+  { address: /^\/console\/confirm$/, title: 'Confirm a login', view: ConfirmPage },
+  { address: /^\/console\/account$/, title: 'Your logins', view: AccountPage },
   { address: /^\/console\/audit$/, title: 'Audit', menu: '/console/audit', watchers: true, view: AuditPage }
 ]
 
@@ -89,7 +97,7 @@ function Frame({ caller }: { caller: CallerJson }): View {
         <a href=${each.menu} aria-current=${isBelow(address, each.menu!) ? 'page' : undefined}>
           ${each.title}</a>`)}
       </nav>
-      <div class="who"><span>${caller.name}</span><${LogOut} /></div>
+      <div class="who"><a href="/console/account">${caller.name}</a><${LogOut} /></div>
     </header>
     <main id="content" tabindex="-1">${contentOf(page, address, caller)}</main>`
 }

@@ -3,6 +3,7 @@
 // open.
 import { createHmac, randomBytes } from 'node:crypto'
 import { join } from 'node:path'
+import type { LoginPorts } from '../api/ports-login.ts'
 import type { Cancel, Clock } from '../clock.ts'
 import type { Config } from '../config.ts'
 import { createHooks } from '../jit/hooks.ts'
@@ -61,6 +62,7 @@ import { createCodeGuard } from './code-guard.ts'
 import { createLedgerHooks } from './hooks.ts'
 import { createHostKeysOf } from './host-keys.ts'
 import type { HostKeysOf } from './host-keys.ts'
+import { createLogins } from './logins.ts'
 import { createLiveSessions } from './live-sessions.ts'
 import type { LiveSessions } from './live-sessions.ts'
 import { createMeter } from './meter.ts'
@@ -68,7 +70,7 @@ import type { Meter } from './meter.ts'
 import type { Secrets } from '../secrets/secrets.ts'
 import { createSecondFactors } from './second-factors.ts'
 import type { SecondFactors } from './second-factors.ts'
-import { openSecretRoom } from './secrets.ts'
+import { maximums, openSecretRoom } from './secrets.ts'
 import { shippedTemplates } from './templates.ts'
 import { createVerifiers } from './verifiers.ts'
 import type { VerifierOf } from './verifiers.ts'
@@ -104,6 +106,7 @@ export interface Rooms {
   hostKeysOf: HostKeysOf
   verifierOf: VerifierOf
   secondFactors: SecondFactors
+  logins: LoginPorts
   /** For the listener of TCP targets. */
   tickets: Tickets
   /** Closes in reverse. Never throws. */
@@ -205,7 +208,8 @@ async function openAll(
       open: id => secrets.open(id),
       forget: id => secrets.remove(id)
     },
-    mintName: ({ namePattern }) => mintName(namePattern)
+    mintName: ({ namePattern }) => mintName(namePattern),
+    maximums: () => maximums({ declared, clock })
   })
   await ledger.start()
   closers.push(() => ledger.stop())
@@ -229,7 +233,9 @@ async function openAll(
   // The same for the same name, on every node and after every restart: nothing tells a name that does not
   // exist.
   const signature = signer.sign(Buffer.from(instance))
-  const seed = createHmac('sha256', 'sallyport mock verifier').update(signature).digest()
+  const keyFor = (what: string): Buffer =>
+    createHmac('sha256', `sallyport ${what}`).update(signature).digest()
+  const seed = keyFor('mock verifier')
   return {
     config, clock, log, meter, signer, database, audit, checkpointFile, resources, templates,
     tokens: createTokens(database), idempotency, applicationTokens: createApplicationTokens(database, audit),
@@ -237,6 +243,7 @@ async function openAll(
     registry, liveSessions, approvals, deliveries, declared, openSecret, hostKeysOf,
     verifierOf: createVerifiers(openSecret, name => mockVerifier(seed, name)),
     tickets: createTickets(clock),
+    logins: createLogins({ config, clock, database, audit, key: keyFor('logins') }),
     secondFactors: createSecondFactors(
       createSecondFactorRows(database, secrets, audit), () => database.now(), createCodeGuard(clock))
   }

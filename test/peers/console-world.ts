@@ -51,13 +51,14 @@ credentials: [web01-admin]
 ---
 `
 
-export async function startConsoleWorld(): Promise<ConsoleWorld> {
+/** `access`: more documents; PostgreSQL's targets and users are alice's and ada's in any case. */
+export async function startConsoleWorld(more = ''): Promise<ConsoleWorld> {
   const [{ server: target, adminPassword }, box, browser] = await Promise.all(
     [companyDatabase('15'), startLinuxBox({}), startBrowser()])
   const [sshPort, port] = [await freePort(), await freePort()]
   const product = await startProduct({
     listen: `ssh: "127.0.0.1:${sshPort}", postgres: "127.0.0.1:${port}"`,
-    access: accessDocuments({ target, adminPassword, access: people + boxDocuments(box) }),
+    access: accessDocuments({ target, adminPassword, access: people + boxDocuments(box) + more }),
     environment: { ORDERS_ADMIN_PASSWORD: adminPassword, WEB01_ADMIN_KEY: box.admin.privateKey }
   })
   Object.assign(product.environment, {
@@ -90,7 +91,7 @@ export async function startConsoleWorld(): Promise<ConsoleWorld> {
 }
 
 /** The flags are for a container: no sandbox for root, no shared memory to speak of. */
-async function startBrowser(): Promise<Browser> {
+export async function startBrowser(): Promise<Browser> {
   const asRoot = process.getuid?.() === 0
   return chromium.launch({
     executablePath: programOf('chromium'), headless: true,
@@ -98,7 +99,7 @@ async function startBrowser(): Promise<Browser> {
   })
 }
 
-async function visitor(browser: Browser, url: string): Promise<Visitor> {
+export async function visitor(browser: Browser, url: string): Promise<Visitor> {
   const viewport = { width: 1280, height: 800 }
   const context = await browser.newContext({ ignoreHTTPSErrors: true, viewport })
   const page = await context.newPage()
