@@ -67,8 +67,8 @@ export interface SessionPort {
  * The recordings folder. Each method throws `not-found` at once when there is no recording of the session.
  */
 export interface RecordingPort {
-  /** The file as it is. */
-  raw(session: string): AsyncIterable<Uint8Array>
+  /** The file as it is, or the bytes from `start` to `end`, that one among them. */
+  raw(session: string, part?: { start: number, end: number }): AsyncIterable<Uint8Array>
   /** What was on the screen, and when. */
   scenes(session: string): AsyncIterable<Scene>
   /** The same from the start and then as it happens, until the session ends or the signal aborts. */
