@@ -190,6 +190,8 @@ export interface AuditFilter {
   subject?: string | undefined
   since?: Date | undefined
   until?: Date | undefined
+  /** The last event of the page before. */
+  before?: { chain: string, seq: number } | undefined
   limit: number
 }
 
@@ -272,7 +274,7 @@ export interface RequestPort {
   /** Newest first: of a user or on one of the grants; all where neither is given. */
   list(filter: {
     user?: string | undefined, grants?: readonly string[] | undefined, state?: RequestState | undefined,
-    open?: boolean | undefined, limit: number
+    open?: boolean | undefined, before?: string | undefined, limit: number
   }): Promise<readonly RequestRow[]>
   /** It is approved when `count` of `approvers` have. */
   approve(

@@ -42,6 +42,8 @@ export interface RequestFilter {
   state?: RequestState | undefined
   /** Only what still matters: pending, valid, or to be reviewed. */
   open?: boolean | undefined
+  /** Id of the last request of the page before. */
+  before?: string | undefined
   limit: number
 }
 
@@ -130,7 +132,7 @@ export function createRequests(database: Database, audit: Audit): Requests {
 const isValid = and(eq(accessRequest.state, 'approved'), gt(accessRequest.validUntil, sql`now()`))
 const toReview = and(eq(accessRequest.emergency, true), isNull(accessRequest.reviewedAt))
 
-function condition({ user, grants, state, open }: RequestFilter) {
+function condition({ user, grants, state, open, before }: RequestFilter) {
   const own = user === undefined ? undefined : eq(accessRequest.user, user)
   const asked = grants === undefined || grants.length === 0
     ? undefined
@@ -138,7 +140,9 @@ function condition({ user, grants, state, open }: RequestFilter) {
   return and(
     own === undefined ? asked : or(own, asked),
     state === undefined ? undefined : eq(accessRequest.state, state),
-    open === true ? or(eq(accessRequest.state, 'pending'), isValid, toReview) : undefined
+    open === true ? or(eq(accessRequest.state, 'pending'), isValid, toReview) : undefined,
+    before === undefined ? undefined : sql`(${accessRequest.createdAt}, ${accessRequest.id}) <
+      (select c.created_at, c.id from ${accessRequest} as c where c.id = ${before})`
   )
 }
 
