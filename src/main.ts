@@ -87,7 +87,7 @@ async function openApi(rooms: Rooms, keys: ListenerKeys, web: Web): Promise<() =
   const app = createSallyportApi(ports, {
     localToken, loginTokenSeconds: config.limits.loginToken, console: consoleFiles(), metricsToken
   })
-  const upgrade = createUpgrade({ identify: createIdentify(ports, localToken), accept: web.accept })
+  const upgrade = createUpgrade({ ...web, app, identify: createIdentify(ports, localToken) })
   const server = await serveApi(app, config.listen.http, keys, clock, upgrade)
   await publishLocalAdmin(config.data, localToken, server.address)
   const first = await createFirstAdminToken(ports)

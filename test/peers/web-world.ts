@@ -23,6 +23,7 @@ import type { Registry } from '../../src/session/registry.ts'
 import { run } from '../../src/session/session.ts'
 import { createSteps } from '../../src/session/steps.ts'
 import { selfSignedCertificate } from '../../src/wire/x509.ts'
+import { sessionRow } from './api-bench.ts'
 import { createMemory } from './api-ports.ts'
 import { fakePassword, startFakeTarget } from './fake-target.ts'
 import type { FakeOptions, FakeTarget } from './fake-target.ts'
@@ -50,7 +51,9 @@ export interface WebWorld extends AsyncDisposable {
   replaced(cookie: string): Promise<string>
   ticket(cookie: string): Promise<string>
   /** A WebSocket as a page of ours opens it; `headers` change what the browser says. */
-  dial(cookie: string | undefined, headers?: Record<string, string>, options?: ClientOptions): WebSocket
+  dial(
+    cookie: string | undefined, headers?: Record<string, string>, options?: ClientOptions, path?: string
+  ): WebSocket
   /** … and its first words, with a ticket that is good. */
   open(user: string, first?: Record<string, unknown>, options?: ClientOptions): Promise<OpenPage>
 }
@@ -120,7 +123,7 @@ export async function webWorld({ script, fake }: WebWorldOptions = {}): Promise<
     validUntil: new Date('2050-01-01')
   })
   const app = createSallyportApi(ports, { localToken: undefined, loginTokenSeconds: 60 })
-  const upgrade = createUpgrade({ identify: createIdentify(ports, undefined), accept: web.accept })
+  const upgrade = createUpgrade({ ...web, app, identify: createIdentify(ports, undefined) })
   const at = { host: '127.0.0.1', port: 0 }
   const server = await serveApi(app, at, { key: privateKey, certificate }, systemClock, upgrade)
   const host = `127.0.0.1:${server.address.port}`
@@ -143,8 +146,9 @@ export async function webWorld({ script, fake }: WebWorldOptions = {}): Promise<
     return (await answer.json() as { ticket: string }).ticket
   }
   const dial = (
-    of: string | undefined, headers: Record<string, string> = {}, options: ClientOptions = {}
-  ): WebSocket => new WebSocket(`wss://${host}${socketPath}`, {
+    of: string | undefined, headers: Record<string, string> = {}, options: ClientOptions = {},
+    path = socketPath
+  ): WebSocket => new WebSocket(`wss://${host}${path}`, {
     rejectUnauthorized: false, ...options,
     headers: { origin: `https://${host}`, ...of === undefined ? {} : { cookie: of }, ...headers }
   })
@@ -171,7 +175,7 @@ export function pageOf(socket: WebSocket): OpenPage {
     socket, words: [], bytes: Buffer.alloc(0),
     async heard(type) {
       for (;;) {
-        const found = page.words.find(words => words['type'] === type)
+        const found = page.words.find(words => (words['type'] ?? words['kind']) === type)
         if (found !== undefined) {
           page.words.splice(page.words.indexOf(found), 1)
           return found
@@ -221,7 +225,10 @@ function declare(
     memory.resources.set(`${kind}/${name}`, { ...row, spec: { name, ...spec } })
   }
   const tls = { mode: 'disable' }
-  for (const user of ['alice', 'bob']) put('user', user, { roles: ['user'], publicKeys: [], disabled: false })
+  for (const user of ['alice', 'bob', 'otto']) {
+    put('user', user, { roles: [user === 'otto' ? 'auditor' : 'user'], publicKeys: [], disabled: false })
+  }
+  memory.sessions.push(sessionRow())
   put('target', 'web01', {
     protocol: 'ssh', host: '127.0.0.1', port: target.port, database: '', tls, hostKeys: [target.hostKey]
   })
