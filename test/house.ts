@@ -73,9 +73,9 @@ const house: House = {
   plugins: {
     rooms: [
       'wire', 'errors', 'secret', 'jit/plugin.ts', 'jit/template.ts', 'jit/http-text.ts', 'jit/percent.ts',
-      'jit/sql-text.ts', 'jit/shell-text.ts', 'jit/typed-password.ts'
+      'jit/sql-text.ts', 'jit/sql-dialect.ts', 'jit/shell-text.ts', 'jit/typed-password.ts'
     ],
-    packages: ['mysql2', 'ioredis', 'ldapts', 'ssh2']
+    packages: ['mysql2', 'ioredis', 'ldapts', 'ssh2', 'tedious', 'oracledb']
   },
   test: everything,
   tool: everything
