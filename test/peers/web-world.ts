@@ -18,6 +18,7 @@ import { doorSetting } from '../../src/proxy/ssh/listen.ts'
 import { createTickets } from '../../src/proxy/tcp/tickets.ts'
 import { openWeb } from '../../src/proxy/web/listen.ts'
 import type { Ending, SealSummary } from '../../src/recording/recording.ts'
+import type { Front } from '../../src/session/front.ts'
 import { createRegistry } from '../../src/session/registry.ts'
 import type { Registry } from '../../src/session/registry.ts'
 import { run } from '../../src/session/session.ts'
@@ -41,6 +42,8 @@ export interface WebWorld extends AsyncDisposable {
   database: FakeTarget
   registry: Registry
   endings: Ending[]
+  /** A warning to every session that is open. */
+  tell(line: string): void
   /** Kinds of audit events, with why. */
   audited: string[]
   /** Of the sessions from now on. */
@@ -85,6 +88,7 @@ export async function webWorld({ script, fake }: WebWorldOptions = {}): Promise<
   ports.browserTicket = (user, login) => tickets.issue(user, { kind: 'web', user, login })
   const [endings, audited]: [Ending[], string[]] = [[], []]
   const registry = createRegistry(systemClock)
+  const open = new Set<Front<unknown>>()
   const world = { tape: tape() }
   const steps = createSteps({
     clock: systemClock, node: 'test', registry, authorise, choicesFor, authorities: [],
@@ -114,7 +118,12 @@ export async function webWorld({ script, fake }: WebWorldOptions = {}): Promise<
     issue: () => Promise.reject(new SallyportError('internal', { detail: 'no account is made here' }))
   })
   const web = openWeb({
-    clock, onSession: front => run(front, steps),
+    clock,
+    async onSession(front) {
+      open.add(front)
+      await run(front, steps)
+      open.delete(front)
+    },
     terminal: doorSetting({ clock: systemClock, onRefused: () => undefined }),
     sql: { clock: systemClock, timeouts: { connectMs: 5000, tlsMs: 5000, loginMs: 5000 } }
   })
@@ -153,7 +162,9 @@ export async function webWorld({ script, fake }: WebWorldOptions = {}): Promise<
     headers: { origin: `https://${host}`, ...of === undefined ? {} : { cookie: of }, ...headers }
   })
   return Object.assign(world, {
-    clock, target, database, registry, endings, audited, cookie, replaced, ticket, dial,
+    clock, target, database, registry, endings, audited,
+    tell(line: string) { for (const front of open) front.tell(line) },
+    cookie, replaced, ticket, dial,
     async open(user: string, first: Record<string, unknown> = {}, options?: ClientOptions) {
       const of = cookie(user)
       const page = pageOf(dial(of, {}, options))

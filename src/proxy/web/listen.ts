@@ -20,9 +20,9 @@ import { TerminalFront } from './terminal-front.ts'
 import { tail } from './tail.ts'
 import { sizeOf } from './terminal.ts'
 
-/** Pages of one person, and of all; each is a session or is about to be one. */
+/** Pages of one person, and of all: half of what the API's listener takes, so that admins still get in. */
 export const pagesOfOneMax = 32
-export const pagesMax = 1000
+export const pagesMax = 500
 /** From the WebSocket to its first message. */
 const firstWordsMs = 10_000
 /** A name of a user, of a credential and of a target. */
