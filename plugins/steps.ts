@@ -163,6 +163,17 @@ function listProblems<R extends Rung>(
   return problems
 }
 
+/** A template that moves the end of an account, and does nothing else: one step. */
+export function prolonging(plugin: string, step: string): string {
+  return `id: ${plugin}/prolong
+plugin: ${plugin}
+action: enable
+title: Move the end of an account
+steps:
+  - { name: move its end, ${step} }
+`
+}
+
 /** What is risky in the order of a removal. */
 export function orderAdvice(
   { action, proof, steps }: Template, last: string, ends = 'end-sessions'

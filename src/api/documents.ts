@@ -79,7 +79,7 @@ export const actionsOf: Readonly<Record<JitType, readonly [Action, Action]>> = {
 // A JIT session without a limit of its own ends after a working day (J13).
 export const defaultJitSessionSeconds = 28_800
 // Names that the audit uses for ourselves.
-const reservedUserNames = ['local', 'system', 'first-admin']
+const reservedUserNames = ['local', 'system', 'first-admin', 'identity-provider']
 
 /** PostgreSQL would cut a longer one in silence. */
 const postgresNameMax = 63
@@ -227,13 +227,15 @@ const user = z.strictObject({
   publicKeys: z.array(publicKey).max(listItemsMax).default([]),
   requireTouch: z.boolean().default(true),
   requirePin: z.boolean().default(false),
-  disabled: z.boolean().default(false)
+  disabled: z.boolean().default(false),
+  rolesFromGroups: z.boolean().default(false)
 }).transform((read): Wanted<'user'> => ({
   kind: 'user', name: read.name,
   spec: {
     name: read.name, roles: [...new Set(read.roles)], publicKeys: read.publicKeys, disabled: read.disabled,
     // What says nothing else than the default is not stored: older users do not have it either.
-    ...read.requireTouch ? {} : { requireTouch: false }, ...read.requirePin ? { requirePin: true } : {}
+    ...read.requireTouch ? {} : { requireTouch: false }, ...read.requirePin ? { requirePin: true } : {},
+    ...read.rolesFromGroups ? { rolesFromGroups: true } : {}
   },
   secrets: defined({ password: read.password }),
   notes: []

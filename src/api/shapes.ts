@@ -45,6 +45,20 @@ export const passkeyShape = z.object({
 })
 /** `origin`: of the pages on which passkeys work; null: nowhere, for want of a domain. */
 export const passkeysShape = z.object({ origin: z.string().nullable(), passkeys: z.array(passkeyShape) })
+/** `passkeys`: the origin of their pages; `provider`: the words on its button. */
+export const waysShape = z.object({ passkeys: z.string().nullable(), provider: z.string().nullable() })
+/** As RFC 8628 has it. */
+export const beganShape = z.object({
+  deviceCode: z.string(), userCode: z.string(), verificationUri: z.string(),
+  verificationUriComplete: z.string(), expiresAt: instant, intervalSeconds: z.int()
+})
+export const loginRequestShape = z.object({
+  code: z.string(),
+  /** `token`: whoever confirms is logged in; `session`: a connection of theirs goes on. */
+  kind: z.enum(['token', 'session']), address: z.string(),
+  /** What the other side says that it is. */
+  what: z.string(), expiresAt: instant
+})
 const describedShape = z.object({
   type: z.literal('public-key'), id: z.string(), transports: z.array(z.string())
 })

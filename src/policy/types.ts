@@ -86,6 +86,8 @@ export interface User {
   /** … nor do those that did not ask for a PIN or a finger; false when absent. */
   requirePin?: boolean | undefined
   disabled: boolean
+  /** Roles are those of the identity provider's groups, as of the last login; false when absent. */
+  rolesFromGroups?: boolean | undefined
 }
 
 /** What a person may do over SSH (D5). */

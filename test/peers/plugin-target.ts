@@ -169,6 +169,16 @@ export class PluginTarget {
     throw new Error(`${action}: ${state} at ${failedStep ?? code ?? ''}: ${error ?? ''}`)
   }
 
+  /** What a renewal beyond the old maximum does. */
+  async prolong(account: Account): Promise<HookResult> {
+    const template = shelf.admit(this.plugin.prolong ?? '').template
+    const { name, accountId, epoch, kind } = account
+    return await this.hooks.run({
+      action: 'enable', pluginId: this.plugin.id, template, account: { name, accountId, epoch, kind },
+      access: this.access, variables: { expires_at: farAway }
+    })
+  }
+
   async look(template: string, account: Account): Promise<Verified> {
     return await this.hooks.verify(this.job(this.template(template).action, template, account))
   }
