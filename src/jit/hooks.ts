@@ -41,7 +41,8 @@ export const hookLimits: HookLimits = {
   parallel: 8,
   waitingMax: 20_000,
   togetherMax: 64,
-  groupsMax: 2,
+  groupsMax: 4,
+  groupAloneMs: 100,
   // As many as run at once; a target counts its connections, and rights that it took back should end soon.
   keptMax: 8,
   keptIdleMs: 15_000,

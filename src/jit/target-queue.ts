@@ -18,8 +18,10 @@ export interface QueueLimits {
   waitingMax: number
   /** Actions in one group: what it holds up when it fails, and one transaction on the target. */
   togetherMax: number
-  /** Groups of one kind at once; with more of them each is smaller. */
+  /** Groups of one kind at once, when one of them takes long. */
   groupsMax: number
+  /** For so long the last group is the only one of its kind: who comes meanwhile makes the next one larger. */
+  groupAloneMs: number
   /** Connection failures in a row until the breaker opens. */
   failuresMax: number
   /** First and longest pause of an open breaker, milliseconds. */
@@ -74,7 +76,8 @@ export class TargetQueue {
   #closings: Waiting[] = []
   #openingsTurn = true
   readonly #busyAccounts = new Set<string>()
-  readonly #groups = new Map<string, number>()
+  readonly #groups = new Map<string, { running: number, startedMs: number }>()
+  #cancelLook: Cancel | undefined
   #running = 0
   #failures = 0
   #lastError: string | undefined
@@ -167,15 +170,15 @@ export class TargetQueue {
   }
 
   #endGroup(group: string): void {
-    const left = (this.#groups.get(group) ?? 1) - 1
-    if (left > 0) this.#groups.set(group, left)
-    else this.#groups.delete(group)
+    const known = this.#groups.get(group)
+    if (known !== undefined && --known.running <= 0) this.#groups.delete(group)
   }
 
   /** Stops knocking and refuses who still waits. */
   close(): void {
     this.#closed = true
     this.#cancelKnock?.()
+    this.#cancelLook?.()
     for (const waiting of [...this.#openings, ...this.#closings]) {
       waiting.refuse(new SallyportError('shutting-down'))
     }
@@ -232,7 +235,7 @@ export class TargetQueue {
       this.#trial = this.#openUntilMs !== undefined
       this.#running++
       for (const { account } of taken) this.#busyAccounts.add(account)
-      if (first.group !== undefined) this.#groups.set(first.group, (this.#groups.get(first.group) ?? 0) + 1)
+      if (first.group !== undefined) this.#beginGroup(first.group)
       first.start(taken)
     }
   }
@@ -256,7 +259,21 @@ export class TargetQueue {
 
   #mayStart({ account, group }: Waiting): boolean {
     if (this.#busyAccounts.has(account)) return false
-    return group === undefined || (this.#groups.get(group) ?? 0) < this.#limits.groupsMax
+    const known = group === undefined ? undefined : this.#groups.get(group)
+    if (known === undefined) return true
+    if (known.running >= this.#limits.groupsMax) return false
+    const leftMs = known.startedMs + this.#limits.groupAloneMs - this.#clock.monotonicMs()
+    if (leftMs <= 0) return true
+    this.#cancelLook ??= this.#clock.after(leftMs, () => {
+      this.#cancelLook = undefined
+      this.#next()
+    })
+    return false
+  }
+
+  #beginGroup(group: string): void {
+    const running = (this.#groups.get(group)?.running ?? 0) + 1
+    this.#groups.set(group, { running, startedMs: this.#clock.monotonicMs() })
   }
 
   /** By account: no two actions on one account go together. */
