@@ -400,9 +400,7 @@ class HookRunner implements Hooks {
     const known = this.#gates.get(key)
     if (known !== undefined) return known
     for (const [other, { queue, keeper }] of this.#gates) {
-      if (!queue.idle) continue
-      keeper.close()
-      this.#gates.delete(other)
+      if (queue.idle && keeper.isEmpty) this.#gates.delete(other)
     }
     const queue = new TargetQueue(target.name, this.#limits, this.#options.clock, {
       knock: () => plugin.knock(target, this.#limits.connectMs),

@@ -20,7 +20,7 @@ export interface QueueLimits {
   togetherMax: number
   /** Groups of one kind at once, when one of them takes long. */
   groupsMax: number
-  /** For so long the last group is the only one of its kind: who comes meanwhile makes the next one larger. */
+  /** For so long the last group is the only one of its kind: who comes meanwhile makes the next larger. */
   groupAloneMs: number
   /** Connection failures in a row until the breaker opens. */
   failuresMax: number
@@ -245,7 +245,14 @@ export class TargetQueue {
     const opening = this.#openingsTurn
     for (const isOpening of [opening, !opening]) {
       const queue = isOpening ? this.#openings : this.#closings
-      const first = queue.find(waiting => this.#mayStart(waiting))
+      const groups = new Map<string, boolean>()
+      const mayBegin = (group: string): boolean => {
+        const may = groups.get(group) ?? this.#mayBegin(group, queue)
+        groups.set(group, may)
+        return may
+      }
+      const first = queue.find(({ account, group }) =>
+        !this.#busyAccounts.has(account) && (group === undefined || mayBegin(group)))
       if (first === undefined) continue
       this.#openingsTurn = !isOpening
       const taken = this.#withCompanions(first, queue)
@@ -257,11 +264,12 @@ export class TargetQueue {
     return []
   }
 
-  #mayStart({ account, group }: Waiting): boolean {
-    if (this.#busyAccounts.has(account)) return false
-    const known = group === undefined ? undefined : this.#groups.get(group)
+  #mayBegin(group: string, queue: readonly Waiting[]): boolean {
+    const known = this.#groups.get(group)
     if (known === undefined) return true
     if (known.running >= this.#limits.groupsMax) return false
+    // Waiting would not make it larger.
+    if (queue.filter(waiting => waiting.group === group).length >= this.#limits.togetherMax) return true
     const leftMs = known.startedMs + this.#limits.groupAloneMs - this.#clock.monotonicMs()
     if (leftMs <= 0) return true
     this.#cancelLook ??= this.#clock.after(leftMs, () => {

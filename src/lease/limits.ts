@@ -25,8 +25,8 @@ export interface LedgerLimits {
   /** The accounts of a target that came back are tried over this time. */
   wakeSpreadMs: number
   /**
-   * Removals that are begun at once: of one target, and in all. The first is what a slow target gets; one that
-   * has removed many within a second gets that many, up to `perTargetMax`: a claim lasts much longer.
+   * Removals that are begun at once: of one target, and in all. The first is what a slow target gets; one
+   * that has removed many within a second gets that many, up to `perTargetMax`: a claim lasts much longer.
    */
   perTarget: number
   perTargetMax: number
