@@ -4,7 +4,7 @@
 // deadline: 180 s
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { accountStates, leaseStatus, moves } from '../src/lease/states.ts'
+import { accountStates, leasesListedMax, leaseStatus, moves } from '../src/lease/states.ts'
 import type { AccountState } from '../src/lease/states.ts'
 import { asked, shown } from '../src/lease/view.ts'
 import { openStore, openWorld, request } from './peers/lease-world.ts'
@@ -288,6 +288,22 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
         }
       }
     }
+  })
+
+  test(`${kind}: a list goes on where the page before ended, page by page`, async () => {
+    await using world = await openWorld(opened.database)
+    await arrange(world, { state: 'active', kind: 'create', claimed: false, hold: 'active' })
+    await world.rows(`
+      insert into hold select (jsonb_populate_record(h, jsonb_build_object('id', 'p' || n))).*
+        from hold h, generate_series(1, ${2 * leasesListedMax}) n`)
+    const pages: string[][] = []
+    for (let before: string | undefined; pages.at(-1)?.length !== 1 && pages.length < 5;) {
+      const page = await world.store.list({ limit: 10 * leasesListedMax, before })
+      pages.push(page.map(({ id }) => id))
+      before = page.at(-1)?.id
+    }
+    assert.equal(pages.map(page => page.length), [leasesListedMax, leasesListedMax, 1])
+    assert.is(new Set(pages.flat()).size, 2 * leasesListedMax + 1)
     await opened.close()
   })
 }

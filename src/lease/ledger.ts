@@ -12,10 +12,10 @@ import type { Issued } from './issue.ts'
 import { createJanitor } from './janitor.ts'
 import type { Janitor } from './janitor.ts'
 import { ledgerLimits } from './limits.ts'
+import { endsToday, renew } from './prolong.ts'
+import type { From } from './prolong.ts'
 import { createRemover, hookWork, runHook } from './remove.ts'
 import type { Remover } from './remove.ts'
-import { renewal } from './renew.ts'
-import type { Renewable, Renewal } from './renew.ts'
 import { asked, shown } from './view.ts'
 import type {
   Claim, Claimant, EndRequest, Known, LeaseEventRow, LeaseFilter, LeaseRow, LeasesOf, LedgerGauges, Owner
@@ -118,10 +118,13 @@ export function createLedger(options: LedgerOptions): Ledger {
       await standing(context, janitor)
       return leaseOf(context, remover, await issue(context, remover, request))
     },
-    list: async filter => (await store.list(asked(filter))).map(shown),
+    async list(filter) {
+      const endOf = await endsToday(context)
+      return (await store.list(asked(filter))).map(record => shown(record, endOf))
+    },
     async show(holdId) {
       const record = await store.show(holdId)
-      return record === undefined ? undefined : shown(record)
+      return record === undefined ? undefined : shown(record, await endsToday(context))
     },
     history: holdId => store.history(holdId),
     renew: (holdId, seconds, actor, address, latest) =>
@@ -233,31 +236,8 @@ function begin(remover: Remover, claim: Claim, claimant: Claimant, claimEndsMs: 
   void remover.start('remove', { claim, claimant, claimEndsMs })
 }
 
-/** Where somebody sits, as details of an event. */
-type From = { address?: string }
-
 function fromOf(address: string | undefined): From {
   return address === undefined ? {} : { address }
-}
-
-async function renew(
-  context: Context, holdId: string, seconds: number, actor: string, from: From, latest: Date | undefined
-): Promise<LeaseRow> {
-  const { store, audit } = context.options
-  const latestMs = latest?.getTime() ?? Infinity
-  const decide = (lease: Renewable, nowMs: number): Renewal =>
-    renewal({ ...lease, maxAtMs: Math.min(lease.maxAtMs, latestMs) }, seconds, nowMs)
-  const renewed = await store.renew(holdId, actor, decide, { seconds, ...from })
-  if (renewed === undefined) throw new SallyportError('not-found', { detail: `lease ${holdId}` })
-  if (!renewed.renewed) {
-    throw new SallyportError('invalid', { detail: renewed.reason, problems: [renewed.reason] })
-  }
-  await audit.append(
-    'lease.renewed', actor, holdId, { seconds, expiresAt: renewed.term.expiresAt.toISOString(), ...from }
-  )
-  const record = await store.show(holdId)
-  if (record === undefined) throw new SallyportError('not-found', { detail: `lease ${holdId}` })
-  return shown(record)
 }
 
 // The session is cut first, then the account is removed: a removal alone does not end what is logged in

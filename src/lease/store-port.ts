@@ -256,6 +256,8 @@ export interface LeaseRow {
 export interface LeaseRecord extends Omit<LeaseRow, 'status' | 'renewableMs'> {
   /** The account was proved gone since the lease ended, or others keep the shared account on. */
   settled: boolean
+  /** Of its account. */
+  plugin: string
   /** The store's now. */
   asOf: Date
 }
@@ -266,6 +268,8 @@ export interface LeaseFilter {
   ownerKind?: Owner['kind'] | undefined
   owner?: string | undefined
   status?: string | undefined
+  /** Id of the last lease of the page before. */
+  before?: string | undefined
   limit: number
 }
 
@@ -319,10 +323,13 @@ export interface LedgerStore {
   late(accountId: string, actor: string, reason: string): Promise<boolean>
 
   end(request: EndRequest): Promise<Ended>
-  /** Undefined when there is no such hold. */
+  /**
+   * Undefined when there is no such hold. Renewed beyond the end of its lifetime, it has `maxAt` as its new
+   * one.
+   */
   renew(
     holdId: string, actor: string, decide: (lease: Renewable, nowMs: number) => Renewal,
-    detail?: Record<string, unknown>
+    detail?: Record<string, unknown>, maxAt?: Date
   ): Promise<Renewed | undefined>
   /** Whether there is anything for `expire` and `due`: one cheap statement for every tick. */
   pending(): Promise<{ expired: boolean, due: boolean }>

@@ -59,35 +59,47 @@ export function createLedgerHooks(runner: HookRunner, shelf: Shelf, ports: Acces
       return last.access
     }
   }
-  const jobOf = async (wanted: HookWork): Promise<HookJob> => {
-    const { spec, template, own: _, ...work } = wanted
-    return {
-      ...work,
-      action: template.action,
-      pluginId: spec.plugin,
-      template: templateOf(template),
-      access: await accessFor(wanted)
+  const jobOf = async (wanted: HookWork, template = templateOf(wanted.template)): Promise<HookJob> => {
+    const { spec, template: _pinned, own: _own, ...work } = wanted
+    const { action } = template
+    return { ...work, action, pluginId: spec.plugin, template, access: await accessFor(wanted) }
+  }
+  const run = async (work: HookWork, template?: Template): Promise<HookResult> => {
+    try {
+      return await runner.run(await jobOf(work, template))
+    } catch (thrown) {
+      return notBegun(asSallyportError(thrown))
     }
   }
   return {
     mint: (plugin, form) => mintFor(shelf.plugin(plugin), form),
-    async run(work) {
-      try {
-        return await runner.run(await jobOf(work))
-      } catch (thrown) {
-        return notBegun(asSallyportError(thrown))
+    run: work => run(work),
+    prolongs: plugin => prolongingOf(shelf, plugin) !== undefined,
+    async prolong(work) {
+      const text = prolongingOf(shelf, work.spec.plugin)
+      if (text === undefined) {
+        return notBegun(new SallyportError('invalid', { detail: 'its end cannot be moved' }))
       }
+      return text === 'none' ? { ...untouched, state: 'done' } : await run(work, parseTemplate(text))
     },
     verify: async work => runner.verify(await jobOf(work))
   }
 }
 
+/** How a plugin moves the end of an account; undefined where it cannot, or this build has no such plugin. */
+function prolongingOf(shelf: Shelf, plugin: string): string | undefined {
+  try {
+    return shelf.plugin(plugin).prolong
+  } catch {
+    return undefined
+  }
+}
+
+const untouched = { changed: false, retryable: true, residue: [], quarantined: false, tookMs: 0 }
+
 // The store was away, or the credential that authenticates is gone: nothing was sent.
 function notBegun({ code, detail }: SallyportError): HookResult {
-  return {
-    state: 'refused', changed: false, code, error: detail, retryable: true, residue: [], quarantined: false,
-    tookMs: 0
-  }
+  return { ...untouched, state: 'refused', code, error: detail }
 }
 
 /**

@@ -65,7 +65,7 @@ import type { Meter } from './meter.ts'
 import type { Secrets } from '../secrets/secrets.ts'
 import { createSecondFactors } from './second-factors.ts'
 import type { SecondFactors } from './second-factors.ts'
-import { openSecretRoom } from './secrets.ts'
+import { maximums, openSecretRoom } from './secrets.ts'
 import { shippedTemplates } from './templates.ts'
 import { createVerifiers } from './verifiers.ts'
 import type { VerifierOf } from './verifiers.ts'
@@ -196,7 +196,8 @@ async function openAll(
       open: id => secrets.open(id),
       forget: id => secrets.remove(id)
     },
-    mintName: ({ namePattern }) => mintName(namePattern)
+    mintName: ({ namePattern }) => mintName(namePattern),
+    maximums: () => maximums({ declared, clock })
   })
   await ledger.start()
   closers.push(() => ledger.stop())

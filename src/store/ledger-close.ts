@@ -32,8 +32,8 @@ const owedLook = sql`case when account.claimed_by is null then account.verify_le
 export function closeMoves(database: Database, writer: MoveWriter): CloseMoves {
   return {
     end: request => writer.write(ending, request),
-    renew: (holdId, actor, decide, detail = {}) =>
-      database.transaction(tx => renew(tx, holdId, actor, decide, detail)),
+    renew: (holdId, actor, decide, detail = {}, longest) =>
+      database.transaction(tx => renew(tx, holdId, actor, decide, detail, longest)),
     pending: () => database.run(handle => pending(handle)),
     expire: limit => database.transaction(tx => expire(tx, limit)),
     due: request => database.transaction(tx => due(tx, request)),
@@ -136,7 +136,7 @@ function heldBy(row: Row): EndedHold {
 
 async function renew(
   tx: Handle, holdId: string, actor: string, decide: (lease: Renewable, nowMs: number) => Renewal,
-  detail: Record<string, unknown>
+  detail: Record<string, unknown>, longest: Date | undefined
 ): Promise<Renewed | undefined> {
   await query(
     tx, sql`select id from account where id = (select account from hold where id = ${holdId}) for update`
@@ -152,8 +152,10 @@ async function renew(
     await event(tx, holdId, 'renewal-refused', actor, { ...detail, reason: verdict.reason })
     return verdict
   }
+  const maxAtMs = verdict.expiresAtMs > lease.maxAtMs ? longest?.getTime() ?? lease.maxAtMs : lease.maxAtMs
   const [after] = await query(tx, sql`
-    update hold set expires_at = to_timestamp(${verdict.expiresAtMs}::float8 / 1000), renewals = renewals + 1
+    update hold set expires_at = to_timestamp(${verdict.expiresAtMs}::float8 / 1000), renewals = renewals + 1,
+      max_at = greatest(max_at, to_timestamp(${maxAtMs}::float8 / 1000))
     where id = ${holdId} returning ${termColumns('hold')}`)
   const term = termOf(after ?? row)
   await event(tx, holdId, 'renewed', actor, { ...detail, expiresAt: term.expiresAt.toISOString() })

@@ -51,8 +51,13 @@ export interface Adopted {
   requests: readonly Buffer[]
 }
 
+/** What a relay needs of the client's end; a page of the console has one without a transport. */
+export type ClientLine = Pick<Transport,
+  'closed' | 'waitingBytes' | 'queuedBytes' | 'listen' | 'guard' | 'send' | 'resume' | 'release'
+  | 'disconnect' | 'end'>
+
 export interface RelaySetting {
-  client: Transport
+  client: ClientLine
   target: Target
   recording: Recording
   tape: SshTape
@@ -133,7 +138,7 @@ export class Relay {
     ]))
   }
 
-  #events(side: Side, from: Transport, to: Transport): TransportEvents {
+  #events(side: Side, from: ClientLine, to: ClientLine): TransportEvents {
     return {
       ready: () => undefined,
       message: payload => this.#handle(side, payload),
