@@ -59,6 +59,8 @@ import type { HostKeysOf } from './host-keys.ts'
 import { createLiveSessions } from './live-sessions.ts'
 import type { LiveSessions } from './live-sessions.ts'
 import type { Secrets } from '../secrets/secrets.ts'
+import { createRules } from './rules.ts'
+import type { Rules } from './rules.ts'
 import { createSecondFactors } from './second-factors.ts'
 import type { SecondFactors } from './second-factors.ts'
 import { openSecretRoom } from './secrets.ts'
@@ -88,6 +90,7 @@ export interface Rooms {
   registry: Registry
   liveSessions: LiveSessions
   approvals: Approvals
+  rules: Rules
   declared(): Promise<Declared>
   openSecret(reference: SecretReference): Promise<Secret<string>>
   hostKeysOf: HostKeysOf
@@ -196,6 +199,8 @@ async function openAll(
   const opened = openSecretRoom(room, createRenewals(database, secrets, audit))
   closers.push(() => opened.close())
 
+  const rules = createRules(clock)
+  closers.push(() => rules.close())
   const requests = createRequests(database, audit)
   const approvals = createApprovals({
     clock, log, requests, changed: request => liveSessions.requestChanged(request)
@@ -213,7 +218,7 @@ async function openAll(
     config, clock, log, signer, database, audit, checkpointFile, resources, templates,
     tokens: createTokens(database), applicationTokens: createApplicationTokens(database, audit),
     secrets: opened.secrets, sessions, receipts: createReceipts(database), recordings, shelf, hooks, ledger,
-    registry, liveSessions, approvals, declared, openSecret, hostKeysOf,
+    registry, liveSessions, approvals, rules, declared, openSecret, hostKeysOf,
     verifierOf: createVerifiers(openSecret, name => mockVerifier(seed, name)),
     tickets: createTickets(clock),
     secondFactors: createSecondFactors(
