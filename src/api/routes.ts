@@ -16,6 +16,7 @@ import { connectRoutes } from './routes-connect.ts'
 import { profileRoutes } from './routes-profiles.ts'
 import { requestRoutes } from './routes-requests.ts'
 import { resourceRoutes } from './routes-resources.ts'
+import { ruleRoutes } from './routes-rules.ts'
 import { secretRoutes } from './routes-secrets.ts'
 import { sessionRoutes } from './routes-sessions.ts'
 import { templateRoutes } from './routes-templates.ts'
@@ -37,7 +38,7 @@ export function allRoutes(
     ...accessRoutes(ports, loginTokenSeconds), ...userRoutes(ports), ...resourceRoutes(ports),
     ...connectRoutes(ports), ...sessionRoutes(ports), ...templateRoutes(ports), ...leaseRoutes(ports),
     ...secretRoutes(ports), ...applicationRoutes(ports), ...profileRoutes(ports), ...requestRoutes(ports),
-    ...auditRoutes(ports)
+    ...ruleRoutes(ports), ...auditRoutes(ports)
   ]
 }
 

@@ -173,6 +173,15 @@ const sessions: Command[] = [
     load: async () => (await import('./sessions.ts')).search
   },
   {
+    words: ['policy', 'what-if'], args: '', summary: 'try rules on what was recorded',
+    details: ['FILE is a list of rules, or a grant that has some. Nothing is changed.'],
+    options: {
+      file: takes('FILE', 'the rules, as YAML; `-` reads standard input', 'f'),
+      session: takes('ID', 'in this session only'), since, until, server
+    },
+    load: async () => (await import('./policy.ts')).whatIf
+  },
+  {
     words: ['sessions', 'verify'], args: 'ID|FILE', summary: 'check that a recording is whole and genuine',
     details: ['A file is checked here, with the public key alone; a session is checked by the server.'],
     options: { 'public-key': publicKey, server },

@@ -1,10 +1,13 @@
 // Rules about SQL as their people meet them (D5): stock clients, a real PostgreSQL, the product in a process
 // of its own. What is refused did not happen on the target, and everything behind it goes on in step.
 // deadline: 120 s
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import pg from 'pg'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { AuditJson, HitJson, RequestJson, SessionJson } from '../../src/api/client-types.ts'
+import type { WhatIfLine } from '../../src/api/ports-records.ts'
 import type { PostgresServer } from '../../tool/postgres.ts'
 import { programOf } from '../../tool/services.ts'
 import { alicePassword, companyDatabase, ran, startHouse, until } from '../peers/house.ts'
@@ -165,6 +168,28 @@ test('a rule may end the session, and says so', async () => {
   assert.is(stdout, '1\n')
   assert.match(stderr, /FATAL: {2}a rule of this access ended the session: set-role \[rule-ended /)
   await until(newest, ({ reason }) => reason?.startsWith('rule-ended') === true)
+})
+
+test('rules are tried on what was recorded before a grant has them', async () => {
+  const file = join(house.folder, 'tried.yaml')
+  writeFileSync(file, `rules:
+  - { on: sql, kind: [drop], then: approve, approval: { by: [carol] } }
+  - { on: sql, kind: [delete], pattern: 'id = ', then: end }
+`)
+  const lines = await house.json<WhatIfLine[]>('policy', 'what-if', '-f', file)
+  const found = lines.flatMap(line => 'done' in line ? [] : [`${line.then} ${line.rule} ${line.what}`]).sort()
+  assert.equal(found, [
+    'approve 1 DROP TABLE scratch;', 'end 2 DELETE FROM orders WHERE id = $1',
+    'end 2 DELETE FROM orders WHERE id = $1', 'end 2 DELETE FROM orders WHERE id = 100;',
+    'refuse null selct 7;'
+  ])
+  assert.ok('done' in lines.at(-1)!)
+  const { session } = lines.find(line => !('done' in line) && line.then === 'approve') as { session: string }
+  const only = await house.json<WhatIfLine[]>('policy', 'what-if', '-f', file, '--session', session)
+  assert.equal(only.length, 2)
+  const shown = await house.json<{ verdicts: { verdict: string }[] }>('sessions', 'show', session)
+  assert.equal(shown.verdicts.map(({ verdict }) => verdict), ['warned'])
+  assert.match(await house.refusal('policy', 'what-if', '-f', '/dev/null'), /has no rules/)
 })
 
 test.run()

@@ -32,7 +32,7 @@ export interface Target {
   /** Asks the target to cancel what runs. Never rejects. */
   cancel(): Promise<unknown>
   /** What the grant's rules say; undefined: it has none. */
-  judge: Judge | undefined
+  judge?: Judge | undefined
 }
 
 const codes: Record<UpstreamErrorKind, ErrorCode> = {

@@ -96,8 +96,8 @@ export async function listenSsh(options: SshListenOptions): Promise<SshListener>
   const penalties = createPenalties(clock, limits.loginFailuresPerMinuteMax)
   const door = new Door(options, limits, {
     clock, penalties,
-    tapeOf: (recording, { channels, copyFiles }) => new SshTape(recording, {
-      clock, allowFile: fileRights(channels), channelsMax: limits.channelsMax, ...evidence,
+    tapeOf: (recording, { channels, copyFiles }, judged) => new SshTape(recording, {
+      clock, allowFile: fileRights(channels, judged?.file), channelsMax: limits.channelsMax, ...evidence,
       copies: copyFiles ? copies : undefined
     }),
     openInner: (stream, host, events) => door.openInner(stream, host, events),

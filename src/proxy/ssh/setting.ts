@@ -4,6 +4,7 @@ import type { Clock } from '../../clock.ts'
 import type { Recording } from '../../recording/recording.ts'
 import type { ChannelKind, Upstreaming } from '../../session/front.ts'
 import type { Penalties } from '../penalties.ts'
+import type { Judged } from './judged.ts'
 import type { SshTape } from './tape.ts'
 import type { TargetTimeouts } from './target.ts'
 import type { Transport, TransportEvents } from './transport.ts'
@@ -13,7 +14,9 @@ export interface FrontSetting {
   clock: Clock
   penalties: Penalties
   timeouts: TargetTimeouts
-  tapeOf(recording: Recording, rights: Pick<Upstreaming, 'channels' | 'copyFiles'>): SshTape
+  tapeOf(
+    recording: Recording, rights: Pick<Upstreaming, 'channels' | 'copyFiles'>, judged: Judged | undefined
+  ): SshTape
   /** An SSH server of ours within a channel, which shows itself as the host of that name. */
   openInner(stream: Duplex, host: string, events: TransportEvents): Transport
   /** Something that a grant does not allow was asked for: for the log. */
