@@ -53,6 +53,10 @@ export async function post<T>(path: string, body?: unknown): Promise<T> {
   return (await answered(addressOf(path), { method: 'POST', ...sent })).json() as Promise<T>
 }
 
+export async function remove(path: string): Promise<void> {
+  await answered(addressOf(path), { method: 'DELETE' })
+}
+
 async function answered(address: string, init: RequestInit): Promise<Response> {
   const answer = await fetch(address, { ...init, credentials: 'same-origin' }).catch((thrown: unknown) => {
     if (thrown instanceof DOMException && thrown.name === 'AbortError') throw thrown
