@@ -208,7 +208,7 @@ async function openAll(
   const opened = openSecretRoom(room, createRenewals(database, secrets, audit))
   closers.push(() => opened.close())
 
-  const rules = createRules(clock)
+  const rules = createRules(clock, log)
   closers.push(() => rules.close())
   const requests = createRequests(database, audit)
   const approvals = createApprovals({

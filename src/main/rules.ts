@@ -1,6 +1,7 @@
 // What the steps of a session are given to judge by the rules of its grant: policy's decision, the SQL
 // parser, and how a text looks to those who have to agree to it.
 import type { Clock } from '../clock.ts'
+import type { Log } from '../log.ts'
 import { ruleKey } from '../policy/approvals.ts'
 import { createRulebook } from '../policy/rules.ts'
 import { inertLine } from '../recording/inert.ts'
@@ -12,8 +13,8 @@ export interface Rules extends Pick<JudgePorts, 'rulebookOf' | 'parseSql' | 'sho
   close(): Promise<void>
 }
 
-export function createRules(clock: Clock): Rules {
-  const parser = createSqlParser(clock)
+export function createRules(clock: Clock, log: Log): Rules {
+  const parser = createSqlParser(clock, why => log.warn({ why }, 'the SQL parser is started anew'))
   return {
     rulebookOf: createRulebook, keyOf: ruleKey,
     parseSql: (sql, wantsText) => parser.parse(sql, wantsText),

@@ -29,7 +29,8 @@ interface Order extends ParseOrder {
   done(parsed: Parsed): void
 }
 
-export function createSqlParser(clock: Clock): SqlParser {
+/** `onBroken` hears why the thread was thrown away. */
+export function createSqlParser(clock: Clock, onBroken: (why: string) => void = () => undefined): SqlParser {
   const waiting: Order[] = []
   let worker: Worker | undefined
   let running: Order | undefined
@@ -43,7 +44,8 @@ export function createSqlParser(clock: Clock): SqlParser {
     order?.done(parsed)
     next()
   }
-  const drop = (): void => {
+  const drop = (why: string): void => {
+    onBroken(why)
     const broken = worker
     worker = undefined
     broken?.removeAllListeners()
@@ -57,9 +59,10 @@ export function createSqlParser(clock: Clock): SqlParser {
       resourceLimits: { stackSizeMb: stackMebibytes, maxOldGenerationSizeMb: heapMebibytes }
     })
     made.unref()
-    made.on('message', ({ statements, broken }: ParseAnswer) => broken ? drop() : settle(statements))
-    made.on('error', drop)
-    made.on('exit', drop)
+    made.on('message', ({ statements, broken }: ParseAnswer) =>
+      broken ? drop('a text broke it') : settle(statements))
+    made.on('error', ({ message }: Error) => drop(message))
+    made.on('exit', code => drop(`it ended with ${code}`))
     return made
   }
   const next = (): void => {
@@ -67,7 +70,7 @@ export function createSqlParser(clock: Clock): SqlParser {
     running = waiting.shift()
     if (running === undefined) return
     const { sql, wantsText } = running
-    stopTimer = clock.after(worker === undefined ? startMs : parseMs, drop)
+    stopTimer = clock.after(worker === undefined ? startMs : parseMs, () => drop('it took too long'))
     worker ??= start()
     worker.postMessage({ sql, wantsText } satisfies ParseOrder)
   }

@@ -50,7 +50,7 @@ async function judge({ sql, command, file }: Rulebook, parse: Parse, act: Act): 
       if (sql === undefined) return undefined
       const { text, isWhole, isCall } = act
       if (isCall) return sql.judge([{ text, kinds: ['function-call', 'unparsed'] }], text)
-      return sql.judge(isWhole ? await parse(text, sql.wantsText) : undefined, text)
+      return isWhole ? sql.judge(await parse(text, sql.wantsText), text) : sql.judge(undefined, undefined)
     }
     case 'command': {
       const finding = command?.(act.text)

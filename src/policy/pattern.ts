@@ -8,8 +8,8 @@ import { SallyportError } from '../errors.ts'
 
 /** A pattern is a line that somebody reads before they believe it. */
 export const patternLengthMax = 500
-/** Longer texts are not searched (milliseconds each): see rules.ts for what they count as. */
-export const searchedLengthMax = 64 * 1024
+/** Longer texts are not searched (tens of milliseconds): see rules.ts for what they count as. */
+export const searchedLengthMax = 256 * 1024
 
 export type Matcher = (text: string) => boolean
 

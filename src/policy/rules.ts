@@ -30,8 +30,8 @@ export interface Rulebook {
 export interface SqlRules {
   /** Some rule has a pattern: statements are wanted with their text. */
   readonly wantsText: boolean
-  /** `parsed` is undefined for what could not be read; `raw` is the message as far as it is known. */
-  judge(parsed: readonly ParsedStatement[] | undefined, raw: string): Finding
+  /** `parsed` is undefined for what could not be read, and `raw` for what is not known to its end. */
+  judge(parsed: readonly ParsedStatement[] | undefined, raw: string | undefined): Finding
 }
 
 /** `look`: neither; lists and attributes. */
@@ -79,10 +79,10 @@ function first(
   return { then: hit.rule.then, rule: hit.number, source: hit.rule, kinds: concerned }
 }
 
-/** A text that is too long to be searched fits what forbids, and nothing that allows. */
-function found({ rule, matches }: Compiled, text: string): boolean {
+/** A text that cannot be searched, or is too long to be, fits what forbids, and nothing that allows. */
+function found({ rule, matches }: Compiled, text: string | undefined): boolean {
   if (matches === undefined) return true
-  return text.length > searchedLengthMax ? !passes(rule) : matches(text)
+  return text === undefined || text.length > searchedLengthMax ? !passes(rule) : matches(text)
 }
 
 // ---- SQL
@@ -109,7 +109,9 @@ function strictness({ then }: Finding): number {
  * Nobody knows what is in it: where kinds matter, only a rule that names `unparsed` lets it pass, and
  * without one it is refused.
  */
-function judgeUnparsed(rules: readonly Compiled[], hasKinds: boolean, raw: string): Finding {
+function judgeUnparsed(
+  rules: readonly Compiled[], hasKinds: boolean, raw: string | undefined
+): Finding {
   const finding = first(rules, ['unparsed'], each => {
     const named = each.kinds?.has('unparsed') === true
     if (each.kinds !== undefined && !named) return false

@@ -15,12 +15,16 @@ export type { FileDirection }
 
 /** Verdicts of one session that the audit hears of; the recording has all of them. */
 const verdictsToldMax = 100
+/** Warnings that the person hears of: over SSH each takes some of the client's window. */
+const warningsToldMax = 20
 /** Of what is asked for so much is shown to approvers. */
 const shownMax = 300
 
 /** One message of a PostgreSQL client. */
 export interface Statement {
   sql: string
+  /** False: this is its beginning only. */
+  isWhole: boolean
   /** False: it is cut, or bytes that are no text. */
   readable: boolean
   /** A function that is called by its number: no SQL. */
@@ -79,7 +83,8 @@ export function createJudge(ports: JudgePorts, session: string, grant: Grant): J
       const parsed = statement.isCall
         ? [{ text: statement.sql, kinds: ['function-call', 'unparsed'] as const }]
         : statement.readable ? await ports.parseSql(statement.sql, sql.wantsText) : undefined
-      return bench.conclude('sql', sql.judge(parsed, statement.sql), statement.sql, waiter)
+      const raw = statement.isWhole ? statement.sql : undefined
+      return bench.conclude('sql', sql.judge(parsed, raw), statement.sql, waiter)
     }),
     command: command && ((text, waiter) => bench.conclude('command', command(text), text, waiter)),
     typed: command && ((line, tell) => bench.typed(command(line), tell)),
@@ -92,6 +97,7 @@ class Bench {
   readonly #session: string
   readonly #grant: Grant
   #told = 0
+  #warned = 0
 
   constructor(ports: JudgePorts, session: string, grant: Grant) {
     this.#ports = ports
@@ -111,7 +117,8 @@ class Bench {
       case 'allow': return passing
       case 'warn': {
         const note = this.#note('warned', on, finding)
-        tell(`a rule of this access is watching: ${on}${wordsOf(finding)} is on record [rule-warned]`)
+        const words = `${on}${wordsOf(finding)} is on record [rule-warned]`
+        if (this.#warned++ < warningsToldMax) tell(`a rule of this access is watching: ${words}`)
         return { ...passing, note }
       }
       case 'end': return this.#no('ended', on, finding, new SallyportError('rule-ended', saidOf(finding)))

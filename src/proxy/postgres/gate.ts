@@ -14,7 +14,7 @@ import { parseFunctionCall, utf8 } from '../../wire/postgres/statements.ts'
 const [queryTag, parseTag, functionCallTag] = [0x51, 0x50, 0x46]
 /** More of one message is not held; it counts as one that cannot be read. */
 const judgedBytesMax = 256 * 1024 + 1024
-/** … and so much of it is searched by patterns. */
+/** … of which so much is shown to those who have to agree. */
 const beginningBytes = 64 * 1024
 
 export interface GatePorts {
@@ -154,17 +154,17 @@ function statementOf(tag: number, body: Buffer, isWhole: boolean): Statement {
   try {
     if (tag === functionCallTag) {
       const { oid } = parseFunctionCall(body, isWhole)
-      return { sql: `<function call ${oid}>`, readable: isWhole, isCall: true }
+      return { sql: `<function call ${oid}>`, isWhole, readable: isWhole, isCall: true }
     }
     const reader = new BodyReader(body)
     if (tag === parseTag) reader.zeroTerminated()
-    if (!isWhole) return { sql: reader.rest().toString('latin1'), readable: false, isCall: false }
+    if (!isWhole) return { sql: reader.rest().toString('latin1'), isWhole, readable: false, isCall: false }
     const sql = utf8(reader.zeroTerminated())
     const isExact = tag === parseTag ? reader.uint16() * 4 === reader.left : reader.left === 0
-    return { sql, readable: isExact, isCall: false }
+    return { sql, isWhole, readable: isExact, isCall: false }
   } catch (thrown) {
     if (!(thrown instanceof WireError)) throw thrown
-    return { sql: body.toString('latin1'), readable: false, isCall: false }
+    return { sql: body.toString('latin1'), isWhole, readable: false, isCall: false }
   }
 }
 

@@ -43,6 +43,9 @@ const clientLingerMs = 10_000
 /** After a recorder failed both connections are closed within 250 ms (R4), read or not. */
 const recorderLingerMs = 200
 
+/** Kept of what a client says behind a statement that is judged; then it is not read any more. */
+const stashBytesMax = 64 * 1024
+
 /** Notices that wait for a place between two messages. More are dropped: nobody reads them then. */
 const noticesMax = 16
 
@@ -82,6 +85,9 @@ export class Relay {
   #clientQuiet = true
   /** A chunk of the client waits for the recorder; nothing is read meanwhile. */
   #held = false
+  /** What came while rules were asked. */
+  #stash: Buffer[] = []
+  #stashBytes = 0
   #over = false
   #notices: Buffer[] = []
   /** Where the grant has rules about SQL: statements are judged, and refusals put into words. */
@@ -174,6 +180,7 @@ export class Relay {
     const front = this.#front
     // What comes after the end is thrown away, so that the end of the stream is seen.
     if (this.#over || front.terminated) return true
+    if (this.#held && this.#gate !== undefined) return this.#keep(chunk, bytes)
     try {
       front.scanner.scan(chunk, 0, bytes)
       if (front.taped) {
@@ -209,11 +216,33 @@ export class Relay {
       const room = await (this.#gate?.take(kept) ?? this.#deliver(kept))
       this.#held = false
       if (this.#over) return
+      if (terminated) return this.#clientLeaves()
+      this.#unstash()
+      if (this.#held) return
       if (room) this.#toClient.resume()
-      if (terminated) this.#clientLeaves()
+      else this.#toClient.pause()
     }
-    written.then(deliver).catch((thrown: unknown) => this.#broken('recorder-failed', thrown))
-    return false
+    written.then(
+      () => deliver().catch((thrown: unknown) => this.#broken('internal', thrown)),
+      (thrown: unknown) => this.#broken('recorder-failed', thrown))
+    return this.#gate !== undefined
+  }
+
+  /** Others may be asked for long: that somebody has left is seen only while they are read. */
+  #keep(chunk: Buffer, bytes: number): boolean {
+    this.#stash.push(Buffer.from(chunk.subarray(0, bytes)))
+    this.#stashBytes += bytes
+    this.#frontBuffer.settle(chunk, bytes, true, false, true)
+    return this.#stashBytes < stashBytesMax
+  }
+
+  #unstash(): void {
+    while (!this.#held && !this.#over) {
+      const next = this.#stash.shift()
+      if (next === undefined) return
+      this.#stashBytes -= next.length
+      this.#fromClient(next, next.length)
+    }
   }
 
   #deliver(bytes: Buffer): boolean {
