@@ -2,6 +2,7 @@
 // Kinds are read by PostgreSQL's own parser, in the thread in which the product runs it; the rest is pure.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { documentOf, documentSchemas } from '../src/api/documents.ts'
 import { systemClock } from '../src/clock.ts'
 import { createSqlParser } from '../src/main/sql-parser.ts'
 import type { SqlParser } from '../src/main/sql-parser.ts'
@@ -185,6 +186,28 @@ test('commands and files are judged by their own rules only', () => {
     ['upload', 'a/../b.sh', 'warn']
   ]
   for (const [direction, path, then] of cases) assert.is(book.file!(direction, path).then, then, path)
+})
+
+test('rules are read from a grant, written back alike, and refused where they mean nothing', () => {
+  const grant = (rules: unknown): unknown =>
+    ({ kind: 'grant', name: 'g', users: ['bob'], credentials: ['c'], rules })
+  const given = [
+    { on: 'sql', kind: ['drop'], pattern: 'x', then: 'refuse' },
+    { on: 'command', then: 'approve', approval: { by: ['carol'], count: 1, validFor: '1h', waitFor: '5m' } },
+    { on: 'file', direction: 'upload', path: '/etc/**', then: 'end' }
+  ]
+  const { spec } = documentSchemas.grant.parse(grant(given))
+  assert.equal(documentOf('grant', spec)['rules'], given)
+  const wrong: unknown[] = [
+    [], [{ on: 'sql', then: 'shrug' }], [{ on: 'sql', kind: ['dorp'], then: 'refuse' }],
+    [{ on: 'sql', pattern: '(a)\\1', then: 'refuse' }], [{ on: 'sql', path: '/x', then: 'refuse' }],
+    [{ on: 'sql', then: 'approve' }], [{ on: 'file', then: 'approve' }],
+    [{ on: 'file', pattern: 'x', then: 'end' }],
+    [{ on: 'command', then: 'refuse', approval: { by: ['carol'] } }], [{ on: 'tea', then: 'refuse' }]
+  ]
+  for (const rules of wrong) {
+    assert.not.ok(documentSchemas.grant.safeParse(grant(rules)).success, JSON.stringify(rules))
+  }
 })
 
 test('a glob means itself but for its stars', () => {

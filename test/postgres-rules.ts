@@ -2,7 +2,10 @@
 // cut it; what is refused is replaced, and only the target's answer to that is put into our words.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { systemClock } from '../src/clock.ts'
 import { SallyportError } from '../src/errors.ts'
+import { createSqlParser } from '../src/main/sql-parser.ts'
+import { createRulebook } from '../src/policy/rules.ts'
 import { Answers } from '../src/proxy/postgres/answers.ts'
 import { Gate } from '../src/proxy/postgres/gate.ts'
 import type { Statement, Verdict } from '../src/session/judge.ts'
@@ -71,6 +74,38 @@ test('what passes is the same bytes, and a refused message is one word, however 
       const unread = seen.filter(({ readable }) => !readable).length
       assert.equal([seen.length, unread, seen.at(-1)!.isCall], [11, 4, true])
     }
+  }
+})
+
+test('random bytes pass only as text in which PostgreSQL reads nothing that is refused', async () => {
+  const parser = createSqlParser(systemClock)
+  const { sql } = createRulebook([{ on: 'sql', kinds: ['drop'], then: 'refuse' }])
+  const words = [
+    'DROP TABLE t', 'SELECT 1', ';', "'", '\\', '--', '\n', '/*', '\0', '\xe9', '\xff', ' ', "E'", '"'
+  ]
+  try {
+    for (let round = 0; round < 400; round++) {
+      const text = Array.from({ length: random(8) }, () => words[random(words.length)]).join('')
+      const tag = ['Q', 'P', 'F'][random(3)]!
+      const given = frame(tag, Buffer.from(text, 'latin1'), Buffer.alloc(random(3)))
+      const sent: Buffer[] = []
+      let parsed: Awaited<ReturnType<typeof parser.parse>>
+      const gate = new Gate({
+        judge: async ({ sql: said, readable, isWhole, isCall }) => {
+          parsed = readable && !isCall ? await parser.parse(said, false) : undefined
+          const passes = sql!.judge(parsed, isWhole ? said : undefined).then === 'allow'
+          return { passes, ends: false, error: passes ? undefined : refusal(), note: undefined }
+        },
+        send: bytes => sent.push(bytes) > 0, refused: () => 'refused_word', note: () => undefined,
+        tell: () => undefined, end: () => undefined
+      })
+      for (const piece of pieces(given, 9)) await gate.take(piece)
+      const out = Buffer.concat(sent)
+      if (!out.equals(given)) assert.ok(out.includes('refused_word'), given.toString('hex'))
+      else assert.ok(parsed?.every(({ kinds }) => !kinds.includes('drop')), given.toString('hex'))
+    }
+  } finally {
+    await parser.close()
   }
 })
 
