@@ -42,6 +42,41 @@ const table = {
     operator: 'what a person changes about their own logins needs a fresh proof, in a browser',
     sqlstate: '28000', http: 403
   },
+  'authorization-pending': {
+    client: 'nobody has confirmed the login yet',
+    operator: 'the person opens the console and confirms the code, or it runs out after ten minutes',
+    sqlstate: '28000', http: 400
+  },
+  'slow-down': {
+    client: 'asked too soon: wait longer each time',
+    operator: 'the program polls faster than it was told to',
+    sqlstate: '28000', http: 400
+  },
+  'expired-token': {
+    client: 'this login was not confirmed in time, or was used; begin again',
+    operator: 'a login that waits is confirmed within ten minutes and used once',
+    sqlstate: '28000', http: 400
+  },
+  'access-denied': {
+    client: 'the login was turned away',
+    operator: 'the person said no, or is no user any more: see the audit',
+    sqlstate: '28000', http: 403
+  },
+  'provider-unavailable': {
+    client: 'the identity provider cannot be reached',
+    operator: 'discovery or the exchange of the code at `login.oidc.issuer` failed: see the detail',
+    sqlstate: '08001', http: 502
+  },
+  'provider-refused': {
+    client: 'the identity provider did not confirm this login; begin again',
+    operator: 'state, nonce, issuer, signature or code was not what it must be: see the audit',
+    sqlstate: '28000', http: 401
+  },
+  'no-such-person': {
+    client: 'your login is right, and nobody here is meant by it',
+    operator: 'no user, no known group, switched off, or bound to another subject: the audit says why',
+    sqlstate: '28000', http: 403
+  },
   'passkeys-unavailable': {
     client: 'passkeys are not available here',
     operator: 'passkeys are bound to a domain: set `console: { origin: https://NAME:PORT }`',

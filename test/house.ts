@@ -67,15 +67,15 @@ const house: House = {
   // Runs in browsers. What text of strangers looks like is said once, by the recordings' filter.
   console: {
     rooms: ['recording/inert.ts'], types: ['api'], closed: ['*'],
-    packages: ['preact', 'htm', '@xterm/xterm', 'asciinema-player']
+    packages: ['preact', 'htm', '@xterm/xterm', '@xterm/addon-fit', 'asciinema-player']
   },
   // What a plugin is made of: the contract, templates and their quoting, errors, secrets.
   plugins: {
     rooms: [
       'wire', 'errors', 'secret', 'jit/plugin.ts', 'jit/template.ts', 'jit/http-text.ts', 'jit/percent.ts',
-      'jit/sql-text.ts', 'jit/shell-text.ts', 'jit/typed-password.ts'
+      'jit/sql-text.ts', 'jit/sql-dialect.ts', 'jit/shell-text.ts', 'jit/typed-password.ts'
     ],
-    packages: ['mysql2', 'ioredis', 'ldapts', 'ssh2']
+    packages: ['mysql2', 'ioredis', 'ldapts', 'ssh2', 'tedious', 'oracledb']
   },
   test: everything,
   tool: everything

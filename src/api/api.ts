@@ -36,6 +36,8 @@ export interface ApiOptions {
   replace(token: string, caller: Caller): Promise<string | undefined>
   /** Told of every error that is a defect or a failure of ours, with what the client did not hear. */
   failed(error: SallyportError, request: string): void
+  /** Adds addresses that are no routes. */
+  more?(app: Hono<{ Bindings: Bindings }>): void
   /** The web console's files, read when the first browser comes; undefined: there is no console. */
   console?: (() => ConsoleFiles) | undefined
 }
@@ -63,6 +65,7 @@ export function createApi(options: ApiOptions): Hono<{ Bindings: Bindings }> {
     const path = addressOf(route).replace(/\{(\w+)\}/g, ':$1')
     app.on(route.method.toUpperCase(), path, context => answer(options, route, context))
   }
+  options.more?.(app)
   if (options.console !== undefined) serveConsole(app, options.console)
   app.notFound(context =>
     refuse(context, new SallyportError('not-found', { detail: 'no such route' }), nobody))

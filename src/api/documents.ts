@@ -80,21 +80,22 @@ export const actionsOf: Readonly<Record<JitType, readonly [Action, Action]>> = {
 // A JIT session without a limit of its own ends after a working day (J13).
 export const defaultJitSessionSeconds = 28_800
 // Names that the audit uses for ourselves.
-const reservedUserNames = ['local', 'system', 'first-admin']
+const reservedUserNames = ['local', 'system', 'first-admin', 'identity-provider']
 
 /** PostgreSQL would cut a longer one in silence. */
 const postgresNameMax = 63
 
 /** What belongs to a target of each protocol; the rest of these fields is refused. */
 const targetFields: Readonly<Record<Target['protocol'], readonly ('database' | 'tls' | 'hostKeys')[]>> = {
-  postgres: ['database', 'tls'], ssh: ['hostKeys'], tcp: ['database', 'tls'], mysql: ['tls'], redis: ['tls'],
-  ldap: ['database', 'tls'], http: ['tls']
+  postgres: ['database', 'tls'], ssh: ['hostKeys'], tcp: ['database', 'tls'], mysql: ['tls'],
+  mssql: ['database', 'tls'], oracle: ['database', 'tls'], redis: ['tls'], ldap: ['database', 'tls'],
+  http: ['tls']
 }
 
 const target = z.strictObject({
   kind: z.literal('target'),
   name: resourceName,
-  protocol: z.enum(['postgres', 'ssh', 'tcp', 'mysql', 'redis', 'ldap', 'http']),
+  protocol: z.enum(['postgres', 'ssh', 'tcp', 'mysql', 'mssql', 'oracle', 'redis', 'ldap', 'http']),
   address: text,
   database: z.string().min(1).max(255).optional(),
   tls: z.strictObject({
@@ -118,6 +119,9 @@ const target = z.strictObject({
   for (const field of ['database', 'tls', 'hostKeys'] as const) {
     if (read[field] === undefined || fields.includes(field)) continue
     context.addIssue({ code: 'custom', path: [field], message: `does not belong to a ${protocol} target` })
+  }
+  if (protocol === 'oracle' && read.database === undefined) {
+    context.addIssue({ code: 'custom', path: ['database'], message: 'expected the name of the service' })
   }
   const spec: Target = {
     name, protocol, ...address,
@@ -224,13 +228,15 @@ const user = z.strictObject({
   publicKeys: z.array(publicKey).max(listItemsMax).default([]),
   requireTouch: z.boolean().default(true),
   requirePin: z.boolean().default(false),
-  disabled: z.boolean().default(false)
+  disabled: z.boolean().default(false),
+  rolesFromGroups: z.boolean().default(false)
 }).transform((read): Wanted<'user'> => ({
   kind: 'user', name: read.name,
   spec: {
     name: read.name, roles: [...new Set(read.roles)], publicKeys: read.publicKeys, disabled: read.disabled,
     // What says nothing else than the default is not stored: older users do not have it either.
-    ...read.requireTouch ? {} : { requireTouch: false }, ...read.requirePin ? { requirePin: true } : {}
+    ...read.requireTouch ? {} : { requireTouch: false }, ...read.requirePin ? { requirePin: true } : {},
+    ...read.rolesFromGroups ? { rolesFromGroups: true } : {}
   },
   secrets: defined({ password: read.password }),
   notes: []

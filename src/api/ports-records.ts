@@ -149,6 +149,8 @@ export interface LeaseFilter {
   ownerKind?: LeaseRow['ownerKind'] | undefined
   owner?: string | undefined
   status?: string | undefined
+  /** Id of the last lease of the page before. */
+  before?: string | undefined
   limit: number
 }
 

@@ -42,6 +42,11 @@ export interface ApiPorts {
   ssh(): SshDoor | undefined
   /** The listener of TCP targets; undefined when this node has none. */
   tunnel(): TunnelDoor | undefined
+  /**
+   * A ticket for one session of a user in a page of the console, for this login of theirs. Throws
+   * `too-many-connections`.
+   */
+  browserTicket(user: string, login: string): { ticket: string, expiresAt: Date }
   /** Where PostgreSQL clients connect to this node; undefined when it takes none. */
   postgres(): Address | undefined
   /** Log line for an error of ours, under its reference. */
@@ -195,6 +200,8 @@ export interface StoredToken extends TokenRow {
   createdAt?: Date | undefined
   /** When another took its place. */
   supersededAt?: Date | undefined
+  /** Hash of the first token of this login; the same for those that replaced it. */
+  family?: string | undefined
 }
 
 /** Bearer tokens by the SHA-256 of their text (hex). */

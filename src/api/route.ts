@@ -13,6 +13,8 @@ export interface Caller {
   how: 'token' | 'local'
   /** How and when the person proved who they are, where the token says so. */
   login?: { method: string, at: Date } | undefined
+  /** Which of their logins it is, however often its token was replaced; absent for tokens of no login. */
+  family?: string | undefined
   /** The token is to be replaced, where it is in a browser. */
   isDue?: boolean | undefined
 }

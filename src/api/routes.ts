@@ -6,6 +6,7 @@ import { createIdentify, replaceToken } from './access.ts'
 import { createApi } from './api.ts'
 import type { Bindings } from './api.ts'
 import type { ConsoleFiles } from './console.ts'
+import { serveOidc } from './oidc.ts'
 import type { ApiPorts } from './ports.ts'
 import type { Route } from './route.ts'
 import { accessRoutes } from './routes-access.ts'
@@ -14,6 +15,7 @@ import { auditRoutes } from './routes-audit.ts'
 import { healthRoutes } from './routes-health.ts'
 import { leaseRoutes } from './routes-leases.ts'
 import { connectRoutes } from './routes-connect.ts'
+import { loginRequestRoutes } from './routes-login-requests.ts'
 import { passkeyRoutes } from './routes-passkeys.ts'
 import { profileRoutes } from './routes-profiles.ts'
 import { requestRoutes } from './routes-requests.ts'
@@ -40,7 +42,7 @@ export function allRoutes(
 ): Route[] {
   return [
     ...accessRoutes(ports, loginTokenSeconds), ...passkeyRoutes(ports, loginTokenSeconds),
-    ...userRoutes(ports), ...resourceRoutes(ports),
+    ...loginRequestRoutes(ports, loginTokenSeconds), ...userRoutes(ports), ...resourceRoutes(ports),
     ...connectRoutes(ports), ...sessionRoutes(ports), ...templateRoutes(ports), ...leaseRoutes(ports),
     ...secretRoutes(ports), ...applicationRoutes(ports), ...profileRoutes(ports), ...requestRoutes(ports),
     ...ruleRoutes(ports), ...auditRoutes(ports), ...healthRoutes(ports)
@@ -56,6 +58,7 @@ export function createSallyportApi(
     routes: allRoutes(ports, options),
     identify: createIdentify(ports, options.localToken, options.metricsToken),
     replace: (token, caller) => replaceToken(ports, token, caller),
+    more: app => serveOidc(app, ports, options.loginTokenSeconds),
     console: options.console,
     failed: (error, request) => ports.failed(error, request)
   })

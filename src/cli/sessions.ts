@@ -15,7 +15,7 @@ import { bytesText, shortTime } from './output.ts'
 const eventsMax = 1000
 
 const headings = [
-  'ID', 'STATUS', 'USER', 'CREDENTIAL', 'TARGET', 'ACCOUNT', 'STARTED', 'ENDED', 'RECEIPT'
+  'ID', 'STATUS', 'USER', 'CREDENTIAL', 'TARGET', 'PROTOCOL', 'ACCOUNT', 'STARTED', 'ENDED', 'RECEIPT'
 ]
 
 export const list: Run = async call => {
@@ -27,7 +27,8 @@ export const list: Run = async call => {
   })
   if (call.json) call.out.json(sessions)
   else call.out.table(headings, sessions.map(session => [
-    session.id, session.status, session.user, session.credential, session.target, session.account?.name,
+    session.id, session.status, session.user, session.credential, session.target,
+    [session.protocol, session.client ?? ''].join(' ').trim(), session.account?.name,
     shortTime(session.startedAt), shortTime(session.endedAt), session.receipt?.state
   ]), 'no sessions')
   return exit.ok
@@ -46,7 +47,8 @@ export const show: Run = async call => {
     ['id', session.id], ['status', session.status], ['user', session.user],
     ['credential', session.credential], ['target', session.target], ['protocol', session.protocol],
     ['database', session.database],
-    ['grant', session.grant], ['address', session.address], ['node', session.node],
+    ['grant', session.grant], ['address', session.address],
+    ['client', session.client], ['node', session.node],
     ['started', shortTime(session.startedAt)], ['expires', shortTime(session.expiresAt)],
     ['ended', shortTime(session.endedAt)], ['reason', session.reason],
     ['account', account?.name], ['account state', account?.state],

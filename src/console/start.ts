@@ -33,7 +33,7 @@ function Open({ user }: { user: string }): View {
     const choices = explained.choices.filter(({ refusal }) => refusal === null)
     if (choices.length === 0) return html`<p>Nothing is open to you yet: an admin declares a grant.</p>`
     return html`<h2>Open to you</h2>
-      ${choices.map(choice => html`<${Ready} choice=${{ user, ...choice }} doors=${doors} />`)}`
+      ${choices.map(choice => html`<${Ready} choice=${{ user, ...choice }} doors=${doors} own />`)}`
   })
 }
 
@@ -127,7 +127,9 @@ function FirstSteps(): View {
 }
 
 /** The line to paste, for what stock clients can open. */
-function Ready({ choice, doors }: { choice: Choice, doors: DoorsJson }): View {
+function Ready(
+  { choice, doors, own = false }: { choice: Choice, doors: DoorsJson, own?: boolean }
+): View {
   const { user, credential, target, protocol } = choice
   const explained = useLoad(signal =>
     get<ExplainedJson>('/explain', { login: `${user}+${credential}@${target}` }, signal), [user, credential])
@@ -137,6 +139,8 @@ function Ready({ choice, doors }: { choice: Choice, doors: DoorsJson }): View {
     <p><strong>${user}</strong> with ${credential} on ${target}</p>
     ${line === undefined ? html`<p class="quiet">This node takes no ${protocol} sessions.</p>`
       : html`<pre><code>${line}</code></pre>`}
+    ${!own || (protocol !== 'ssh' && protocol !== 'postgres') ? null : html`<p>
+      <a href=${`/console/connect/${protocol}/${credential}/${target}`}>Open it in this browser</a></p>`}
     ${refusal === undefined || refusal === null ? null
       : html`<p class="bad">It would be refused: ${refusal}</p>`}
     ${explained.failure === undefined ? null : html`<${Problem} failure=${explained.failure} />`}

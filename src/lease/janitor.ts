@@ -258,7 +258,7 @@ async function timeIsUp(context: Context, remover: Remover, lease: LocalLease): 
   lease.asking = true
   const claimEndsMs = clock.monotonicMs() + limits.claimMs
   const asked = store.end({
-    holdId: lease.holdId, shared: true, as: 'expired', actor: 'system', detail: {}, claimant,
+    holdId: lease.holdId, as: 'expired', actor: 'system', detail: {}, claimant,
     claimMs: limits.claimMs,
     ifExpiresBy: lease.expiresAt
   })

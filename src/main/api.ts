@@ -59,6 +59,7 @@ export function apiPorts(rooms: Rooms): ApiPorts {
     policy: { declared: rooms.declared, readLoginName, printLoginName, choicesOf, choicesFor },
     ssh: () => sshDoor(rooms),
     tunnel: () => tunnelDoor(rooms),
+    browserTicket: (user, login) => rooms.tickets.issue(user, { kind: 'web', user, login }),
     postgres: () => config.listen.postgres === undefined ? undefined : reachedAt(config.listen.postgres),
     secondFactors: rooms.secondFactors,
     logins: rooms.logins,

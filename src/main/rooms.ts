@@ -67,7 +67,7 @@ import { createRules } from './rules.ts'
 import type { Rules } from './rules.ts'
 import { createSecondFactors } from './second-factors.ts'
 import type { SecondFactors } from './second-factors.ts'
-import { openSecretRoom } from './secrets.ts'
+import { maximums, openSecretRoom } from './secrets.ts'
 import { shippedTemplates } from './templates.ts'
 import { createVerifiers } from './verifiers.ts'
 import type { VerifierOf } from './verifiers.ts'
@@ -199,7 +199,8 @@ async function openAll(
       open: id => secrets.open(id),
       forget: id => secrets.remove(id)
     },
-    mintName: ({ namePattern }) => mintName(namePattern)
+    mintName: ({ namePattern }) => mintName(namePattern),
+    maximums: () => maximums({ declared, clock })
   })
   await ledger.start()
   closers.push(() => ledger.stop())

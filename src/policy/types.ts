@@ -15,18 +15,22 @@ export interface SecretReference {
 
 /** Where servers of a protocol listen, when nobody says otherwise. */
 export const defaultPorts: Readonly<Record<Target['protocol'], number | undefined>> = {
-  postgres: 5432, ssh: 22, tcp: undefined, mysql: 3306, redis: 6379, ldap: 389, http: 443
+  postgres: 5432, ssh: 22, tcp: undefined, mysql: 3306, mssql: 1433, oracle: 1521, redis: 6379, ldap: 389,
+  http: 443
 }
+
+/** A client of theirs must say which database, or which service. */
+export const protocolsWithDatabase: readonly string[] = ['postgres', 'oracle']
 
 export interface Target {
   name: string
   /** Sessions exist for the first three; the others are reached by hooks, and serve leases and `tcp`. */
-  protocol: 'postgres' | 'ssh' | 'tcp' | 'mysql' | 'redis' | 'ldap' | 'http'
+  protocol: 'postgres' | 'ssh' | 'tcp' | 'mysql' | 'mssql' | 'oracle' | 'redis' | 'ldap' | 'http'
   host: string
   port: number
   /**
-   * PostgreSQL: where hooks connect, and where a client lands that names none. LDAP: base of searches. TCP:
-   * for hooks; may be ''.
+   * PostgreSQL: where hooks connect, and where a client lands that names none. Oracle: the service. LDAP:
+   * base of searches. SQL Server and TCP: for hooks; may be ''.
    */
   database: string
   /** TCP: of the hooks' connections; a person's bytes pass as they are. */
@@ -83,6 +87,8 @@ export interface User {
   /** … nor do those that did not ask for a PIN or a finger; false when absent. */
   requirePin?: boolean | undefined
   disabled: boolean
+  /** Roles are those of the identity provider's groups, as of the last login; false when absent. */
+  rolesFromGroups?: boolean | undefined
 }
 
 /** What a person may do over SSH (D5). */

@@ -20,6 +20,18 @@ export interface Claim {
   /** Address of the socket's peer, without the port. */
   address: string
   tls: boolean
+  /** How they come, where it is not with a client of their own: through a page of the console. */
+  client?: 'web' | undefined
+  /** Of somebody whom the API has let in: what it gave them, in the place of a proof on this connection. */
+  ticket?: Ticket | undefined
+}
+
+/** Counts once, and only from the login that asked for it. */
+export interface Ticket {
+  text: string
+  /** Whose login brings it, and which of theirs; the API says so of every request. */
+  user: string
+  login: string
 }
 
 /**

@@ -90,6 +90,7 @@ export function createMemory(): { memory: Memory, ports: ApiPorts } {
     }),
     postgres: () => ({ host: '127.0.0.1', port: 6432 }),
     tunnel: () => undefined,
+    browserTicket: () => ({ ticket: 'ticket_0', expiresAt: new Date(0) }),
     requests: requestsOf(memory.requests),
     health: {
       ready: () => Promise.resolve(memory.ready),

@@ -55,8 +55,13 @@ export interface Adopted {
   requests: readonly Buffer[]
 }
 
+/** What a relay needs of the client's end; a page of the console has one without a transport. */
+export type ClientLine = Pick<Transport,
+  'closed' | 'waitingBytes' | 'queuedBytes' | 'listen' | 'guard' | 'send' | 'resume' | 'release'
+  | 'disconnect' | 'end'>
+
 export interface RelaySetting {
-  client: Transport
+  client: ClientLine
   target: Target
   recording: Recording
   tape: SshTape
@@ -145,7 +150,7 @@ export class Relay {
     ]))
   }
 
-  #events(side: Side, from: Transport, to: Transport): TransportEvents {
+  #events(side: Side, from: ClientLine, to: ClientLine): TransportEvents {
     return {
       ready: () => undefined,
       message: payload => this.#handle(side, payload),
