@@ -183,7 +183,7 @@ const sessions: Command[] = [
     load: async () => (await import('./sessions.ts')).search
   },
   {
-    words: ['policy', 'what-if'], args: '', summary: 'try the rules of a list or a grant on what was recorded',
+    words: ['policy', 'what-if'], args: '', summary: 'try rules, of a list or a grant, on recordings',
     options: {
       file: takes('FILE', 'the rules', 'f'), session: takes('ID', 'in it only'), since, until, server
     },
