@@ -200,7 +200,7 @@ function stepPorts(rooms: Rooms): Parameters<typeof createSteps>[0] {
   const certifying = { authority, audit, sources: config.ssh.certificateSources }
   return {
     clock, node: config.node, registry, declared, authorise, choicesFor, sessions, openSecret,
-    approvals,
+    approvals, ...rooms.rules,
     namesCredential: (login, database) => readLoginName(login, database)?.credential !== undefined,
     authorities: config.ssh.userAuthorities,
     located: target => locate(addressOf(target), rooms.hostKeysOf),

@@ -11,6 +11,8 @@ import { serveApi } from '../../src/api/server.ts'
 import { createUpgrade, socketPath } from '../../src/api/upgrade.ts'
 import { systemClock } from '../../src/clock.ts'
 import { SallyportError } from '../../src/errors.ts'
+import { createLog } from '../../src/log.ts'
+import { createRules } from '../../src/main/rules.ts'
 import { authorise, choicesFor } from '../../src/policy/authorise.ts'
 import { readLoginName } from '../../src/policy/login-name.ts'
 import type { ChannelKind } from '../../src/policy/types.ts'
@@ -94,8 +96,10 @@ export async function webWorld({ script, fake }: WebWorldOptions = {}): Promise<
     clock: systemClock, node: 'test', registry, authorise, choicesFor, authorities: [],
     declared: () => ports.policy.declared(),
     approvals: {
-      validOf: async () => [], ask: async () => 'none', decided: async () => 'denied'
+      validOf: async () => [], ask: async () => 'none', askFor: async () => 'none',
+      decided: async () => 'denied'
     },
+    ...createRules(systemClock, createLog('error')),
     userOf: login => readLoginName(login)?.user,
     namesCredential: login => readLoginName(login)?.credential !== undefined,
     located: async ({ name, protocol, host, port, database: of, tls, hostKeys }) =>
