@@ -227,6 +227,16 @@ const table = {
     operator: 'recordings are kept by the node of the session: ask it, or give all nodes one folder',
     sqlstate: '55000', http: 421
   },
+  'rule-refused': {
+    client: 'a rule of this access does not allow it',
+    operator: 'a rule of the grant refused it, or nobody approved it: the audit names the rule',
+    sqlstate: '42501', http: 403
+  },
+  'rule-ended': {
+    client: 'a rule of this access ended the session',
+    operator: 'a rule of the grant says `end` for what was done: the audit names the rule',
+    sqlstate: '57P01', http: 403
+  },
   'lease-lost': {
     client: 'the account of this session was withdrawn',
     operator: 'the lease was revoked or fenced while the session ran',

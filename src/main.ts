@@ -88,7 +88,7 @@ async function openApi(rooms: Rooms, keys: ListenerKeys, web: Web): Promise<() =
   const app = createSallyportApi(ports, {
     localToken, loginTokenSeconds: config.limits.loginToken, console: consoleFiles(), metricsToken
   })
-  const upgrade = createUpgrade({ identify: createIdentify(ports, localToken), accept: web.accept })
+  const upgrade = createUpgrade({ ...web, app, identify: createIdentify(ports, localToken) })
   const server = await serveApi(app, config.listen.http, keys, clock, upgrade)
   await publishLocalAdmin(config.data, localToken, server.address)
   const first = await createFirstAdminToken(ports)
@@ -200,7 +200,7 @@ function stepPorts(rooms: Rooms): Parameters<typeof createSteps>[0] {
   const certifying = { authority, audit, sources: config.ssh.certificateSources }
   return {
     clock, node: config.node, registry, declared, authorise, choicesFor, sessions, openSecret,
-    approvals,
+    approvals, ...rooms.rules,
     namesCredential: (login, database) => readLoginName(login, database)?.credential !== undefined,
     authorities: config.ssh.userAuthorities,
     located: target => locate(addressOf(target), rooms.hostKeysOf),

@@ -27,7 +27,7 @@ const house: House = {
   log: { rooms: ['errors', 'secret'], types: ['config'], packages: ['pino'] },
   main: everything,
   wire: {},
-  policy: { rooms: ['errors', 'clock', 'secret'], types: ['jit'], closed: network },
+  policy: { rooms: ['errors', 'clock', 'secret'], types: ['jit'], packages: ['re2js'], closed: network },
   // Who may have a secret is policy's to say, what is made for it the ledger's.
   secrets: { rooms: ['errors', 'clock', 'secret', 'policy'], types: ['lease', 'jit'], closed: network },
   lease: { rooms: ['errors', 'clock', 'secret'], types: ['jit'], closed: network },

@@ -67,7 +67,8 @@ export function apiPorts(rooms: Rooms): ApiPorts {
       receipts: ids => receipts.newestOf(ids),
       kill: (id, by) => rooms.liveSessions.kill(id, by)
     },
-    recordings: createEvidence(config.recordings.directory, clock, rooms.signer.publicKey),
+    recordings: createEvidence(
+      config.recordings.directory, clock, rooms.signer.publicKey, rooms.rules),
     leases: ledger,
     requests: rooms.approvals,
     secrets: rooms.secrets,

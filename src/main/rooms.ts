@@ -68,6 +68,8 @@ import type { LiveSessions } from './live-sessions.ts'
 import { createMeter } from './meter.ts'
 import type { Meter } from './meter.ts'
 import type { Secrets } from '../secrets/secrets.ts'
+import { createRules } from './rules.ts'
+import type { Rules } from './rules.ts'
 import { createSecondFactors } from './second-factors.ts'
 import type { SecondFactors } from './second-factors.ts'
 import { maximums, openSecretRoom } from './secrets.ts'
@@ -101,6 +103,7 @@ export interface Rooms {
   liveSessions: LiveSessions
   approvals: Approvals
   deliveries: Deliveries
+  rules: Rules
   declared(): Promise<Declared>
   openSecret(reference: SecretReference): Promise<Secret<string>>
   hostKeysOf: HostKeysOf
@@ -221,6 +224,8 @@ async function openAll(
   const opened = openSecretRoom(room, createRenewals(database, secrets, audit))
   closers.push(() => opened.close())
 
+  const rules = createRules(clock, log)
+  closers.push(() => rules.close())
   const requests = createRequests(database, audit)
   const approvals = createApprovals({
     clock, log, requests, changed: request => liveSessions.requestChanged(request)
@@ -240,7 +245,7 @@ async function openAll(
     config, clock, log, meter, signer, database, audit, checkpointFile, resources, templates,
     tokens: createTokens(database), idempotency, applicationTokens: createApplicationTokens(database, audit),
     secrets: opened.secrets, sessions, receipts: createReceipts(database), recordings, shelf, hooks, ledger,
-    registry, liveSessions, approvals, deliveries, declared, openSecret, hostKeysOf,
+    registry, liveSessions, approvals, deliveries, rules, declared, openSecret, hostKeysOf,
     verifierOf: createVerifiers(openSecret, name => mockVerifier(seed, name)),
     tickets: createTickets(clock),
     logins: createLogins({ config, clock, database, audit, key: keyFor('logins') }),

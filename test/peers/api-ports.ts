@@ -376,6 +376,7 @@ function evidencePorts(
         bytes: 10, frames: 2, seals: 1, verifiedBytes: 10, headHash: 'cafe', keyId: 'k', brokenAt: undefined,
         problem: undefined
       }),
+      whatIf: ({ rules }) => pieces({ done: true, sessions: 1, judged: rules.length, found: 0 }),
       search: ({ query }) => pieces({
         session: memory.sessions[0]?.id ?? '', path: 'p', at: '2026-11-21T00:00:00.000Z', atMs: 1, lane: 0,
         offset: 32,
