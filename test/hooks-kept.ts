@@ -107,7 +107,9 @@ test('after the end nothing is kept', async () => {
   const { keeper } = stage()
   const [one, two] = [new Pretended(), new Pretended()]
   keeper.give('slot', 'login', one)
+  assert.is(keeper.isEmpty, false)
   assert.is(await keeper.clear(), true)
+  assert.is(keeper.isEmpty, true)
   assert.is(await keeper.clear(), false)
   keeper.close()
   keeper.give('slot', 'login', two)

@@ -33,6 +33,8 @@ const house: House = {
   lease: { rooms: ['errors', 'clock', 'secret'], types: ['jit'], closed: network },
   jit: { rooms: ['errors', 'clock', 'secret'], packages: ['liquidjs', 'yaml'] },
   // The words for an upstream (src/session/front.ts) carry the types of the plugin contract.
+  // Audit events on their way out of the house.
+  delivery: { rooms: ['errors', 'clock', 'secret'] },
   session: {
     rooms: ['errors'], types: ['policy', 'lease', 'recording', 'jit', 'clock', 'secret'], closed: network
   },

@@ -105,9 +105,9 @@ const fencedMoves: Record<string, (
 const freeMoves: Record<string, (world: World) => Promise<unknown>> = {
   'join': ({ store }) => store.join(intentOf()),
   'late': ({ store }) => store.late('a', 'x', 'why'),
-  'due': ({ store }) => store.due({ claimant, claimMs: 1000, limit: 10, perTarget: 10, busy: [] }),
+  'due': ({ store }) => store.due({ claimant, claimMs: 1000, limit: 10, perTarget: 10, room: {} }),
   'due of another target': ({ store }) => store.due(
-    { claimant, claimMs: 1000, limit: 10, perTarget: 10, busy: ['orders'] }
+    { claimant, claimMs: 1000, limit: 10, perTarget: 10, room: { orders: 0 } }
   ),
   'probe': ({ store }) => store.probe(),
   'wake': ({ store }) => store.wake('orders', 10),

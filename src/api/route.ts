@@ -78,6 +78,11 @@ export interface Route {
   /** Largest body, where it is not `requestBytesMax` of api.ts. */
   bodyBytesMax?: number | undefined
   /**
+   * It makes something that must not be made twice: takes an `Idempotency-Key`. Names what was made, for
+   * people and without secrets.
+   */
+  issues?: ((answer: unknown) => string) | undefined
+  /**
    * Schema of the JSON answer, or the content types of a `Stream`. What the schema does not name is not
    * sent.
    */
@@ -95,6 +100,7 @@ interface RouteSpec<P extends z.ZodType, Q extends z.ZodType, B extends z.ZodTyp
   query?: Q
   body?: B
   bodyBytesMax?: number
+  issues?: (answer: z.output<R>) => string
   response: R
   run(call: Call<z.output<P>, z.output<Q>, z.output<B>>): Promise<z.input<R>>
 }

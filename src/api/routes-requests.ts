@@ -91,7 +91,7 @@ function creating(ports: ApiPorts): Route {
       credential: resourceName, reason: reason.optional(), emergency: z.boolean().default(false),
       for: span.optional()
     }),
-    response: requestShape,
+    response: requestShape, issues: ({ id }) => `request ${id}`,
     run: async ({ body: { credential, reason: why, emergency, for: seconds }, caller, address }) => {
       const declared = await ports.policy.declared()
       if (caller.how === 'local' || !declared.users.has(caller.name)) {

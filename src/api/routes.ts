@@ -6,6 +6,7 @@ import { createIdentify, replaceToken } from './access.ts'
 import { createApi } from './api.ts'
 import type { Bindings } from './api.ts'
 import type { ConsoleFiles } from './console.ts'
+import { once } from './idempotency.ts'
 import { serveOidc } from './oidc.ts'
 import type { ApiPorts } from './ports.ts'
 import type { Route } from './route.ts'
@@ -57,6 +58,7 @@ export function createSallyportApi(
     version: ports.version,
     routes: allRoutes(ports, options),
     identify: createIdentify(ports, options.localToken, options.metricsToken),
+    once: (attempt, act, nameOf) => once(ports, attempt, act, nameOf),
     replace: (token, caller) => replaceToken(ports, token, caller),
     more: app => serveOidc(app, ports, options.loginTokenSeconds),
     console: options.console,

@@ -207,8 +207,8 @@ export interface Due {
   limit: number
   /** Most accounts to take for one target. */
   perTarget: number
-  /** Targets that have no room now. */
-  busy: readonly string[]
+  /** The same for some targets by name; 0 for one that has no room now. */
+  room: Readonly<Record<string, number>>
 }
 
 export interface Beat {

@@ -208,15 +208,17 @@ async function expire(tx: Handle, limit: number): Promise<readonly EndedHold[]> 
   return rows.map(heldBy)
 }
 
-async function due(tx: Handle, { claimant, claimMs, limit, perTarget, busy }: Due): Promise<readonly Task[]> {
+async function due(tx: Handle, { claimant, claimMs, limit, perTarget, room }: Due): Promise<readonly Task[]> {
+  const rooms = sql`${JSON.stringify(room)}::jsonb`
+  const full = Object.keys(room).filter(target => (room[target] ?? 0) <= 0)
   const locked = await query(tx, sql`
     select a.id from account a join (
       select id, row_number() over (partition by target order by next_at) as place from (
-        select id, target, next_at from account where next_at <= now() and target not in ${setOf(busy)}
+        select id, target, next_at from account where next_at <= now() and target not in ${setOf(full)}
         order by next_at limit ${scanMax}::int
       ) as scanned
     ) as placed on placed.id = a.id
-    where placed.place <= ${perTarget}::int and a.next_at <= now()
+    where placed.place <= coalesce((${rooms} ->> a.target)::int, ${perTarget}::int) and a.next_at <= now()
     order by a.id limit ${limit}::int for update of a skip locked`)
   if (locked.length === 0) return []
   const ids = setOf(locked.map(row => String(row.id)))
