@@ -15,7 +15,7 @@ import { asSallyportError } from './errors.ts'
 import { printAddress } from './input.ts'
 import { createLog } from './log.ts'
 import { requestOf } from './main/accounts.ts'
-import { apiPorts, version } from './main/api.ts'
+import { apiPorts } from './main/api.ts'
 import { consoleFiles } from './main/console.ts'
 import { readGiven } from './main/given-secret.ts'
 import { addressOf } from './main/hooks.ts'
@@ -25,6 +25,7 @@ import type { Rooms } from './main/rooms.ts'
 import { listenerKeys } from './main/tls.ts'
 import type { ListenerKeys } from './main/tls.ts'
 import { certified, openUserAuthority } from './main/user-authority.ts'
+import { version } from './main/version.ts'
 import { authorise, choicesFor } from './policy/authorise.ts'
 import { readLoginName } from './policy/login-name.ts'
 import type { ChannelKind } from './policy/types.ts'
@@ -87,7 +88,7 @@ async function openApi(rooms: Rooms, keys: ListenerKeys, web: Web): Promise<() =
   const app = createSallyportApi(ports, {
     localToken, loginTokenSeconds: config.limits.loginToken, console: consoleFiles(), metricsToken
   })
-  const upgrade = createUpgrade({ identify: createIdentify(ports, localToken), accept: web.accept })
+  const upgrade = createUpgrade({ ...web, app, identify: createIdentify(ports, localToken) })
   const server = await serveApi(app, config.listen.http, keys, clock, upgrade)
   await publishLocalAdmin(config.data, localToken, server.address)
   const first = await createFirstAdminToken(ports)
@@ -199,7 +200,7 @@ function stepPorts(rooms: Rooms): Parameters<typeof createSteps>[0] {
   const certifying = { authority, audit, sources: config.ssh.certificateSources }
   return {
     clock, node: config.node, registry, declared, authorise, choicesFor, sessions, openSecret,
-    approvals,
+    approvals, ...rooms.rules,
     namesCredential: (login, database) => readLoginName(login, database)?.credential !== undefined,
     authorities: config.ssh.userAuthorities,
     located: target => locate(addressOf(target), rooms.hostKeysOf),

@@ -27,12 +27,14 @@ const house: House = {
   log: { rooms: ['errors', 'secret'], types: ['config'], packages: ['pino'] },
   main: everything,
   wire: {},
-  policy: { rooms: ['errors', 'clock', 'secret'], types: ['jit'], closed: network },
+  policy: { rooms: ['errors', 'clock', 'secret'], types: ['jit'], packages: ['re2js'], closed: network },
   // Who may have a secret is policy's to say, what is made for it the ledger's.
   secrets: { rooms: ['errors', 'clock', 'secret', 'policy'], types: ['lease', 'jit'], closed: network },
   lease: { rooms: ['errors', 'clock', 'secret'], types: ['jit'], closed: network },
   jit: { rooms: ['errors', 'clock', 'secret'], packages: ['liquidjs', 'yaml'] },
   // The words for an upstream (src/session/front.ts) carry the types of the plugin contract.
+  // Audit events on their way out of the house.
+  delivery: { rooms: ['errors', 'clock', 'secret'] },
   session: {
     rooms: ['errors'], types: ['policy', 'lease', 'recording', 'jit', 'clock', 'secret'], closed: network
   },

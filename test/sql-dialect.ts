@@ -10,7 +10,8 @@ import { UnfitValue } from '../src/jit/sql-text.ts'
 const values = [
   'plain', 'a b', "a'b", "''", "'; DROP LOGIN sa; --", 'a]b', ']]', '] ; KILL 51 --', '[', 'a"b', '""', '--',
   '/*', '*/', '\\', "\\'", '\\\n', '\n', '\0', '\u007f', ';', '@@x', '$(x)', 'ü', '\u02bc', '\uff07',
-  '\u2019', '😀', '\ud800', '', ' ', 'x'.repeat(128), 'x'.repeat(129), "'".repeat(8192), 'x'.repeat(8193), '"Mixed"',
+  '\u2019', '😀', '\ud800', '', ' ', 'x'.repeat(128), 'x'.repeat(129), "'".repeat(8192), 'x'.repeat(8193),
+  '"Mixed"',
   '"a"b"', 'A#$1', '1a', '{{ x }}', "q'[x]'", "N'x'", '********', '0x41', '0x4'
 ]
 

@@ -14,6 +14,7 @@ import {
 } from '../src/wire/ssh/connection.ts'
 import { parseChannelRequest } from '../src/wire/ssh/request.ts'
 import { soon } from './peers/ssh-world.ts'
+import { sessionId } from './peers/api-bench.ts'
 import { logIn, respond } from './peers/ssh-target.ts'
 import type { SshPeer } from './peers/ssh-peer.ts'
 import { eventsOf } from './peers/relay-world.ts'
@@ -169,6 +170,20 @@ test('one person’s pages are counted, and no more are taken', async () => {
   await hers.heard('open')
   hers.socket.terminate()
   for (const { socket } of pages) socket.terminate()
+})
+
+test('a live tail comes over a WebSocket as it does over HTTP, to those whom the route names', async () => {
+  const path = `/api/v1/sessions/${sessionId}/watch`
+  const otto = world.cookie('otto')
+  const tail = (cookie: string, headers = {}) => world.dial(cookie, headers, {}, path)
+  assert.is(await refusalOf(tail(world.cookie('alice'))), 403)
+  assert.is(await refusalOf(tail('')), 401)
+  assert.is(await refusalOf(tail(otto, { origin: 'https://evil.test' })), 403)
+  assert.is(await refusalOf(world.dial(otto, {}, {}, path.replace(sessionId, 'f00'.repeat(8)))), 404)
+  const page = pageOf(tail(otto))
+  assert.equal(await page.heard('text'), { kind: 'text', atMs: 1, text: 'so far\r\n' })
+  page.socket.send('{"type":"run"}')
+  assert.is((await page.closed())[0], 4400)
 })
 
 test('a target that floods fills one window, and goes on as the page takes it', async () => {

@@ -102,6 +102,13 @@ test('rows come some at a time, and the next statement puts the rest away', asyn
   assert.is((await page.closed())[0], 4400, 'no statement waits')
 })
 
+test('what concerns the session is no notice of a statement', async () => {
+  const page = await open()
+  world.tell('this session ends in 1 minute')
+  assert.equal(await page.heard('notice'), { type: 'notice', text: 'this session ends in 1 minute' })
+  page.socket.terminate()
+})
+
 test('one statement at a time', async () => {
   const page = await open()
   executed = () => undefined

@@ -11,6 +11,7 @@ import { channelKinds, defaultPorts } from '../policy/types.ts'
 import type { Credential, GrantRule, JitSetting, JitType, Target, User } from '../policy/types.ts'
 import type { Action } from '../jit/plugin.ts'
 import { agreementProblems, approval, approvalDocument, windows } from './document-grants.ts'
+import { rules, rulesDocument } from './document-rules.ts'
 import {
   defaultNamePrefix, defined, instant, listItemsMax, namePrefix, names, publicKey, resourceName, secret,
   shownSecret, templateName, text, variables
@@ -264,7 +265,8 @@ const grant = z.strictObject({
   copyFiles: z.boolean().default(false),
   approval: approval.optional(),
   emergency: z.boolean().default(false),
-  windows: windows.optional()
+  windows: windows.optional(),
+  rules: rules.optional()
 }).transform((read, context): Wanted<'grant'> => {
   const { name, notBefore, notAfter, maxSession, replication, databases, channels } = read
   const { applications, secrets } = read
@@ -281,7 +283,7 @@ const grant = z.strictObject({
     name, users: read.users ?? [], credentials: read.credentials ?? [], replication,
     ...defined({
       applications, secrets, notBefore, notAfter, maxSessionSeconds: maxSession, databases, channels,
-      approval: read.approval, windows: read.windows
+      approval: read.approval, windows: read.windows, rules: read.rules
     }),
     ...read.copyFiles ? { copyFiles: true } : {}, ...read.emergency ? { emergency: true } : {}
   }
@@ -312,8 +314,10 @@ const writers: { [K in ResourceKind]: (spec: Specs[K]) => Record<string, unknown
     jit: setting === undefined ? undefined : documentOfJit(setting)
   }),
   user: ({ verifier, ...rest }) => ({ ...rest, password: verifier === undefined ? undefined : shownSecret }),
-  grant: ({ maxSessionSeconds, approval: rule, ...rest }) => ({
-    ...rest, maxSession: maxSessionSeconds === undefined ? undefined : printDuration(maxSessionSeconds),
+  grant: ({ maxSessionSeconds, approval: rule, rules: list, ...rest }) => ({
+    ...rest,
+    rules: list === undefined ? undefined : rulesDocument(list),
+    maxSession: maxSessionSeconds === undefined ? undefined : printDuration(maxSessionSeconds),
     approval: rule === undefined ? undefined : approvalDocument(rule)
   })
 }

@@ -29,6 +29,7 @@ export interface ApiPorts {
   logins: LoginPorts
   tokens: TokenStore
   applicationTokens: ApplicationTokenStore
+  idempotency: IdempotencyPort
   policy: PolicyPort
   sessions: SessionPort
   recordings: RecordingPort
@@ -219,6 +220,19 @@ export interface TokenStore {
   removeOf(user: string): Promise<void>
   /** Is there a one-time token that has not been used and has not expired? */
   hasOneTime(): Promise<boolean>
+}
+
+/** What is known of a key: see store/idempotency.ts. */
+export type KeyState =
+  | { state: 'new' | 'other' | 'running' | 'unknown' }
+  | { state: 'done', said: string, answer: Secret<string> | undefined }
+
+export interface IdempotencyPort {
+  /** Of two at the same moment one gets `new`, and has to say how it ended. Throws `limit-reached`. */
+  claim(principal: string, key: string, request: string): Promise<KeyState>
+  done(principal: string, key: string, said: string, answer: Secret<string>): Promise<void>
+  free(principal: string, key: string): Promise<void>
+  doubt(principal: string, key: string): Promise<void>
 }
 
 export interface ApplicationTokenRow {

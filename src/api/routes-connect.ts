@@ -15,7 +15,7 @@ export function connectRoutes(ports: ApiPorts): Route[] {
       method: 'post', path: '/connections', roles: everyone,
       summary: 'A ticket for one session with a TCP target, to be brought to the listener within moments.',
       body: z.strictObject({ credential: z.string().min(1).max(256) }),
-      response: ticketShape,
+      response: ticketShape, issues: ({ expiresAt }) => `a ticket that ended at ${expiresAt}`,
       run: async ({ body: { credential }, caller }) => {
         const { policy } = ports
         const user = (await policy.declared()).users.get(caller.name)

@@ -183,6 +183,13 @@ const sessions: Command[] = [
     load: async () => (await import('./sessions.ts')).search
   },
   {
+    words: ['policy', 'what-if'], args: '', summary: 'try rules, of a list or a grant, on recordings',
+    options: {
+      file: takes('FILE', 'the rules', 'f'), session: takes('ID', 'in it only'), since, until, server
+    },
+    load: async () => (await import('./policy.ts')).whatIf
+  },
+  {
     words: ['sessions', 'verify'], args: 'ID|FILE', summary: 'check that a recording is whole and genuine',
     details: ['A file is checked here, with the public key alone; a session is checked by the server.'],
     options: { 'public-key': publicKey, server },

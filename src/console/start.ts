@@ -20,17 +20,20 @@ interface Choice {
 
 export function StartPage({ caller }: PageProps): View {
   return html`<h1>Start</h1>
-    ${isWatcher(caller) ? html`<${FirstSteps} /><${Live} />` : html`<${Open} user=${caller.name} />`}`
+    ${isWatcher(caller) ? html`<${FirstSteps} /><${Live} />` : null}
+    <${Open} user=${caller.name} watches=${isWatcher(caller)} />`
 }
 
-/** What a person may open. */
-function Open({ user }: { user: string }): View {
+/** What a person may open; whoever looks after others often may nothing, and need not be told. */
+function Open({ user, watches }: { user: string, watches: boolean }): View {
   const loaded = useLoad(async signal => ({
     doors: await get<DoorsJson>('/doors', {}, signal),
     explained: await get<ExplainedJson>('/explain', { login: user }, signal)
   }), [user])
+  if (watches && loaded.value === undefined) return html`<span hidden></span>`
   return show(loaded, ({ doors, explained }) => {
     const choices = explained.choices.filter(({ refusal }) => refusal === null)
+    if (choices.length === 0 && watches) return null
     if (choices.length === 0) return html`<p>Nothing is open to you yet: an admin declares a grant.</p>`
     return html`<h2>Open to you</h2>
       ${choices.map(choice => html`<${Ready} choice=${{ user, ...choice }} doors=${doors} own />`)}`

@@ -5,6 +5,7 @@ import type { Injectable, TargetAddress } from '../jit/plugin.ts'
 import type { ChannelKind } from '../policy/types.ts'
 import type { Ending, Recording } from '../recording/recording.ts'
 import type { HandOver } from './hand-over.ts'
+import type { Judge } from './judge.ts'
 
 export type { ChannelKind, HandOver }
 
@@ -88,6 +89,8 @@ export interface Upstreaming {
   channels: readonly ChannelKind[]
   /** SSH: copies of transferred files are kept. */
   copyFiles: boolean
+  /** What the grant's rules say to what is done; undefined: it has none. */
+  judge?: Judge | undefined
 }
 
 /** One credential that a person may open, for those who have to choose. */

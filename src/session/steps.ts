@@ -10,10 +10,11 @@ import type { Credential, Declared, SecretReference, Target, User } from '../pol
 import type { Ending, Recording, RecordingHead } from '../recording/recording.ts'
 import type { Secret } from '../secret.ts'
 import { waitForApproval } from './approve.ts'
-import type { ApprovalPort } from './approve.ts'
 import type { Challenge, Claim, Proof, SecondFactor, Ticket, Upstreaming } from './front.ts'
 import { handOver } from './hand-over.ts'
 import { mintSessionId } from './id.ts'
+import { createJudge } from './judge.ts'
+import type { JudgePorts } from './judge.ts'
 import type { LiveSession, Registry } from './registry.ts'
 import type { OpenSession, SessionLease, Steps } from './session.ts'
 
@@ -28,14 +29,13 @@ export interface IssuedAccount {
   release(reason: string): Promise<void>
 }
 
-export interface StepPorts {
+export interface StepPorts extends JudgePorts {
   clock: Clock
   node: string
   registry: Registry
   declared(): Promise<Declared>
   authorise(
     declared: Declared, user: User, wish: Wish, now: Date, approvals?: readonly Approval[]): Decision
-  approvals: ApprovalPort
   /** The user part of a login name; undefined when no grammar matches. */
   userOf(login: string, database: string | undefined): string | undefined
   /** True when a login name says which credential is meant. */
@@ -58,7 +58,6 @@ export interface StepPorts {
   /** Uses a ticket up; true when the API gave it to this very login, which had to prove all that is asked. */
   admits(ticket: Ticket): boolean
   sessions: SessionBook
-  audit(kind: string, actor: string, subject: string, detail: Record<string, unknown>): Promise<void>
   createRecording(head: RecordingHead): Promise<Recording>
   issue(session: LiveSession, tell: (line: string) => void): Promise<IssuedAccount>
 }
@@ -256,7 +255,8 @@ async function lease(
 ): Promise<SessionLease> {
   const { grant } = session
   const { credential, database, replication, channels } = grant
-  const rights = { allowReplication: replication, channels, copyFiles: grant.rule.copyFiles === true }
+  const judge = createJudge(ports, session.id, grant)
+  const rights = { allowReplication: replication, channels, copyFiles: grant.rule.copyFiles === true, judge }
   const target = await ports.located(grant.target)
   if (credential.jit?.enabled !== true) {
     // Through a tunnel people bring a login of their own: a stored secret is nobody's to see.

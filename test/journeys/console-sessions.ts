@@ -103,6 +103,9 @@ test('a shell in the browser has an account of its own, which is proved gone whe
   await until(() => page.locator('.xterm-rows').innerText(),
     now => Number(/^\d+ (\d+)\s/m.exec(now)?.[1]) < wide, 10)
   await page.setViewportSize({ width: 1280, height: 800 })
+  // Twice what a target may send before the page has said that it was shown.
+  await page.keyboard.type("clear; seq 1 100000; echo do''ne\r")
+  await shows(/\n100000\s+done/)
   await page.keyboard.type('exit\r')
   await page.getByText('proved-gone').waitFor()
   assert.match(await world.sallyport('sessions', 'list'), /ssh web/)

@@ -11,6 +11,8 @@ import { serveApi } from '../../src/api/server.ts'
 import { createUpgrade, socketPath } from '../../src/api/upgrade.ts'
 import { systemClock } from '../../src/clock.ts'
 import { SallyportError } from '../../src/errors.ts'
+import { createLog } from '../../src/log.ts'
+import { createRules } from '../../src/main/rules.ts'
 import { authorise, choicesFor } from '../../src/policy/authorise.ts'
 import { readLoginName } from '../../src/policy/login-name.ts'
 import type { ChannelKind } from '../../src/policy/types.ts'
@@ -18,11 +20,13 @@ import { doorSetting } from '../../src/proxy/ssh/listen.ts'
 import { createTickets } from '../../src/proxy/tcp/tickets.ts'
 import { openWeb } from '../../src/proxy/web/listen.ts'
 import type { Ending, SealSummary } from '../../src/recording/recording.ts'
+import type { Front } from '../../src/session/front.ts'
 import { createRegistry } from '../../src/session/registry.ts'
 import type { Registry } from '../../src/session/registry.ts'
 import { run } from '../../src/session/session.ts'
 import { createSteps } from '../../src/session/steps.ts'
 import { selfSignedCertificate } from '../../src/wire/x509.ts'
+import { sessionRow } from './api-bench.ts'
 import { createMemory } from './api-ports.ts'
 import { fakePassword, startFakeTarget } from './fake-target.ts'
 import type { FakeOptions, FakeTarget } from './fake-target.ts'
@@ -40,6 +44,8 @@ export interface WebWorld extends AsyncDisposable {
   database: FakeTarget
   registry: Registry
   endings: Ending[]
+  /** A warning to every session that is open. */
+  tell(line: string): void
   /** Kinds of audit events, with why. */
   audited: string[]
   /** Of the sessions from now on. */
@@ -50,7 +56,9 @@ export interface WebWorld extends AsyncDisposable {
   replaced(cookie: string): Promise<string>
   ticket(cookie: string): Promise<string>
   /** A WebSocket as a page of ours opens it; `headers` change what the browser says. */
-  dial(cookie: string | undefined, headers?: Record<string, string>, options?: ClientOptions): WebSocket
+  dial(
+    cookie: string | undefined, headers?: Record<string, string>, options?: ClientOptions, path?: string
+  ): WebSocket
   /** … and its first words, with a ticket that is good. */
   open(user: string, first?: Record<string, unknown>, options?: ClientOptions): Promise<OpenPage>
 }
@@ -82,13 +90,16 @@ export async function webWorld({ script, fake }: WebWorldOptions = {}): Promise<
   ports.browserTicket = (user, login) => tickets.issue(user, { kind: 'web', user, login })
   const [endings, audited]: [Ending[], string[]] = [[], []]
   const registry = createRegistry(systemClock)
+  const open = new Set<Front<unknown>>()
   const world = { tape: tape() }
   const steps = createSteps({
     clock: systemClock, node: 'test', registry, authorise, choicesFor, authorities: [],
     declared: () => ports.policy.declared(),
     approvals: {
-      validOf: async () => [], ask: async () => 'none', decided: async () => 'denied'
+      validOf: async () => [], ask: async () => 'none', askFor: async () => 'none',
+      decided: async () => 'denied'
     },
+    ...createRules(systemClock, createLog('error')),
     userOf: login => readLoginName(login)?.user,
     namesCredential: login => readLoginName(login)?.credential !== undefined,
     located: async ({ name, protocol, host, port, database: of, tls, hostKeys }) =>
@@ -111,7 +122,12 @@ export async function webWorld({ script, fake }: WebWorldOptions = {}): Promise<
     issue: () => Promise.reject(new SallyportError('internal', { detail: 'no account is made here' }))
   })
   const web = openWeb({
-    clock, onSession: front => run(front, steps),
+    clock,
+    async onSession(front) {
+      open.add(front)
+      await run(front, steps)
+      open.delete(front)
+    },
     terminal: doorSetting({ clock: systemClock, onRefused: () => undefined }),
     sql: { clock: systemClock, timeouts: { connectMs: 5000, tlsMs: 5000, loginMs: 5000 } }
   })
@@ -120,7 +136,7 @@ export async function webWorld({ script, fake }: WebWorldOptions = {}): Promise<
     validUntil: new Date('2050-01-01')
   })
   const app = createSallyportApi(ports, { localToken: undefined, loginTokenSeconds: 60 })
-  const upgrade = createUpgrade({ identify: createIdentify(ports, undefined), accept: web.accept })
+  const upgrade = createUpgrade({ ...web, app, identify: createIdentify(ports, undefined) })
   const at = { host: '127.0.0.1', port: 0 }
   const server = await serveApi(app, at, { key: privateKey, certificate }, systemClock, upgrade)
   const host = `127.0.0.1:${server.address.port}`
@@ -143,13 +159,16 @@ export async function webWorld({ script, fake }: WebWorldOptions = {}): Promise<
     return (await answer.json() as { ticket: string }).ticket
   }
   const dial = (
-    of: string | undefined, headers: Record<string, string> = {}, options: ClientOptions = {}
-  ): WebSocket => new WebSocket(`wss://${host}${socketPath}`, {
+    of: string | undefined, headers: Record<string, string> = {}, options: ClientOptions = {},
+    path = socketPath
+  ): WebSocket => new WebSocket(`wss://${host}${path}`, {
     rejectUnauthorized: false, ...options,
     headers: { origin: `https://${host}`, ...of === undefined ? {} : { cookie: of }, ...headers }
   })
   return Object.assign(world, {
-    clock, target, database, registry, endings, audited, cookie, replaced, ticket, dial,
+    clock, target, database, registry, endings, audited,
+    tell(line: string) { for (const front of open) front.tell(line) },
+    cookie, replaced, ticket, dial,
     async open(user: string, first: Record<string, unknown> = {}, options?: ClientOptions) {
       const of = cookie(user)
       const page = pageOf(dial(of, {}, options))
@@ -171,7 +190,7 @@ export function pageOf(socket: WebSocket): OpenPage {
     socket, words: [], bytes: Buffer.alloc(0),
     async heard(type) {
       for (;;) {
-        const found = page.words.find(words => words['type'] === type)
+        const found = page.words.find(words => (words['type'] ?? words['kind']) === type)
         if (found !== undefined) {
           page.words.splice(page.words.indexOf(found), 1)
           return found
@@ -221,7 +240,10 @@ function declare(
     memory.resources.set(`${kind}/${name}`, { ...row, spec: { name, ...spec } })
   }
   const tls = { mode: 'disable' }
-  for (const user of ['alice', 'bob']) put('user', user, { roles: ['user'], publicKeys: [], disabled: false })
+  for (const user of ['alice', 'bob', 'otto']) {
+    put('user', user, { roles: [user === 'otto' ? 'auditor' : 'user'], publicKeys: [], disabled: false })
+  }
+  memory.sessions.push(sessionRow())
   put('target', 'web01', {
     protocol: 'ssh', host: '127.0.0.1', port: target.port, database: '', tls, hostKeys: [target.hostKey]
   })

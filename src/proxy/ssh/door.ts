@@ -4,6 +4,7 @@
 import type { Recording, Ending } from '../../recording/recording.ts'
 import { SallyportError } from '../../errors.ts'
 import type { Challenge, Claim, Front, Proof, Upstreaming } from '../../session/front.ts'
+import { Judged } from './judged.ts'
 import type { DoorSetting } from './setting.ts'
 import { Relay } from './relay.ts'
 import type { Adopted, ClientLine } from './relay.ts'
@@ -92,9 +93,10 @@ export class DoorFront implements Front<SshUpstream> {
   async relay(target: SshUpstream, recording: Recording, signal: AbortSignal): Promise<Ending> {
     if (target === undefined || 'tcp' in target) return { how: 'ended', reason: 'client-closed' }
     const { transport, setting, adopted, gone } = this.#options
+    const judged = target.judge && new Judged(target.judge, recording)
     this.#relay = new Relay({
-      client: transport, target, recording, signal, channels: target.channels, adopted, gone,
-      ahead: this.#ahead, tape: setting.tapeOf(recording, target),
+      client: transport, target, recording, signal, channels: target.channels, adopted, gone, judged,
+      ahead: this.#ahead, tape: setting.tapeOf(recording, target, judged),
       refused: (what, right) => setting.refused(recording.session, what, right)
     })
     return this.#relay.run()

@@ -125,8 +125,9 @@ export function doorSetting(
   const { channelsMax, connectMs, handshakeMs, loginMs } = { ...defaultSshLimits, ...given }
   return {
     clock,
-    tapeOf: (recording, { channels, copyFiles }) => new SshTape(recording, {
-      clock, allowFile: fileRights(channels), channelsMax, ...evidence, copies: copyFiles ? copies : undefined
+    tapeOf: (recording, { channels, copyFiles }, judged) => new SshTape(recording, {
+      clock, allowFile: fileRights(channels, judged?.file), channelsMax, ...evidence,
+      copies: copyFiles ? copies : undefined
     }),
     timeouts: { connectMs, handshakeMs, loginMs },
     refused: onRefused

@@ -4,6 +4,7 @@ import type { Clock } from '../../clock.ts'
 import type { Recording } from '../../recording/recording.ts'
 import type { ChannelKind, Upstreaming } from '../../session/front.ts'
 import type { Penalties } from '../penalties.ts'
+import type { Judged } from './judged.ts'
 import type { SshTape } from './tape.ts'
 import type { TargetTimeouts } from './target.ts'
 import type { Transport, TransportEvents } from './transport.ts'
@@ -12,7 +13,9 @@ import type { Transport, TransportEvents } from './transport.ts'
 export interface DoorSetting {
   clock: Clock
   timeouts: TargetTimeouts
-  tapeOf(recording: Recording, rights: Pick<Upstreaming, 'channels' | 'copyFiles'>): SshTape
+  tapeOf(
+    recording: Recording, rights: Pick<Upstreaming, 'channels' | 'copyFiles'>, judged: Judged | undefined
+  ): SshTape
   /** Something that a grant does not allow was asked for: for the log. */
   refused(session: string, what: string, right: ChannelKind | undefined): void
 }

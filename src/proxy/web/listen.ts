@@ -17,11 +17,12 @@ import type { Words } from './page.ts'
 import { SqlFront } from './sql-front.ts'
 import type { SqlSetting } from './sql-front.ts'
 import { TerminalFront } from './terminal-front.ts'
+import { tail } from './tail.ts'
 import { sizeOf } from './terminal.ts'
 
-/** Pages of one person, and of all; each is a session or is about to be one. */
+/** Pages of one person, and of all: half of what the API's listener takes, so that admins still get in. */
 export const pagesOfOneMax = 32
-export const pagesMax = 1000
+export const pagesMax = 500
 /** From the WebSocket to its first message. */
 const firstWordsMs = 10_000
 /** A name of a user, of a credential and of a target. */
@@ -47,6 +48,8 @@ export interface Asker {
 export interface Web {
   /** Answers a request to become a WebSocket. */
   accept(request: IncomingMessage, socket: Duplex, head: Buffer, asker: Asker): void
+  /** The same for what is only told, line by line. */
+  tail(request: IncomingMessage, socket: Duplex, head: Buffer, lines: AsyncIterable<Uint8Array>): void
   /** Takes no new pages and sends away those without a session; the others go on. */
   close(): void
 }
@@ -57,12 +60,21 @@ export function openWeb(options: WebOptions): Web {
     noServer: true, clientTracking: false, perMessageDeflate: false, maxPayload: messageBytesMax
   })
   const door = new Door(options)
+  const upgrade = (
+    request: IncomingMessage, socket: Duplex, head: Buffer,
+    enter: (webSocket: WebSocket, address: string) => void
+  ): void => {
+    const address = plainAddress((socket as Socket).remoteAddress)
+    server.handleUpgrade(request, socket, head, webSocket => enter(webSocket, address))
+    ;(socket as Socket).setKeepAlive(true, keepAliveMs)
+  }
   return {
-    accept(request, socket, head, asker) {
-      const address = plainAddress((socket as Socket).remoteAddress)
-      server.handleUpgrade(request, socket, head, webSocket => door.enter(webSocket, address, asker))
-      ;(socket as Socket).setKeepAlive(true, keepAliveMs)
-    },
+    accept: (request, socket, head, asker) => upgrade(request, socket, head, (webSocket, address) =>
+      door.enter(webSocket, address, asker)),
+    tail: (request, socket, head, lines) => upgrade(request, socket, head, (webSocket, address) => {
+      const page = door.admit(webSocket, `tails of ${address}`)
+      if (page !== undefined) void tail(page, lines)
+    }),
     close: () => door.close()
   }
 }
@@ -78,17 +90,25 @@ class Door {
     this.#options = options
   }
 
-  enter(webSocket: WebSocket, address: string, asker: Asker): void {
-    const { clock } = this.#options
-    const page = new Page(webSocket, clock)
-    const own = this.#pagesOf.get(asker.user) ?? 0
-    if (this.#isClosing) return page.fail(new SallyportError('shutting-down'))
-    if (own >= pagesOfOneMax || this.#pages >= pagesMax) {
-      return page.fail(new SallyportError('too-many-connections', { detail: `pages of ${asker.user}` }))
+  /** Undefined where there is no place, which the page is told. */
+  admit(webSocket: WebSocket, of: string): Page | undefined {
+    const page = new Page(webSocket, this.#options.clock)
+    const own = this.#pagesOf.get(of) ?? 0
+    const isFull = own >= pagesOfOneMax || this.#pages >= pagesMax
+    if (isFull || this.#isClosing) {
+      page.fail(new SallyportError(isFull ? 'too-many-connections' : 'shutting-down', { detail: of }))
+      return undefined
     }
     this.#pages++
-    this.#pagesOf.set(asker.user, own + 1)
-    webSocket.once('close', () => this.#leave(asker.user))
+    this.#pagesOf.set(of, own + 1)
+    webSocket.once('close', () => this.#leave(of))
+    return page
+  }
+
+  enter(webSocket: WebSocket, address: string, asker: Asker): void {
+    const { clock } = this.#options
+    const page = this.admit(webSocket, `pages of ${asker.user}`)
+    if (page === undefined) return
     this.#strangers.add(page)
     const late = clock.after(firstWordsMs, () => page.fail(new SallyportError('auth-timeout')))
     const settle = (): void => {
@@ -121,11 +141,11 @@ class Door {
     else void onSession(new SqlFront(page, claim, sql))
   }
 
-  #leave(user: string): void {
+  #leave(of: string): void {
     this.#pages--
-    const left = (this.#pagesOf.get(user) ?? 1) - 1
-    if (left === 0) this.#pagesOf.delete(user)
-    else this.#pagesOf.set(user, left)
+    const left = (this.#pagesOf.get(of) ?? 1) - 1
+    if (left === 0) this.#pagesOf.delete(of)
+    else this.#pagesOf.set(of, left)
   }
 
   close(): void {

@@ -71,7 +71,12 @@ export class Page {
   }
 
   say(words: Words): void {
-    if (!this.over) this.#socket.send(JSON.stringify(words), this.#left)
+    this.pass(JSON.stringify(words))
+  }
+
+  /** Words that are written already. */
+  pass(text: string): void {
+    if (!this.over) this.#socket.send(text, this.#left)
   }
 
   send(bytes: Uint8Array): void {

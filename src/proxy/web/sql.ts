@@ -244,7 +244,10 @@ export class Sql {
   }
 
   #notice({ severity, sqlstate, message }: { severity: string, sqlstate: string, message: string }): void {
-    if (++this.#notices <= noticesMax) this.#page.say({ type: 'notice', severity, sqlstate, text: message })
+    if (++this.#notices > noticesMax) return
+    // Between statements it is the session's: that its time is nearly over.
+    const isOfStatement = this.#state === 'running' || this.#state === 'ending'
+    this.#page.say({ type: 'notice', text: message, ...isOfStatement ? { severity, sqlstate } : {} })
   }
 
   #ready(transaction: string): void {
