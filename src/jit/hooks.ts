@@ -42,7 +42,8 @@ export const hookLimits: HookLimits = {
   waitingMax: 20_000,
   togetherMax: 64,
   groupsMax: 4,
-  groupAloneMs: 100,
+  // Longer than a visit takes on a busy machine: side by side groups are small, and dearer in all.
+  groupAloneMs: 500,
   // As many as run at once; a target counts its connections, and rights that it took back should end soon.
   keptMax: 8,
   keptIdleMs: 15_000,
