@@ -4,6 +4,7 @@
 // literal`, `| identlist` or a bare whole number, inside quotes a bare inert word, in plain data the string
 // itself. Every way through the branches is scanned at save time, so an unused branch cannot hide a mistake.
 import { Liquid, TokenKind, Tokenizer } from 'liquidjs'
+import { privilegeList, schemaOf, tablesOf } from './grant-text.ts'
 import { encodeWord } from './percent.ts'
 import {
   UnfitValue, assertWellFormed, quoteIdentifier, quoteLiteral, scanSql, statementProblems
@@ -47,7 +48,7 @@ const renderLimitMs = 1000
 
 const variableName = '[a-z][a-z0-9_]{0,62}'
 const holeForm = new RegExp(
-  `^\\{\\{\\s*(${variableName})\\s*(?:\\|\\s*(ident|literal|identlist)\\s*)?\\}\\}$`
+  `^\\{\\{\\s*(${variableName})\\s*(?:\\|\\s*(ident|literal|identlist|privileges|tables|schema)\\s*)?\\}\\}$`
 )
 const conditionForm = new RegExp(`^(${variableName})(?:\\s*(?:==|!=)\\s*(?:'[\\w .-]*'|"[\\w .-]*"))?$`)
 const tagForm = /^\{%\s*(if|elsif|unless|else|endif|endunless|comment|endcomment)\b\s*([^%{}]*?)\s*%\}$/
@@ -246,7 +247,7 @@ class Reader {
       this.problems.add(`${shown(source)}: no filter here, the plugin quotes`)
     }
     this.uses.add(name)
-    if (filter === 'identlist') this.lists.add(name)
+    if (filter === 'identlist' || filter === 'privileges') this.lists.add(name)
     else this.words.add(name)
     list.push({ hole: this.holes.length })
     this.holes.push({ name, filter, begin, end })
@@ -314,6 +315,9 @@ function makeEngine(): Liquid {
     ident: value => quoteIdentifier(text(value)),
     literal: value => quoteLiteral(text(value)),
     identlist: value => items(value).map(quoteIdentifier).join(', '),
+    privileges: value => privilegeList(items(value)),
+    tables: value => tablesOf(text(value)),
+    schema: value => schemaOf(text(value)),
     inert: value => inert(text(value)),
     count: value => count(text(value)),
     datum: value => datum(text(value)),
