@@ -123,6 +123,8 @@ export async function deleteResource(
 async function forgetLogins({ secondFactors, logins }: Needs, user: string, by: string): Promise<void> {
   await secondFactors.remove(user, by)
   await logins.passkeys.removeOf(user, by)
+  await logins.identities.removeOf(user, by)
+  await logins.requests.removeOf(user)
 }
 
 /** Who refers to a resource: one sentence each. */

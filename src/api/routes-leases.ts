@@ -59,6 +59,7 @@ export function leaseRoutes(ports: ApiPorts): Route[] {
       method: 'post', path: '/leases/{id}/renew', roles: holders,
       summary: 'Adds a time to the expiry, up to the maximum; not after expiry or revocation.', params,
       body: z.strictObject({ ttl }),
+      issues: ({ id: lease, expiresAt }) => `lease ${lease} until ${expiresAt}`,
       response: leaseShape,
       run: async ({ params: { id: lease }, body, caller, address }) => {
         const row = await leaseOf(ports, lease, caller, admins)

@@ -6,6 +6,8 @@ import { createIdentify, replaceToken } from './access.ts'
 import { createApi } from './api.ts'
 import type { Bindings } from './api.ts'
 import type { ConsoleFiles } from './console.ts'
+import { once } from './idempotency.ts'
+import { serveOidc } from './oidc.ts'
 import type { ApiPorts } from './ports.ts'
 import type { Route } from './route.ts'
 import { accessRoutes } from './routes-access.ts'
@@ -14,10 +16,12 @@ import { auditRoutes } from './routes-audit.ts'
 import { healthRoutes } from './routes-health.ts'
 import { leaseRoutes } from './routes-leases.ts'
 import { connectRoutes } from './routes-connect.ts'
+import { loginRequestRoutes } from './routes-login-requests.ts'
 import { passkeyRoutes } from './routes-passkeys.ts'
 import { profileRoutes } from './routes-profiles.ts'
 import { requestRoutes } from './routes-requests.ts'
 import { resourceRoutes } from './routes-resources.ts'
+import { ruleRoutes } from './routes-rules.ts'
 import { secretRoutes } from './routes-secrets.ts'
 import { sessionRoutes } from './routes-sessions.ts'
 import { templateRoutes } from './routes-templates.ts'
@@ -39,10 +43,10 @@ export function allRoutes(
 ): Route[] {
   return [
     ...accessRoutes(ports, loginTokenSeconds), ...passkeyRoutes(ports, loginTokenSeconds),
-    ...userRoutes(ports), ...resourceRoutes(ports),
+    ...loginRequestRoutes(ports, loginTokenSeconds), ...userRoutes(ports), ...resourceRoutes(ports),
     ...connectRoutes(ports), ...sessionRoutes(ports), ...templateRoutes(ports), ...leaseRoutes(ports),
     ...secretRoutes(ports), ...applicationRoutes(ports), ...profileRoutes(ports), ...requestRoutes(ports),
-    ...auditRoutes(ports), ...healthRoutes(ports)
+    ...ruleRoutes(ports), ...auditRoutes(ports), ...healthRoutes(ports)
   ]
 }
 
@@ -54,7 +58,9 @@ export function createSallyportApi(
     version: ports.version,
     routes: allRoutes(ports, options),
     identify: createIdentify(ports, options.localToken, options.metricsToken),
+    once: (attempt, act, nameOf) => once(ports, attempt, act, nameOf),
     replace: (token, caller) => replaceToken(ports, token, caller),
+    more: app => serveOidc(app, ports, options.loginTokenSeconds),
     console: options.console,
     failed: (error, request) => ports.failed(error, request)
   })

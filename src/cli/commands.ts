@@ -29,15 +29,20 @@ const running: Command[] = [
   },
   {
     words: ['login'], args: '[USER]',
-    summary: 'log in to a server; password and, where one is enrolled, one-time code are asked for',
+    summary: 'log in to a server: by a code that is confirmed in the console, or as USER with a password',
     details: [
-      'Without a terminal the password is read from standard input, or from SALLYPORT_PASSWORD; the code',
-      'is the second line there, or SALLYPORT_CODE.'
+      'With USER password and, where one is enrolled, one-time code are asked for. Without a terminal the',
+      'password is read from standard input, or from SALLYPORT_PASSWORD; the code is the second line',
+      'there, or SALLYPORT_CODE.'
     ],
     options: {
       server,
       ca: takes('FILE', "PEM of the authority of the server's certificate"),
-      token: takes('TOKEN', 'redeem the one-time token of the first start instead')
+      token: {
+        type: 'boolean',
+        describe: 'redeem the one-time token of the first start (asked for, standard input, or in\n'
+          + 'SALLYPORT_ONE_TIME_TOKEN)'
+      }
     },
     load: async () => (await import('./access.ts')).login
   },
@@ -123,6 +128,11 @@ const users: Command[] = [
   {
     words: ['users', 'unenrol'], args: 'NAME', summary: 'take the second factor of a person away (admins)',
     options: { server }, load: async () => (await import('./users.ts')).unenrol
+  },
+  {
+    words: ['users', 'unbind'], args: 'NAME',
+    summary: 'forget who a person is at the identity provider: the name is somebody else\'s now (admins)',
+    options: { server }, load: async () => (await import('./users.ts')).unbind
   }
 ]
 
@@ -171,6 +181,13 @@ const sessions: Command[] = [
     words: ['sessions', 'search'], args: 'QUERY', summary: 'search statements and output of recordings',
     options: { session: takes('ID', 'in this session only'), limit, server },
     load: async () => (await import('./sessions.ts')).search
+  },
+  {
+    words: ['policy', 'what-if'], args: '', summary: 'try rules, of a list or a grant, on recordings',
+    options: {
+      file: takes('FILE', 'the rules', 'f'), session: takes('ID', 'in it only'), since, until, server
+    },
+    load: async () => (await import('./policy.ts')).whatIf
   },
   {
     words: ['sessions', 'verify'], args: 'ID|FILE', summary: 'check that a recording is whole and genuine',

@@ -191,8 +191,8 @@ async function giveBack(context: Context, remover: Remover, issued: Issued, reas
   const { options: { clock }, limits: { releaseWaitMs } } = context
   const { holdId, accountId, request: { kind, actor } } = issued
   context.local.delete(holdId)
-  const end = (): Promise<boolean> => endAndRemove(context, remover, {
-    holdId, shared: kind === 'enable', as: 'released', actor, detail: { reason }
+  const end = (): Promise<unknown> => endAndRemove(context, remover, {
+    holdId, as: 'released', actor, detail: { reason }
   })
   try {
     await end()
@@ -220,17 +220,16 @@ async function removeUnrecorded(context: Context, issued: Issued): Promise<void>
 
 type Ending = Omit<EndRequest, 'claimant' | 'claimMs' | 'ifExpiresBy'>
 
-/**
- * Ends a hold; begins the removal when it was the last one. True when it ended now. Throws when the store is
- * away.
- */
-async function endAndRemove(context: Context, remover: Remover, ending: Ending): Promise<boolean> {
+/** Ends a hold; begins the removal when it was the last one. Throws `store-unavailable`, `not-found`. */
+async function endAndRemove(
+  context: Context, remover: Remover, ending: Ending
+): Promise<{ ended: boolean, accountId: string }> {
   const { options: { store, clock }, limits: { claimMs }, claimant } = context
   const claimEndsMs = clock.monotonicMs() + claimMs
   const { ended, claim, hold } = await store.end({ ...ending, claimant, claimMs })
   if (hold === undefined) throw new SallyportError('not-found', { detail: `lease ${ending.holdId}` })
   if (claim !== undefined) begin(remover, claim, claimant, claimEndsMs)
-  return ended
+  return { ended, accountId: hold.accountId }
 }
 
 function begin(remover: Remover, claim: Claim, claimant: Claimant, claimEndsMs: number): void {
@@ -246,15 +245,13 @@ function fromOf(address: string | undefined): From {
 async function revoke(
   context: Context, remover: Remover, holdId: string, actor: string, from: From
 ): Promise<boolean> {
-  const { options: { audit, clock, store }, limits: { releaseWaitMs } } = context
-  const row = await store.show(holdId)
-  if (row === undefined) throw new SallyportError('not-found', { detail: `lease ${holdId}` })
-  const shared = row.accountKind === 'enable'
-  const ended = await endAndRemove(context, remover, { holdId, shared, as: 'revoked', actor, detail: from })
+  const { options: { clock }, limits: { releaseWaitMs } } = context
+  const audited = { kind: 'lease.revoked', actor, subject: holdId, detail: { ...from } }
+  const ending = { holdId, as: 'revoked', actor, detail: from, audited } as const
+  const { ended, accountId } = await endAndRemove(context, remover, ending)
   if (!ended) return false
   cutLease(context, holdId, new SallyportError('lease-lost', { detail: `the lease was revoked by ${actor}` }))
-  await audit.append('lease.revoked', actor, holdId, { ...from })
-  const removal = remover.running(row.account)
+  const removal = remover.running(accountId)
   if (removal !== undefined) await waitAtMost(clock, removal, releaseWaitMs)
   return true
 }

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { sleep, systemClock } from '../../src/clock.ts'
 import type { Cancel, Clock } from '../../src/clock.ts'
-import type { SallyportError } from '../../src/errors.ts'
+import { SallyportError } from '../../src/errors.ts'
 import type { IssueRequest, MaximumOf } from '../../src/lease/context.ts'
 import { createLedger } from '../../src/lease/ledger.ts'
 import type { Ledger } from '../../src/lease/ledger.ts'
@@ -128,6 +128,7 @@ export async function openWorld(
   const store = createLedgerStore(database, {
     // As the real one: part of what the transaction did, or not at all.
     appendIn(tx, kind, actor, subject, detail) {
+      if (world.auditAway) throw new SallyportError('store-unavailable', { detail: 'the audit is away' })
       database.beforeCommit(tx, () => Promise.resolve(outcome => {
         if (outcome === 'committed') world.audit.push({ kind, actor, subject, detail })
       }))

@@ -16,6 +16,7 @@ import type {
 import { proveTemplates } from '../../src/jit/prove.ts'
 import type { Proof } from '../../src/jit/prove.ts'
 import { createShelf } from '../../src/jit/shelf.ts'
+import type { Shelf } from '../../src/jit/shelf.ts'
 import type { Template } from '../../src/jit/template.ts'
 
 export interface Account extends AccountRef {
@@ -112,18 +113,24 @@ export class PluginTarget {
   readonly log: string[] = []
   /** Values of the credential that every job gets. */
   readonly variables: Variables
+  readonly #shelf: Shelf
   #made = 0
 
-  constructor(id: string, access: Access, variables: Variables = {}, limits: Partial<HookLimits> = {}) {
-    this.plugin = shelf.plugin(id)
+  /** `own`: a shelf with the plugin over something else than its driver. */
+  constructor(
+    id: string, access: Access, variables: Variables = {}, limits: Partial<HookLimits> = {},
+    own: Shelf = shelf
+  ) {
+    this.#shelf = own
+    this.plugin = own.plugin(id)
     this.access = access
     this.variables = variables
-    this.hooks = createHooks({ shelf, clock: systemClock, limits, log: line => this.log.push(line) })
+    this.hooks = createHooks({ shelf: own, clock: systemClock, limits, log: line => this.log.push(line) })
   }
 
   template(name: string): Template {
     const file = join(import.meta.dirname, `../../templates/${this.plugin.id}/${name}.yaml`)
-    return shelf.admit(readFileSync(file, 'utf8')).template
+    return this.#shelf.admit(readFileSync(file, 'utf8')).template
   }
 
   mint(name?: string, kind: AccountRef['kind'] = 'create'): Account {
