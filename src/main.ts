@@ -15,6 +15,7 @@ import { printAddress } from './input.ts'
 import { createLog } from './log.ts'
 import { requestOf } from './main/accounts.ts'
 import { apiPorts, version } from './main/api.ts'
+import { createConfirmations } from './main/confirmations.ts'
 import { consoleFiles } from './main/console.ts'
 import { readGiven } from './main/given-secret.ts'
 import { addressOf } from './main/hooks.ts'
@@ -184,6 +185,7 @@ function stepPorts(rooms: Rooms): Parameters<typeof createSteps>[0] {
     userOf: (login, database) => readLoginName(login, database)?.user,
     verifierOf: rooms.verifierOf,
     secondFactorOf: (name, address) => rooms.secondFactors.of(name, address),
+    confirmations: createConfirmations(rooms),
     audit: (kind, actor, subject, detail) => audit.append(kind, actor, subject, detail),
     createRecording: head => recordings.create(head),
     issue: async (session, tell) => {
