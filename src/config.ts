@@ -7,8 +7,8 @@ import { hostname } from 'node:os'
 import { dirname, resolve } from 'node:path'
 import { parseDocument } from 'yaml'
 import { z } from 'zod'
-import { metricsConfig, metricsSchema } from './config-operations.ts'
-import type { MetricsConfig } from './config-operations.ts'
+import { auditConfig, auditSchema, metricsConfig, metricsSchema } from './config-operations.ts'
+import type { AuditConfig, MetricsConfig } from './config-operations.ts'
 import { SallyportError } from './errors.ts'
 import { duration, problemsOf, publicKey, readAddress, size } from './input.ts'
 import type { Address } from './input.ts'
@@ -67,6 +67,7 @@ export interface Config {
   oldMasterKeys: readonly MasterKeySource[]
   log: { level: 'info' | 'warn' | 'error' }
   metrics: MetricsConfig
+  audit: AuditConfig
   limits: Limits
 }
 
@@ -213,6 +214,7 @@ const schema = z.strictObject({
   oldMasterKeys: z.array(source).max(16).default([]),
   log: z.strictObject({ level: z.enum(['info', 'warn', 'error']).default('info') }).prefault({}),
   metrics: metricsSchema,
+  audit: auditSchema,
   limits: limits.prefault({})
 })
 
@@ -292,6 +294,7 @@ function complete(read: z.output<typeof schema>, file: string | undefined, folde
     oldMasterKeys: read.oldMasterKeys.map(old => masterKeyOf(old, data, folder)),
     log: read.log,
     metrics: metricsConfig(read.metrics, folder),
+    audit: auditConfig(read.audit, folder),
     limits: read.limits
   }
 }

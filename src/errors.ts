@@ -227,6 +227,16 @@ const table = {
     operator: 'recordings are kept by the node of the session: ask it, or give all nodes one folder',
     sqlstate: '55000', http: 421
   },
+  'rule-refused': {
+    client: 'a rule of this access does not allow it',
+    operator: 'a rule of the grant refused it, or nobody approved it: the audit names the rule',
+    sqlstate: '42501', http: 403
+  },
+  'rule-ended': {
+    client: 'a rule of this access ended the session',
+    operator: 'a rule of the grant says `end` for what was done: the audit names the rule',
+    sqlstate: '57P01', http: 403
+  },
   'lease-lost': {
     client: 'the account of this session was withdrawn',
     operator: 'the lease was revoked or fenced while the session ran',
@@ -283,6 +293,32 @@ const table = {
     client: 'it was changed meanwhile',
     operator: 'read it again and repeat',
     sqlstate: '40001', http: 409
+  },
+  // idempotency keys
+  'key-reused': {
+    client: 'this idempotency key was used for another request',
+    operator: 'a client must draw a new key for each new request',
+    sqlstate: '22023', http: 422
+  },
+  'still-running': {
+    client: 'the first request with this idempotency key is still running',
+    operator: 'the same request was sent twice at once: it is done once, and a repeat later gets its answer',
+    sqlstate: '55000', http: 409
+  },
+  'already-issued': {
+    client: 'it was issued already, and its answer is not kept any longer',
+    operator: 'a repeat after more than ten minutes: the name of what was issued is listed',
+    sqlstate: '55000', http: 409
+  },
+  'outcome-unknown': {
+    client: 'a request with this idempotency key began, and nobody knows how it ended',
+    operator: 'the node or the store failed meanwhile: look at what there is, then use a new key',
+    sqlstate: '55000', http: 409
+  },
+  'limit-reached': {
+    client: 'too many, try again later',
+    operator: 'a limit of one caller was reached: the detail names it',
+    sqlstate: '53400', http: 429
   },
   'internal': {
     client: 'internal error',

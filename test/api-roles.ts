@@ -90,7 +90,7 @@ test('whatever changes something outside of the own login is for admins alone', 
     // Passkeys of one's own: test/passkeys.ts.
     '/users/{name}/passkeys/challenge', '/users/{name}/passkeys', 'delete /users/{name}/passkeys/{id}',
     // A ticket for the caller's own session; the grant is looked at when it is used.
-    '/connections',
+    '/connections', '/browser/tickets',
     // Who asks and who decides is looked at for each request: test/requests.ts.
     '/requests', ...['approve', 'deny', 'withdraw', 'review'].map(part => `/requests/{id}/${part}`)
   ])

@@ -3,22 +3,11 @@
 // deadline: 120 s
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { sleep, systemClock } from '../src/clock.ts'
 import { freePort } from '../tool/postgres.ts'
 import { readExposition } from './peers/exposition.ts'
 import type { Exposition } from './peers/exposition.ts'
 import { openHouse } from './peers/orders-house.ts'
-
-/** Asks until it is so, or fails with the last answer. */
-async function until<T>(ask: () => Promise<T> | T, isSo: (value: T) => boolean): Promise<T> {
-  const deadlineMs = systemClock.monotonicMs() + 30_000
-  for (;;) {
-    const value = await ask()
-    if (isSo(value)) return value
-    assert.ok(systemClock.monotonicMs() < deadlineMs, JSON.stringify(value))
-    await sleep(systemClock, 50)
-  }
-}
+import { until } from './peers/until.ts'
 
 test('figures count what happened, and never name a person', async () => {
   const port = await freePort()

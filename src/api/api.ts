@@ -14,6 +14,8 @@ import { serveConsole } from './console.ts'
 import type { ConsoleFiles } from './console.ts'
 import { clearedCookie, cookieOf, isOwnPage, tokenOfCookie } from './cookie.ts'
 import { defined } from './document-parts.ts'
+import { keyHeader, repeatHeader } from './idempotency.ts'
+import type { Answered, Attempt } from './idempotency.ts'
 import { addressOf, openApiOf } from './openapi.ts'
 import type { Call, Caller, CookieJar, Route, Stream } from './route.ts'
 import { safeHeaders, sendStream } from './stream.ts'
@@ -32,6 +34,8 @@ export interface ApiOptions {
   routes: readonly Route[]
   /** Who a bearer token stands for; throws `auth-required`. */
   identify(token: string | undefined, address: string): Promise<Caller>
+  /** Runs an act once for an idempotency key, see idempotency.ts. */
+  once(attempt: Attempt, act: () => Promise<unknown>, nameOf: (answer: unknown) => string): Promise<Answered>
   /** A token in place of a browser's, which is due; undefined when another request is replacing it. */
   replace(token: string, caller: Caller): Promise<string | undefined>
   /** Told of every error that is a defect or a failure of ours, with what the client did not hear. */
@@ -89,15 +93,28 @@ async function answer(options: ApiOptions, route: Route, context: HonoContext): 
       }
       if (caller.isDue === true) await replaceCookie(options, context, caller)
     }
+    const given = route.body === undefined
+      ? undefined
+      : await bodyOf(context, route.bodyBytesMax ?? requestBytesMax)
     const call: Call<unknown, unknown, unknown> = {
       params: read(route.params, context.req.param(), 'path'),
       query: read(route.query, context.req.query(), 'query'),
-      body: route.body === undefined ? undefined : read(route.body,
-        await bodyOf(context, route.bodyBytesMax ?? requestBytesMax), ''),
+      body: read(route.body, given, ''),
       caller, address, signal: context.req.raw.signal, cookie: jarOf(context)
     }
+    const { response, issues } = route
+    if (response instanceof z.ZodType) {
+      const act = async (): Promise<unknown> => response.parse(await route.run(call))
+      const key = issues === undefined ? undefined : context.req.header(keyHeader)
+      if (issues === undefined || key === undefined) return context.json(await act() as object)
+      const { pathname, search } = new URL(context.req.url)
+      const line = `${context.req.method} ${pathname}${search}`
+      const attempt = { caller, address, key, line, body: given }
+      const { json, repeated } = await options.once(attempt, act, issues)
+      if (repeated) context.header(repeatHeader, 'true')
+      return context.body(json, 200, { 'content-type': 'application/json' })
+    }
     const result = await route.run(call)
-    if (route.response instanceof z.ZodType) return context.json(route.response.parse(result) as object)
     return await sendStream(result as Stream, context.env?.outgoing, thrown => {
       options.failed(asSallyportError(thrown), `${context.req.method} ${context.req.path}`)
     })

@@ -4,6 +4,7 @@
 import { z } from 'zod'
 import { errorTable } from '../errors.ts'
 import { cookieName } from './cookie.ts'
+import { keyHeader, repeatHeader } from './idempotency.ts'
 import type { Route } from './route.ts'
 
 export const apiPrefix = '/api/v1'
@@ -52,6 +53,13 @@ export function openApiOf(routes: readonly Route[], version: string): Record<str
   }
 }
 
+const keyParameter = {
+  name: keyHeader, in: 'header', required: false, schema: { type: 'string', minLength: 1, maxLength: 200 },
+  description: 'A repeat with the same key does it once: it gets the same answer for 10 minutes (marked by '
+    + `${repeatHeader}), and 409 already-issued for a day. 422 key-reused: for another request; `
+    + '409 still-running or outcome-unknown: ask later, or look what there is.'
+}
+
 function operationOf(route: Route): Record<string, unknown> {
   const { roles } = route
   return {
@@ -59,7 +67,10 @@ function operationOf(route: Route): Record<string, unknown> {
     summary: route.summary,
     security: roles === 'anyone' ? [] : [{ token: [] }, { cookie: [] }],
     'x-roles': roles === 'anyone' ? ['anyone'] : roles,
-    parameters: [...parametersOf(route.params, 'path'), ...parametersOf(route.query, 'query')],
+    parameters: [
+      ...parametersOf(route.params, 'path'), ...parametersOf(route.query, 'query'),
+      ...route.issues === undefined ? [] : [keyParameter]
+    ],
     ...(route.body === undefined ? {} : {
       requestBody: {
         required: true, content: { 'application/json': { schema: jsonSchema(route.body, 'input') } }

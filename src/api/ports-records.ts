@@ -1,6 +1,7 @@
 // What the API needs of the rooms that keep what happened: sessions and their recordings, leases and what is
 // on the targets, the audit log, the health of this node. As in ports.ts: small interfaces, shapes as they
 // are shown, and nothing that decides.
+import type { Rule, RuleAction } from '../policy/types.ts'
 import type { Hit } from '../recording/catalog.ts'
 import type { ExportFormat } from '../recording/export.ts'
 import type { Scene } from '../recording/screenplay.ts'
@@ -79,9 +80,37 @@ export interface RecordingPort {
   /** Against our keys, and against what the store says was sealed. */
   verify(session: string, expected: Expected): Promise<Verdict>
   search(wanted: SearchRequest): AsyncIterable<Hit>
+  /** What rules would have said to all that fits. */
+  whatIf(wanted: WhatIfRequest): AsyncIterable<WhatIfLine>
   /** PEM of the keys that sign recordings, receipts and checkpoints. */
   publicKey(): string
 }
+
+export interface WhatIfRequest {
+  rules: readonly Rule[]
+  session: string | undefined
+  /** ISO 8601: sessions that started at or after, and before. */
+  from: string | undefined
+  to: string | undefined
+  signal: AbortSignal
+}
+
+export type WhatIfLine =
+  | {
+    session: string
+    user: string
+    target: string
+    at: string
+    /** Since the start of the session. */
+    atMs: number
+    on: Rule['on']
+    then: RuleAction
+    /** Place in the list, from 1; null: it cannot be read. */
+    rule: number | null
+    kinds: readonly string[]
+    what: string
+  }
+  | { done: true, sessions: number, judged: number, found: number }
 
 export interface SearchRequest {
   query: string
@@ -120,6 +149,8 @@ export interface LeaseFilter {
   ownerKind?: LeaseRow['ownerKind'] | undefined
   owner?: string | undefined
   status?: string | undefined
+  /** Id of the last lease of the page before. */
+  before?: string | undefined
   limit: number
 }
 

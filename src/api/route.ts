@@ -13,6 +13,8 @@ export interface Caller {
   how: 'token' | 'local'
   /** How and when the person proved who they are, where the token says so. */
   login?: { method: string, at: Date } | undefined
+  /** Which of their logins it is, however often its token was replaced; absent for tokens of no login. */
+  family?: string | undefined
   /** The token is to be replaced, where it is in a browser. */
   isDue?: boolean | undefined
 }
@@ -76,6 +78,11 @@ export interface Route {
   /** Largest body, where it is not `requestBytesMax` of api.ts. */
   bodyBytesMax?: number | undefined
   /**
+   * It makes something that must not be made twice: takes an `Idempotency-Key`. Names what was made, for
+   * people and without secrets.
+   */
+  issues?: ((answer: unknown) => string) | undefined
+  /**
    * Schema of the JSON answer, or the content types of a `Stream`. What the schema does not name is not
    * sent.
    */
@@ -93,14 +100,15 @@ interface RouteSpec<P extends z.ZodType, Q extends z.ZodType, B extends z.ZodTyp
   query?: Q
   body?: B
   bodyBytesMax?: number
+  issues?: (answer: z.output<R>) => string
   response: R
   run(call: Call<z.output<P>, z.output<Q>, z.output<B>>): Promise<z.input<R>>
 }
 
-type StreamSpec<P extends z.ZodType, Q extends z.ZodType> =
-  Omit<RouteSpec<P, Q, z.ZodUndefined, z.ZodType>, 'response' | 'run' | 'body'> & {
+type StreamSpec<P extends z.ZodType, Q extends z.ZodType, B extends z.ZodType> =
+  Omit<RouteSpec<P, Q, B, z.ZodType>, 'response' | 'run'> & {
     response: { stream: readonly string[] }
-    run(call: Call<z.output<P>, z.output<Q>, undefined>): Promise<Stream>
+    run(call: Call<z.output<P>, z.output<Q>, z.output<B>>): Promise<Stream>
   }
 
 /** An entry of the table that answers with JSON; the types of the handler come from its schemas. */
@@ -112,8 +120,9 @@ export function route<
 }
 
 /** An entry of the table that answers with a stream. */
-export function streamRoute<P extends z.ZodType = z.ZodUndefined, Q extends z.ZodType = z.ZodUndefined>(
-  spec: StreamSpec<P, Q>
-): Route {
+export function streamRoute<
+  P extends z.ZodType = z.ZodUndefined, Q extends z.ZodType = z.ZodUndefined,
+  B extends z.ZodType = z.ZodUndefined
+>(spec: StreamSpec<P, Q, B>): Route {
   return { params: undefined, query: undefined, body: undefined, ...spec } as unknown as Route
 }

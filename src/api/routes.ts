@@ -6,6 +6,7 @@ import { createIdentify, replaceToken } from './access.ts'
 import { createApi } from './api.ts'
 import type { Bindings } from './api.ts'
 import type { ConsoleFiles } from './console.ts'
+import { once } from './idempotency.ts'
 import { serveOidc } from './oidc.ts'
 import type { ApiPorts } from './ports.ts'
 import type { Route } from './route.ts'
@@ -20,6 +21,7 @@ import { passkeyRoutes } from './routes-passkeys.ts'
 import { profileRoutes } from './routes-profiles.ts'
 import { requestRoutes } from './routes-requests.ts'
 import { resourceRoutes } from './routes-resources.ts'
+import { ruleRoutes } from './routes-rules.ts'
 import { secretRoutes } from './routes-secrets.ts'
 import { sessionRoutes } from './routes-sessions.ts'
 import { templateRoutes } from './routes-templates.ts'
@@ -44,7 +46,7 @@ export function allRoutes(
     ...loginRequestRoutes(ports, loginTokenSeconds), ...userRoutes(ports), ...resourceRoutes(ports),
     ...connectRoutes(ports), ...sessionRoutes(ports), ...templateRoutes(ports), ...leaseRoutes(ports),
     ...secretRoutes(ports), ...applicationRoutes(ports), ...profileRoutes(ports), ...requestRoutes(ports),
-    ...auditRoutes(ports), ...healthRoutes(ports)
+    ...ruleRoutes(ports), ...auditRoutes(ports), ...healthRoutes(ports)
   ]
 }
 
@@ -56,6 +58,7 @@ export function createSallyportApi(
     version: ports.version,
     routes: allRoutes(ports, options),
     identify: createIdentify(ports, options.localToken, options.metricsToken),
+    once: (attempt, act, nameOf) => once(ports, attempt, act, nameOf),
     replace: (token, caller) => replaceToken(ports, token, caller),
     more: app => serveOidc(app, ports, options.loginTokenSeconds),
     console: options.console,

@@ -19,6 +19,8 @@ export const ticketShape = z.object({
   ticket: z.string(), expiresAt: instant, host: z.string(), port: z.int()
 })
 
+export const browserTicketShape = ticketShape.pick({ ticket: true, expiresAt: true })
+
 /** What a browser is told: its token is in a cookie. */
 export const enteredShape = issuedShape.omit({ token: true })
 const doorShape = z.object({ host: z.string(), port: z.int() }).nullable()
@@ -115,7 +117,9 @@ export const explainedShape = z.object({
 
 export const sessionShape = z.object({
   id: z.string(), user: z.string(), credential: z.string(), target: z.string(), protocol: z.string(),
-  grant: z.string(), address: z.string(), database: z.string().nullable(), node: z.string(),
+  grant: z.string(), address: z.string(),
+  /** `web`: a page of the console; null: a client of the person's own. */
+  client: z.string().nullable(), database: z.string().nullable(), node: z.string(),
   status: z.enum(['opening', 'live', 'ended', 'refused', 'interrupted']),
   startedAt: instant, expiresAt: nullableInstant, endedAt: nullableInstant, reason: z.string().nullable(),
   /** The account that lives only for this session; null where JIT is disabled. */
@@ -267,9 +271,10 @@ const iso = (at: Date | null): string | null => at === null ? null : at.toISOStr
 export function sessionJson(
   row: SessionRow, receipt: ReceiptRow | undefined, state: string | undefined
 ): SessionJson {
+  const [address = '', client = null] = row.address.split(' ')
   return {
     id: row.id, user: row.user, credential: row.credential, target: row.target, protocol: row.protocol,
-    grant: row.grant, address: row.address, database: row.database, node: row.node, status: row.status,
+    grant: row.grant, address, client, database: row.database, node: row.node, status: row.status,
     startedAt: row.startedAt.toISOString(), expiresAt: iso(row.expiresAt), endedAt: iso(row.endedAt),
     reason: row.reason,
     account: row.account === null ? null : { id: row.account, name: row.accountName, state: state ?? null },

@@ -183,6 +183,13 @@ const sessions: Command[] = [
     load: async () => (await import('./sessions.ts')).search
   },
   {
+    words: ['policy', 'what-if'], args: '', summary: 'try rules, of a list or a grant, on recordings',
+    options: {
+      file: takes('FILE', 'the rules', 'f'), session: takes('ID', 'in it only'), since, until, server
+    },
+    load: async () => (await import('./policy.ts')).whatIf
+  },
+  {
     words: ['sessions', 'verify'], args: 'ID|FILE', summary: 'check that a recording is whole and genuine',
     details: ['A file is checked here, with the public key alone; a session is checked by the server.'],
     options: { 'public-key': publicKey, server },
@@ -202,7 +209,8 @@ const ledger: Command[] = [
     options: {
       target, secret: takes('PATH', 'on this secret only'),
       owner: takes('NAME', 'of this user, application or session only'),
-      status: takes('STATUS', 'active, expired, revoked, revoking or failed'), limit, server
+      status: takes('STATUS', 'active, expired, revoked, revoking or failed'),
+      before: takes('ID', 'older than this lease'), limit, server
     },
     load: async () => (await import('./leases.ts')).list
   },

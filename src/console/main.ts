@@ -8,6 +8,7 @@ import { AccountPage } from './account.ts'
 import { AccessPage, CredentialPage } from './access.ts'
 import { AuditPage } from './audit.ts'
 import { Refusal, get, post } from './call.ts'
+import { ConnectPage } from './connect.ts'
 import { ConfirmPage } from './confirm.ts'
 import { html } from './html.ts'
 import type { Content, View } from './html.ts'
@@ -61,6 +62,9 @@ const pages: readonly Page[] = [
   {
     address: /^\/console\/templates\/([\w.-]+)\/([\w.-]+)$/, title: 'Template', watchers: true,
     view: TemplatePage
+  },
+  {
+    address: /^\/console\/connect\/(ssh|postgres)\/([\w.-]+)\/([\w.-]+)$/, title: 'Connect', view: ConnectPage
   },
   { address: /^\/console\/confirm$/, title: 'Confirm a login', view: ConfirmPage },
   { address: /^\/console\/account$/, title: 'Your logins', view: AccountPage },

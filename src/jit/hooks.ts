@@ -41,7 +41,8 @@ export const hookLimits: HookLimits = {
   parallel: 8,
   waitingMax: 20_000,
   togetherMax: 64,
-  groupsMax: 2,
+  groupsMax: 4,
+  groupAloneMs: 100,
   // As many as run at once; a target counts its connections, and rights that it took back should end soon.
   keptMax: 8,
   keptIdleMs: 15_000,
@@ -399,9 +400,7 @@ class HookRunner implements Hooks {
     const known = this.#gates.get(key)
     if (known !== undefined) return known
     for (const [other, { queue, keeper }] of this.#gates) {
-      if (!queue.idle) continue
-      keeper.close()
-      this.#gates.delete(other)
+      if (queue.idle && keeper.isEmpty) this.#gates.delete(other)
     }
     const queue = new TargetQueue(target.name, this.#limits, this.#options.clock, {
       knock: () => plugin.knock(target, this.#limits.connectMs),

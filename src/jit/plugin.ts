@@ -238,6 +238,12 @@ export interface Plugin {
    */
   mintTyped?(): Promise<Minted>
   /**
+   * For leases whose maximum grew: a template (action `enable`) that moves the end which the target keeps of
+   * an account to `expires_at`, and does nothing else; `none` where targets keep no end. Left out where an
+   * end cannot be moved: there the maximum stays what it was at issue.
+   */
+  readonly prolong?: string | undefined
+  /**
    * True when something accepts connections at the target's address; nothing is said to it. Lets those who
    * wait for a target that was away begin again.
    */

@@ -10,9 +10,13 @@ import { tail } from '../recording/reader.ts'
 import type { RecordingFile } from '../recording/reader.ts'
 import { Screenplay, scenes } from '../recording/screenplay.ts'
 import type { Scene } from '../recording/screenplay.ts'
+import type { Rules } from './rules.ts'
+import { whatIf } from './what-if.ts'
 import { readPublicKeys, verify } from '../recording/verify.ts'
 
-export function createEvidence(dir: string, clock: Clock, publicPem: string): RecordingPort {
+export function createEvidence(
+  dir: string, clock: Clock, publicPem: string, rules: Pick<Rules, 'parseSql'>
+): RecordingPort {
   const keys = readPublicKeys(publicPem)
   const pathOf = (session: string): string => {
     const file = openRecording(dir, session)
@@ -27,6 +31,7 @@ export function createEvidence(dir: string, clock: Clock, publicPem: string): Re
     export: (session, format) => closing(openRecording(dir, session), file => exportAs(file, format)),
     fileCopy: (session, number) => closing(openRecording(dir, session), file => fileCopy(file, number)),
     verify: async (session, expected) => verify(pathOf(session), keys, { session, ...expected }),
+    whatIf: wanted => whatIf(dir, rules.parseSql, wanted),
     search: ({ query, limit, session, signal }) =>
       search({ dir, query, hitsMax: limit, signal, ...session === undefined ? {} : { filters: { session } } })
   }
