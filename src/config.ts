@@ -124,6 +124,8 @@ const limits = z.strictObject({
   drain: duration.default(10),
   /** Free space on the recordings disk below which no session starts. */
   recordingsReserve: size.default(500 * 1024 ** 2),
+  /** How long a connection waits until its person confirms it in the console. */
+  consoleConfirm: duration.default(180),
   /** Validity of a token of `sallyport login`: a working day. */
   loginToken: duration.default(43_200)
 })

@@ -33,8 +33,8 @@ const table = {
   'second-factor-required': {
     client: 'a second factor is needed as well',
     operator:
-      'the user has a second factor and gave none: PostgreSQL has no place to ask for it (SSH and `sallyport '
-      + 'login` have); an admin can take it away with `sallyport users unenrol`',
+      'the user has a second factor and gave none: where a protocol has no place to ask, they confirm in the '
+      + 'console, in time; an admin can take it away with `sallyport users unenrol`',
     sqlstate: '28000', http: 401
   },
   'fresh-login-required': {

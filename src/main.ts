@@ -16,6 +16,7 @@ import { printAddress } from './input.ts'
 import { createLog } from './log.ts'
 import { requestOf } from './main/accounts.ts'
 import { apiPorts } from './main/api.ts'
+import { createConfirmations } from './main/confirmations.ts'
 import { consoleFiles } from './main/console.ts'
 import { readGiven } from './main/given-secret.ts'
 import { addressOf } from './main/hooks.ts'
@@ -211,6 +212,7 @@ function stepPorts(rooms: Rooms): Parameters<typeof createSteps>[0] {
       return bearer?.kind === 'web' && bearer.user === user && bearer.login === login
     },
     secondFactorOf: (name, address) => rooms.secondFactors.of(name, address),
+    confirmations: createConfirmations(rooms),
     audit: (kind, actor, subject, detail) => audit.append(kind, actor, subject, detail),
     createRecording: head => recordings.create(head),
     issue: async (session, tell) => {

@@ -75,6 +75,8 @@ test('a secret has 160 bits, and the URI carries all of them to the app', () => 
 
 // ---- what the steps make of it
 
+/** Whoever is at the other end hears nothing and stays. */
+const nobody = { tell: () => undefined, onLeft: () => () => undefined }
 const claim: Claim = {
   protocol: 'postgres', login: 'alice+x', replication: false, address: '192.0.2.1', tls: true
 }
@@ -100,7 +102,7 @@ function authenticateWith(isEnrolled: boolean, right = '111111'): {
   return {
     events,
     authenticate: front => steps.authenticate(claim, async challenge =>
-      await front(challenge) ? { method: 'password' } : undefined)
+      await front(challenge) ? { method: 'password' } : undefined, nobody)
       .then(({ name }) => name, (thrown: SallyportError) => thrown.code)
   }
 }

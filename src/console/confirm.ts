@@ -1,7 +1,7 @@
 // A login that waits elsewhere, at a command line or a client that cannot ask: where it comes from, what it
 // is for, yes or no. The code is in the address behind `#`, which no server sees, or is typed. What is shown
 // of the other side is what it said of itself; whoever did not begin it says no.
-import { useState } from 'preact/hooks'
+import { useEffect, useState } from 'preact/hooks'
 import type { LoginRequestJson } from '../api/client-types.ts'
 import { get, post } from './call.ts'
 import { html } from './html.ts'
@@ -11,6 +11,12 @@ import { Facts, Problem, When, show, useLoad } from './parts.ts'
 
 export function ConfirmPage({ caller }: PageProps): View {
   const code = location.hash.slice(1)
+  // Another link, opened in the same window, changes nothing but this.
+  useEffect(() => {
+    const again = (): void => location.reload()
+    addEventListener('hashchange', again)
+    return () => removeEventListener('hashchange', again)
+  }, [])
   return html`<h1>Confirm a login</h1>
     ${code === '' ? html`<${Ask} />` : html`<${Request} code=${code} user=${caller.name} />`}`
 }
@@ -20,7 +26,6 @@ function Ask(): View {
     event.preventDefault()
     const typed = String(new FormData(event.currentTarget as HTMLFormElement).get('code'))
     location.hash = typed.trim()
-    location.reload()
   }
   return html`<form class="filters" aria-label="Code" onSubmit=${go}>
     <label>Code that is shown there

@@ -229,8 +229,8 @@ function meteredSteps(metrics: Metrics): Meter['steps'] {
   })
   return steps => ({
     ...steps,
-    authenticate: (claim, prove) =>
-      counting('authenticate', claim, () => steps.authenticate(claim, prove)),
+    authenticate: (claim, prove, person) =>
+      counting('authenticate', claim, () => steps.authenticate(claim, prove, person)),
     authorise: (user, claim) => counting('authorise', claim, () => steps.authorise(user, claim)),
     approve: (decision, claim, person) =>
       counting('approve', claim, () => steps.approve(decision, claim, person)),

@@ -54,6 +54,11 @@ export interface Challenge {
    * place to ask leaves it alone; what follows from that is not for it to decide.
    */
   secondFactor?: SecondFactor | undefined
+  /**
+   * The person has no password, and can confirm in the console: a protocol that could only ask for one may
+   * answer with the proof `inConsole` (confirm.ts), which is waited for before it counts.
+   */
+  inConsole?: boolean | undefined
 }
 
 export interface PresenceRule {

@@ -28,8 +28,13 @@ export interface SessionLease extends AsyncDisposable {
 
 /** What the steps are made of arrives from outside: this room knows the order, not the doing. */
 export interface Steps {
-  /** Throws `auth-failed`, `auth-throttled`, `second-factor-required`. */
-  authenticate(claim: Claim, prove: (challenge: Challenge) => Promise<Proof | undefined>): Promise<User>
+  /**
+   * Where a proof is missing that the protocol cannot ask for, waits until the console has it.
+   * Throws `auth-failed`, `auth-throttled`, `second-factor-required`, `access-denied`, `client-closed`.
+   */
+  authenticate(
+    claim: Claim, prove: (challenge: Challenge) => Promise<Proof | undefined>, person: Person
+  ): Promise<User>
   /** What stands open to somebody who named no credential; undefined when the claim names one. */
   doors(user: User, claim: Claim): Doors | undefined
   /** Throws `not-allowed`, `login-unclear`, `outside-window`, `replication-refused`. */
@@ -51,7 +56,7 @@ export interface Steps {
 export async function run<Upstream>(front: Front<Upstream>, steps: Steps): Promise<Ending> {
   try {
     const claim = await front.claim()
-    const user = await steps.authenticate(claim, challenge => front.prove(challenge))
+    const user = await steps.authenticate(claim, challenge => front.prove(challenge), front)
     const doors = steps.doors(user, claim)
     if (doors === undefined || front.receive === undefined) return await enter(front, steps, user, claim)
     return await front.receive(doors, inner => enter(inner, steps, user))

@@ -10,7 +10,9 @@ import type { Credential, Declared, SecretReference, Target, User } from '../pol
 import type { Ending, Recording, RecordingHead } from '../recording/recording.ts'
 import type { Secret } from '../secret.ts'
 import { waitForApproval } from './approve.ts'
-import type { Challenge, Claim, Proof, SecondFactor, Ticket, Upstreaming } from './front.ts'
+import { confirmedInConsole, inConsole } from './confirm.ts'
+import type { ConfirmationPort } from './confirm.ts'
+import type { Challenge, Claim, Person, Proof, SecondFactor, Ticket, Upstreaming } from './front.ts'
 import { handOver } from './hand-over.ts'
 import { mintSessionId } from './id.ts'
 import { createJudge } from './judge.ts'
@@ -55,6 +57,8 @@ export interface StepPorts extends JudgePorts {
   verifierOf(declared: Declared, name: string): Promise<string>
   /** What somebody has to prove beside; asked for names that do not exist as well, at the same cost. */
   secondFactorOf(name: string, address: string): Promise<SecondFactor | undefined>
+  /** Undefined: nobody can be sent to a console. */
+  confirmations?: ConfirmationPort | undefined
   /** Uses a ticket up; true when the API gave it to this very login, which had to prove all that is asked. */
   admits(ticket: Ticket): boolean
   sessions: SessionBook
@@ -72,7 +76,7 @@ export interface SessionBook {
 
 export function createSteps(ports: StepPorts): Steps {
   return {
-    authenticate: (claim, prove) => authenticate(ports, claim, prove),
+    authenticate: (claim, prove, person) => authenticate(ports, claim, prove, person),
 
     doors(user, claim) {
       if (ports.namesCredential(claim.login, claim.database)) return undefined
@@ -132,7 +136,7 @@ async function refusalsAudited<T>(
 }
 
 async function authenticate(
-  ports: StepPorts, claim: Claim, prove: (challenge: Challenge) => Promise<Proof | undefined>
+  ports: StepPorts, claim: Claim, prove: (challenge: Challenge) => Promise<Proof | undefined>, person: Person
 ): Promise<User> {
   const { protocol } = claim
   const name = ports.userOf(claim.login, claim.database)
@@ -140,13 +144,15 @@ async function authenticate(
   const user = declared.users.get(name ?? '')
   if (claim.ticket !== undefined) return admitted(ports, claim, claim.ticket, user)
   const verifier = await ports.verifierOf(declared, name ?? '')
-  const factor = await ports.secondFactorOf(name ?? '', claim.address)
+  const [factor, ways] = await Promise.all([
+    ports.secondFactorOf(name ?? '', claim.address), ports.confirmations?.waysOf(name ?? '')
+  ])
   const refused = async (code: 'auth-failed' | 'second-factor-required', why: string): Promise<never> => {
     await ports.audit('login.refused', name ?? '?', claim.address, { protocol, why })
     throw new SallyportError(code, { detail: `${name ?? 'unreadable login name'}: ${why}` })
   }
   // What counts is that a right code was seen here, whatever the front end believes to have proved.
-  let missing = factor !== undefined
+  let missing = factor !== undefined || ways?.passkey === true
   const secondFactor = factor === undefined ? undefined : {
     async check(code: string): Promise<boolean> {
       // Somebody has the first factor and not the second: worth a look, however it ends.
@@ -171,11 +177,30 @@ async function authenticate(
       return clientMessage
     }
   }
-  const proof = await prove({ verifier, publicKeys, authorities, name: name ?? '', presence, secondFactor })
+  const canConfirm = ways?.passkey === true || ways?.provider === true
+  const noPassword = user !== undefined && user.verifier === undefined && !user.disabled && canConfirm
+  const proof = await prove({
+    verifier, publicKeys, authorities, name: name ?? '', presence, secondFactor,
+    ...noPassword ? { inConsole: true } : {}
+  })
   if (user === undefined) return refused('auth-failed', 'unknown user')
   if (proof === undefined) return refused('auth-failed', 'no proof')
-  if (missing) return refused('second-factor-required', 'no second factor')
-  return user
+  const isToCome = proof.method === inConsole
+  if (isToCome && !noPassword) return refused('auth-failed', 'no proof')
+  if (!missing && !isToCome) return user
+  const { confirmations } = ports
+  // Whoever was disabled hears that after the proof, as everybody does.
+  const isConfirmed = confirmations !== undefined && !user.disabled
+    && await confirmedInConsole(confirmations, user.name, claim, person)
+  if (!isConfirmed) return refused('second-factor-required', 'no second factor')
+  return userNow(ports, user.name, refused)
+}
+
+/** As declared now: somebody may have waited for long. */
+async function userNow(
+  ports: StepPorts, name: string, refused: (code: 'auth-failed', why: string) => Promise<never>
+): Promise<User> {
+  return (await ports.declared()).users.get(name) ?? refused('auth-failed', 'unknown user')
 }
 
 /** Whoever was let in by the API proves here that it was them, and nothing else. */

@@ -57,7 +57,8 @@ test.before(async () => {
   await target.psql("ALTER SYSTEM SET log_statement = 'all'")
   await target.psql('SELECT pg_reload_conf()')
   adminPassword = company.adminPassword
-  house = await startHouse({ target, adminPassword })
+  const limits = 'recordingsReserve: 1MiB, consoleConfirm: 2s'
+  house = await startHouse({ target, adminPassword, limits })
 })
 test.after(async () => {
   await house.stop()
@@ -203,12 +204,13 @@ test('while the target is away an account stays on the books; soon after its ret
   assert.is(done.receipt?.state, 'proved-gone')
 })
 
-test('a person with a second factor is refused, after the password and in so many words', async () => {
+test('whoever has a second factor waits for the console after the password, not for ever', async () => {
   const app = authenticator((await house.sallyport('users', 'enrol', 'alice')).trim())
   await house.sallyport('users', 'confirm', 'alice', await app.next())
   const before = (await sessions()).length
   const { status, stderr } = await house.psql('SELECT 1')
   assert.is(status, 2)
+  assert.match(stderr, /NOTICE: {2}open https:\/\/localhost:\d+\/console\/confirm#\S{9} and confirm \S{9}: /)
   assert.match(stderr, /FATAL: {2}a second factor is needed as well \[second-factor-required [0-9a-f]{6}\]/)
   const wrong = await house.psql('SELECT 1', { password: 'wrong' })
   assert.match(wrong.stderr, /authentication failed \[auth-failed/)

@@ -5,6 +5,7 @@ import type { Clock } from '../../clock.ts'
 import { SallyportError, asSallyportError } from '../../errors.ts'
 import type { Ending, Recording } from '../../recording/recording.ts'
 import type { Challenge, Claim, Front, Proof, Upstreaming } from '../../session/front.ts'
+import { inConsole } from '../../session/confirm.ts'
 import { WireError } from '../../wire/error.ts'
 import { authenticationOk } from '../../wire/postgres/messages.ts'
 import type { Report } from '../../wire/postgres/messages.ts'
@@ -82,9 +83,11 @@ export class PostgresFront implements Front<Target | undefined> {
     }
   }
 
-  async prove({ verifier }: Challenge): Promise<Proof | undefined> {
+  async prove({ verifier, inConsole: isElsewhere = false }: Challenge): Promise<Proof | undefined> {
     const { cleartextInTls, tls, penalties } = this.#setting
     const client = this.#client
+    // There is no password to ask for, and a notice is seen only once the login is through.
+    if (isElsewhere) return this.#proved(inConsole)
     const inClear = cleartextInTls && client.encrypted
     const admit = (): void => {
       const { address } = client
@@ -97,11 +100,15 @@ export class PostgresFront implements Front<Target | undefined> {
       penalties.failed(client.address)
       return undefined
     }
+    return this.#proved(inClear ? 'password' : 'scram-sha-256')
+  }
+
+  #proved(method: string): Proof {
     this.#authenticated = true
     this.#events.authenticated()
-    client.write(authenticationOk())
-    client.watch()
-    return { method: inClear ? 'password' : 'scram-sha-256' }
+    this.#client.write(authenticationOk())
+    this.#client.watch()
+    return { method }
   }
 
   tell(line: string): void {

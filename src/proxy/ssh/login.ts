@@ -5,6 +5,7 @@
 // the connection. For a name that nobody has everything looks and takes the same.
 import { BlockList, isIPv6 } from 'node:net'
 import { SallyportError } from '../../errors.ts'
+import { inConsole } from '../../session/confirm.ts'
 import type { Challenge, Proof, SecondFactor } from '../../session/front.ts'
 import { isCertificateType, readCertificate } from '../../wire/ssh/certificate.ts'
 import type { Certificate } from '../../wire/ssh/certificate.ts'
@@ -130,7 +131,10 @@ export class Login {
     switch (request.method) {
       case 'publickey': return this.#publicKey(request, challenge)
       case 'password': return this.#password(request, challenge)
-      case 'keyboard-interactive': return this.#question(challenge)
+      // Without a question: what there is to prove is not to be typed here.
+      case 'keyboard-interactive': return challenge.inConsole === true
+        ? Promise.resolve({ method: inConsole })
+        : this.#question(challenge)
       // What clients ask to learn the methods; it is no attempt.
       case 'none': return this.#refuse('')
       default: return this.#refuse('wrong')
