@@ -94,7 +94,7 @@ test('whatever changes something outside of the own login is for admins alone', 
     // Who asks and who decides is looked at for each request: test/requests.ts.
     '/requests', ...['approve', 'deny', 'withdraw', 'review'].map(part => `/requests/{id}/${part}`)
   ])
-  const asks = new Set(['/lint', '/plan', '/audit/verify', '/rules/what-if'])
+  const asks = new Set(['/lint', '/plan', '/rules/what-if', '/audit/verify'])
   const held = new Set([
     '/leases/{id}/renew', '/leases/{id}/revoke', '/secrets/{path}/generate', '/secrets/{path}/read'
   ])
