@@ -27,6 +27,8 @@ export interface Verb<R extends Rung> {
   /** Lists among the template's variables that it reads; those marked true must be declared. */
   lists?: Readonly<Record<string, boolean>>
   act(rung: R, options: Readonly<Record<string, string>>): Promise<void>
+  /** @throws SallyportError('invalid') for what `act` would refuse: before anything is saved or sent */
+  check?(values: Pick<Rung, 'template' | 'variables'>, options: Readonly<Record<string, string>>): void
 }
 
 export type Verbs<R extends Rung> = Readonly<Record<string, Verb<R>>>
@@ -200,6 +202,7 @@ export function planSteps<R extends Rung>(
     const { sql, with: options } = renderStep(template, step, variables, { masked: true })
     if (sql !== undefined) return { name: step.name, text: sql.trim() }
     const verb = verbs[step.do ?? '']
+    verb?.check?.({ template, variables }, options)
     const lists = Object.keys(verb?.lists ?? {}).map(
       (name): [string, string] => [name, listOf({ template, variables }, name).join(' ')])
     const told = [...Object.entries(options), ...lists].filter(([, value]) => value !== '')
@@ -232,6 +235,7 @@ export async function walk<R extends Rung>(
 ): Promise<Outcome> {
   let at = 'begin'
   try {
+    for (const [, { do: verb, with: options }] of steps) ways.verbs[verb ?? '']?.check?.(rung, options)
     if (!await begin()) return { state: 'done', changed: false, residue: [] }
     for (const step of steps) {
       at = step[0].name

@@ -294,6 +294,16 @@ const table = {
     operator: 'read it again and repeat',
     sqlstate: '40001', http: 409
   },
+  'not-as-expected': {
+    client: 'it is not what you have read: it was changed meanwhile',
+    operator: 'the request named (If-Match) a version that is not the current one: read it again and repeat',
+    sqlstate: '40001', http: 412
+  },
+  'range-unsatisfiable': {
+    client: 'there are no such bytes',
+    operator: 'a range was asked for that begins after the end',
+    sqlstate: '22023', http: 416
+  },
   // idempotency keys
   'key-reused': {
     client: 'this idempotency key was used for another request',

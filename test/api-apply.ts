@@ -276,8 +276,8 @@ test('templates exist, are active, and fit; plugins are those of the build (J8, 
   has(missing.problems, 'jit.create.template: there is no template "postgres/make-role"')
   const other = await refused(wrong({ create: { plugin: 'postgres', template: 'postgres/delete-role' } }))
   has(other.problems, 'jit.create.template: template "postgres/delete-role" is for the action delete')
-  const foreign = await refused(wrong({ delete: { plugin: 'oracle', template: 'postgres/delete-role' } }))
-  has(foreign.problems, 'jit.delete.plugin: there is no plugin "oracle"; there are postgres')
+  const foreign = await refused(wrong({ delete: { plugin: 'abacus', template: 'postgres/delete-role' } }))
+  has(foreign.problems, 'jit.delete.plugin: there is no plugin "abacus"; there are postgres')
   has(foreign.problems, 'jit.delete.template: template "postgres/delete-role" is for plugin postgres')
   memory.templates.find(row => row.id === 'postgres/create-role')!.active = false
   has((await refused(wrong({}))).problems,

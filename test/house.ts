@@ -75,7 +75,8 @@ const house: House = {
   plugins: {
     rooms: [
       'wire', 'errors', 'secret', 'jit/plugin.ts', 'jit/template.ts', 'jit/http-text.ts', 'jit/percent.ts',
-      'jit/sql-text.ts', 'jit/sql-dialect.ts', 'jit/shell-text.ts', 'jit/typed-password.ts'
+      'jit/sql-text.ts', 'jit/sql-dialect.ts', 'jit/grant-text.ts', 'jit/shell-text.ts',
+      'jit/typed-password.ts'
     ],
     packages: ['mysql2', 'ioredis', 'ldapts', 'ssh2', 'tedious', 'oracledb']
   },

@@ -198,6 +198,37 @@ life('the deadline locks the account and ends its sessions when all of us are go
   await target.done('delete', 'delete-user', { ...account, epoch: 2 })
 })
 
+life('privileges of its own: words of a list on one database or table, and nothing else', async world => {
+  const { target, server } = world
+  server.sql(`CREATE DATABASE shop_a; CREATE TABLE shop_a.t (id INT); CREATE DATABASE shopxa;
+    CREATE TABLE shopxa.t (id INT);
+    GRANT SELECT, INSERT ON "shop\\_a".* TO hooks@'%' WITH GRANT OPTION`.replaceAll('"', '`'))
+  const account = target.mint()
+  const grant = { grant_what: ['select', 'INSERT'], grant_where: 'shop_a.*', roles: [] }
+  await target.done('create', 'create-user-with-grant', account, grant)
+  const session = await login(world, account)
+  assert.is(await outcome(session.query('INSERT INTO shop_a.t VALUES (1)', 5000)), 'done')
+  for (const sql of ['DELETE FROM shop_a.t', 'SELECT * FROM shopxa.t', 'SELECT * FROM app.orders']) {
+    assert.is(await outcome(session.query(sql, 5000)), 'refused', sql)
+  }
+  await target.done('delete', 'delete-user', { ...account, epoch: 2 })
+  const hostile: [what: string[], where: string][] = [
+    [['SELECT ON *.* TO root@localhost --'], 'shop_a.*'], [['GRANT OPTION'], 'shop_a.*'], [[], 'shop_a.*'],
+    [['ALL', 'SELECT'], 'shop_a.*'], [['SUPER'], 'shop_a.*'], [['SELECT'], '*.*'], [['SELECT'], 'mysql.*'],
+    [['SELECT'], 'MySQL.user'], [['SELECT'], 'sallyport.accounts'], [['SELECT'], 'shop_a'],
+    [['SELECT'], 'a.b.c'], [['SELECT'], '.t']
+  ]
+  for (const [words, where] of hostile) {
+    const made = await target.run('create', 'create-user-with-grant', target.mint(),
+      { grant_what: words, grant_where: where })
+    assert.is(made.state, 'refused', `${words.join()} on ${where}`)
+    assert.match(made.error ?? '', /grant_what or grant_where|must be a list/)
+  }
+  const quoted = await target.run('create', 'create-user-with-grant', target.mint(),
+    { grant_what: ['SELECT'], grant_where: 'shop_a."t" TO root; --' })
+  assert.is(quoted.failedStep, 'give it its privileges', quoted.error)
+})
+
 life('the deadline moves with a lease that is prolonged', async ({ target, server }) => {
   const account = target.mint()
   await target.done('create', 'create-user', account, { expires_at: '2030-01-01T00:00:00Z' })

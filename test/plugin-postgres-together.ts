@@ -207,6 +207,19 @@ together('another password closes the connections of the old one', async ({ targ
   assert.equal((await hookPids(target)).filter(pid => before.includes(pid)), [])
 })
 
+together('a login that may have one connection only makes room with those that are kept', async ({
+  target
+}) => {
+  const admin = `"${target.access.username}"`
+  await remove(target, await made(target))
+  assert.ok((await hookPids(target)).length > 0)
+  await target.server.psql(`ALTER ROLE ${admin} CONNECTION LIMIT 1`)
+  for (let round = 0; round < 3; round++) {
+    assert.is((await remove(target, await made(target))).state, 'done')
+  }
+  await target.server.psql(`ALTER ROLE ${admin} CONNECTION LIMIT -1`)
+})
+
 function contextOf(keeper: Keeper): HookContext {
   return {
     signal: new AbortController().signal, connectTimeoutMs: 5000, statementTimeoutMs: 10_000,

@@ -105,6 +105,10 @@ test('what excludes each other, and what is missing, is refused with the name of
   const secret = (more: string): string => `kind: secret\nname: odd\nenvironment: prod\n${more}`
   const link = (to: string, type = 'dynamic'): string =>
     secret(`data: {}\nattributes: { linkConfig: { linkType: ${type}, linkedSecret: "${to}" } }`)
+  const granted = (what: string, where: string): string => secret(`data: {}
+attributes:
+  linkConfig: { linkType: dynamic, linkedSecret: prod:base }
+  grantPermissions: { what: '${what}', where: '${where}' }`)
   const ofProfile = (more: string): string => secret(`profile: writers\ntarget: orders\n${more}`)
   for (const [yaml, why] of [
     [profile('registeredCredential: orders-admin\ncredentialUsername: sallyport'),
@@ -117,6 +121,9 @@ test('what excludes each other, and what is missing, is refused with the name of
     [secret('data: { a: b }\nttl: 60'), 'ttl: does not belong to a static secret'],
     [secret(''), 'data: is missing'],
     [secret(`provider: postgres\ntarget: orders\n${pair}`), 'authenticationCredential: is missing'],
+    [granted('SELECT, SUPER', 'a.b'), 'variable grant_what is not a list of privileges; there are SELECT'],
+    [granted('SELECT', 'a.b; DROP TABLE c'), 'applied'],
+    [granted('SELECT', 'a.b.c'), 'variable grant_where is not of the form schema.table'],
     [link('prod/base', 'static'), 'linkType: there is no other linkType'],
     [link('prod:gone'), 'there is no secret "prod/gone"'],
     [link('prod/own'), '"prod/own" is dynamic itself'],

@@ -139,6 +139,29 @@ for (const version of ['15', '18'] as const) {
     })
   }
 
+  injection('as privileges: a word of the list; as what they are given on: one name', async ({ target }) => {
+    const before = await target.server.psql(snapshot, 'app')
+    const client = await open(target, 'on')
+    const grant = templateOf('GRANT {{ xs | privileges }} ON {{ x | tables }} TO {{ y | ident }}')
+    let exact = 0
+    for (const payload of payloads) {
+      assert.is(rendered(grant, { x: 'public.victims', y: 'app_ro', xs: ['SELECT', payload] }), undefined)
+      for (const x of [payload, `public.${payload}`, `${payload}.victims`]) {
+        const sql = rendered(grant, { x, y: 'app_ro', xs: ['select'] })
+        if (sql === undefined) continue
+        const table = x.split('.').map(quoteIdentifier)
+        assert.is(table.length, 2, x)
+        assert.is(sql, `GRANT SELECT ON TABLE ${table.join('.')} TO "app_ro"`)
+        const answer = await client.query(sql, { timeoutMs: 10_000 }).then(() => '', String)
+        assert.match(answer, /does not exist/, sql)
+        exact++
+      }
+    }
+    await client.close()
+    assert.ok(exact > 200, String(exact))
+    assert.is(await target.server.psql(snapshot, 'app'), before)
+  })
+
   injection('as an option of a verb: the value reaches the plugin as it is', () => {
     const template = parseTemplate(`id: postgres/hostile\nplugin: postgres\naction: delete\ntitle: x
 variables: { x: { description: x } }\nsteps:\n  - { do: clean-databases, with: { owner: '{{ x }}' } }`)

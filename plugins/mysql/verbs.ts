@@ -2,7 +2,9 @@
 // for which it exists: an account that is locked for one host and open for another is open. Nothing here is
 // transactional on the server, so each verb looks first and may be repeated.
 import { randomBytes } from 'node:crypto'
-import { quoteIdentifier } from '../../src/jit/sql-text.ts'
+import { SallyportError } from '../../src/errors.ts'
+import { objectParts, privilegeList } from '../../src/jit/grant-text.ts'
+import { UnfitValue, quoteIdentifier } from '../../src/jit/sql-text.ts'
 import { nativeVerifier } from '../../src/wire/mysql/packet.ts'
 import { StepFailed, endUntilNone, listOf } from '../steps.ts'
 import type { Rung, Verbs } from '../steps.ts'
@@ -26,6 +28,13 @@ export const verbs: Verbs<MysqlRung> = {
     plan: 'REVOKE each of the roles',
     lists: { roles: true },
     act: revokeRoles
+  },
+  'grant-permissions': {
+    plan: 'GRANT the privileges of grant_what on `where`, a database or a table',
+    options: { where: true },
+    lists: { grant_what: true },
+    act: grantPermissions,
+    check: (values, { where = '' }) => void permissions(values, where)
   },
   'arm-deadline': {
     plan: 'CREATE EVENT in our schema, which locks the account and ends its sessions at that time',
@@ -74,6 +83,37 @@ async function revokeRoles(rung: MysqlRung): Promise<void> {
         if (!isRefused(error, refusal.noSuchGrant, refusal.noSuchRole, refusal.notGranted)) throw error
       }
     }
+  }
+}
+
+/** On one database, or one table of it. */
+const privilegeWords = [
+  'SELECT', 'INSERT', 'UPDATE', 'DELETE', 'REFERENCES', 'TRIGGER', 'CREATE', 'DROP', 'ALTER', 'INDEX',
+  'CREATE VIEW', 'SHOW VIEW', 'CREATE TEMPORARY TABLES', 'LOCK TABLES', 'EXECUTE', 'ALL', 'ALL PRIVILEGES'
+]
+const systemDatabases = new RegExp(`^(?:mysql|sys|information_schema|performance_schema|${ownSchema})$`, 'i')
+
+/** In the name of a whole database `_` and `%` stand for any character, unless they are escaped. */
+function permissions(values: Parameters<typeof listOf>[0], where: string): string {
+  try {
+    const words = privilegeList(listOf(values, 'grant_what'), privilegeWords)
+    const [database, table] = objectParts(where, systemDatabases)
+    const whole = table === '*'
+    const place = quoteIdentifier(whole ? database.replaceAll(/[\\_%]/g, '\\$&') : database)
+    return `GRANT ${words} ON ${place}.${whole ? '*' : quoteIdentifier(table)}`
+  } catch (error) {
+    if (!(error instanceof UnfitValue)) throw error
+    throw new SallyportError('invalid', { detail: `grant_what or grant_where ${error.message}` })
+  }
+}
+
+async function grantPermissions(
+  rung: MysqlRung, { where = '' }: Readonly<Record<string, string>>
+): Promise<void> {
+  const { link, account } = rung
+  const grant = permissions(rung, where)
+  for (const { host } of await link.hosts(account.name)) {
+    await link.query(`${grant} TO ${accountText(account.name, host)}`)
   }
 }
 

@@ -10,6 +10,7 @@ import type { ContentfulStatusCode } from 'hono/utils/http-status'
 import { z } from 'zod'
 import { SallyportError, asSallyportError, errorTable } from '../errors.ts'
 import { problemsOf } from '../input.ts'
+import { namesTag, partOf, tagOf } from './conditions.ts'
 import { serveConsole } from './console.ts'
 import type { ConsoleFiles } from './console.ts'
 import { clearedCookie, cookieOf, isOwnPage, tokenOfCookie } from './cookie.ts'
@@ -100,13 +101,14 @@ async function answer(options: ApiOptions, route: Route, context: HonoContext): 
       params: read(route.params, context.req.param(), 'path'),
       query: read(route.query, context.req.query(), 'query'),
       body: read(route.body, given, ''),
-      caller, address, signal: context.req.raw.signal, cookie: jarOf(context)
+      caller, address, ifMatch: context.req.header('if-match'), signal: context.req.raw.signal,
+      cookie: jarOf(context)
     }
     const { response, issues } = route
     if (response instanceof z.ZodType) {
       const act = async (): Promise<unknown> => response.parse(await route.run(call))
       const key = issues === undefined ? undefined : context.req.header(keyHeader)
-      if (issues === undefined || key === undefined) return context.json(await act() as object)
+      if (issues === undefined || key === undefined) return tagged(context, route, await act())
       const { pathname, search } = new URL(context.req.url)
       const line = `${context.req.method} ${pathname}${search}`
       const attempt = { caller, address, key, line, body: given }
@@ -114,8 +116,8 @@ async function answer(options: ApiOptions, route: Route, context: HonoContext): 
       if (repeated) context.header(repeatHeader, 'true')
       return context.body(json, 200, { 'content-type': 'application/json' })
     }
-    const result = await route.run(call)
-    return await sendStream(result as Stream, context.env?.outgoing, thrown => {
+    const stream = await route.run(call) as Stream
+    return await sendStream(chosenPart(context, stream), context.env?.outgoing, thrown => {
       options.failed(asSallyportError(thrown), `${context.req.method} ${context.req.path}`)
     })
   } catch (thrown) {
@@ -123,6 +125,28 @@ async function answer(options: ApiOptions, route: Route, context: HonoContext): 
     if (errorTable[error.code].http >= 500) options.failed(error, `${context.req.method} ${context.req.path}`)
     return refuse(context, error, caller)
   }
+}
+
+/** An answer, or 304 for whoever has it already. */
+function tagged(context: HonoContext, { method, tag }: Route, answer: unknown): Response {
+  if (method !== 'get') return context.json(answer as object)
+  const json = JSON.stringify(answer)
+  const own = tag === undefined ? tagOf(json) : tag(answer)
+  context.header('etag', own)
+  if (namesTag(context.req.header('if-none-match'), own)) return context.body(null, 304)
+  return context.body(json, 200, { 'content-type': 'application/json' })
+}
+
+/** The part that is asked for, where the whole is still the one that the client has the rest of. */
+function chosenPart(context: HonoContext, stream: Stream): Stream {
+  const { parts } = stream
+  const known = context.req.header('if-range')
+  if (parts === undefined || (known !== undefined && known !== parts.tag)) return stream
+  const part = partOf(context.req.header('range'), parts.bytes)
+  if (part === undefined) return stream
+  if (part !== 'unsatisfiable') return { ...stream, part, chunks: parts.read(part.start, part.end) }
+  context.header('content-range', `bytes */${parts.bytes}`)
+  throw new SallyportError('range-unsatisfiable', { detail: context.req.header('range') })
 }
 
 function read(schema: z.ZodType | undefined, value: unknown, place: string): unknown {

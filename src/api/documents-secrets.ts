@@ -71,7 +71,13 @@ const attributes = z.strictObject({
   ttl: seconds.optional(),
   maxTtl: seconds.optional(),
   userPrefix: namePrefix.optional(),
-  roles: z.union([z.string(), z.array(z.string())]).optional()
+  roles: z.union([z.string(), z.array(z.string())]).optional(),
+  /** L5: privileges of the account itself, for templates `…-with-grant`. */
+  grantPermissions: z.strictObject({
+    what: z.union([z.string(), z.array(z.string())]).transform(words => [words].flat().join(',').split(',')
+      .map(word => word.trim().replaceAll(/\s+/g, ' ').toUpperCase()).filter(word => word !== '')),
+    where: text
+  }).optional()
 })
 
 // R1: nine minutes are too few for an application to follow.
@@ -121,7 +127,10 @@ const sortedFields = [
 /** Which fields a sort of secret has beside its place, and which of them it must have. */
 const sorts = {
   static: { may: ['data', 'attributes'], must: [] },
-  dynamic: { may: [...ownFields, 'target', 'variables', ...issuingFields], must: [...ownFields, 'target'] },
+  dynamic: {
+    may: ['attributes', ...ownFields, 'target', 'variables', ...issuingFields],
+    must: [...ownFields, 'target']
+  },
   profile: { may: ['profile', 'target', ...issuingFields], must: ['target'] },
   link: { may: ['data', 'attributes', 'create', 'delete', 'variables', ...issuingFields], must: [] }
 } as const
@@ -186,7 +195,7 @@ function staticOf(read: SecretDocument, place: Place, problem: Problem): StaticS
 function dynamicOf(
   read: SecretDocument, sort: Exclude<Sort, 'static'>, place: Place, problem: Problem
 ): DynamicSecret {
-  const { ttl: linkTtl, maxTtl: linkMax, userPrefix, type, roles } = read.attributes ?? {}
+  const { ttl: linkTtl, maxTtl: linkMax, userPrefix, type, roles, grantPermissions } = read.attributes ?? {}
   if (Object.keys(read.data ?? {}).length > 0) problem('data', 'must be empty: its values are generated')
   if (type !== undefined) problem('attributes.type', 'is that of the base secret')
   const ttlSeconds = read.ttl ?? linkTtl ?? (sort === 'profile' ? undefined : defaultTtlSeconds)
@@ -195,9 +204,15 @@ function dynamicOf(
     problem('ttl', `must be at least ${ttlSecondsMin}s`)
   }
   if (maxTtlSeconds < (ttlSeconds ?? ttlSecondsMin)) problem('maxTtl', 'is shorter than ttl')
-  const given = roles === undefined
-    ? read.variables ?? {}
-    : { ...read.variables, roles: readRoles(roles, message => problem('attributes.roles', message)) }
+  const given = {
+    ...read.variables,
+    ...roles === undefined
+      ? {}
+      : { roles: readRoles(roles, message => problem('attributes.roles', message)) },
+    ...grantPermissions === undefined
+      ? {}
+      : { grant_what: grantPermissions.what, grant_where: grantPermissions.where }
+  }
   return {
     ...place, type: 'dynamic', source: sourceOf(read, sort, given),
     namePrefix: read.namePrefix ?? userPrefix ?? defaultNamePrefix,
@@ -242,7 +257,8 @@ function sourceOf(
   if (sort === 'link') {
     const linkedSecret = read.attributes?.linkConfig?.linkedSecret ?? ''
     return {
-      kind: 'link', linkedSecret, variables: given, create: read.create ?? 'postgres/create-role',
+      kind: 'link', linkedSecret, variables: given,
+      create: read.create ?? `postgres/create-role${'grant_what' in given ? '-with-grant' : ''}`,
       delete: read.delete ?? 'postgres/delete-role'
     }
   }

@@ -60,6 +60,20 @@ const keyParameter = {
     + '409 still-running or outcome-unknown: ask later, or look what there is.'
 }
 
+function conditionsOf({ method, path, response }: Route): unknown[] {
+  const header = (name: string, description: string): unknown =>
+    ({ name, in: 'header', required: false, schema: { type: 'string' }, description })
+  if (method === 'get' && response instanceof z.ZodType) {
+    return [header('if-none-match', 'The `etag` of an answer that is there: 304 when it is still the same.')]
+  }
+  if (path === '/apply' || (method === 'delete' && path.startsWith('/resources/'))) {
+    return [header('if-match', 'The `etag` that was read: 412 not-as-expected when it changed meanwhile.')]
+  }
+  return path.endsWith('/recording')
+    ? [header('range', 'One range of bytes of a sealed recording: 206.'), header('if-range', 'Its `etag`.')]
+    : []
+}
+
 function operationOf(route: Route): Record<string, unknown> {
   const { roles } = route
   return {
@@ -69,7 +83,7 @@ function operationOf(route: Route): Record<string, unknown> {
     'x-roles': roles === 'anyone' ? ['anyone'] : roles,
     parameters: [
       ...parametersOf(route.params, 'path'), ...parametersOf(route.query, 'query'),
-      ...route.issues === undefined ? [] : [keyParameter]
+      ...route.issues === undefined ? [] : [keyParameter], ...conditionsOf(route)
     ],
     ...(route.body === undefined ? {} : {
       requestBody: {

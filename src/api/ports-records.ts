@@ -68,8 +68,8 @@ export interface SessionPort {
  * The recordings folder. Each method throws `not-found` at once when there is no recording of the session.
  */
 export interface RecordingPort {
-  /** The file as it is. */
-  raw(session: string): AsyncIterable<Uint8Array>
+  /** The file as it is, or the bytes from `start` to `end`, that one among them. */
+  raw(session: string, part?: { start: number, end: number }): AsyncIterable<Uint8Array>
   /** What was on the screen, and when. */
   scenes(session: string): AsyncIterable<Scene>
   /** The same from the start and then as it happens, until the session ends or the signal aborts. */
@@ -219,6 +219,8 @@ export interface AuditFilter {
   subject?: string | undefined
   since?: Date | undefined
   until?: Date | undefined
+  /** The last event of the page before. */
+  before?: { chain: string, seq: number } | undefined
   limit: number
 }
 
@@ -301,7 +303,7 @@ export interface RequestPort {
   /** Newest first: of a user or on one of the grants; all where neither is given. */
   list(filter: {
     user?: string | undefined, grants?: readonly string[] | undefined, state?: RequestState | undefined,
-    open?: boolean | undefined, limit: number
+    open?: boolean | undefined, before?: string | undefined, limit: number
   }): Promise<readonly RequestRow[]>
   /** It is approved when `count` of `approvers` have. */
   approve(

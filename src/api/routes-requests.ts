@@ -15,7 +15,8 @@ import { requestJson, requestShape } from './shapes.ts'
 
 const requestsPerAnswerMax = 1_000
 const reasonCharactersMax = 500
-const params = z.object({ id: z.string().regex(/^[0-9A-Za-z_-]{4,64}$/, 'expected the id of a request') })
+const requestId = z.string().regex(/^[0-9A-Za-z_-]{4,64}$/, 'expected the id of a request')
+const params = z.object({ id: requestId })
 // People read it in terminals: no control characters.
 const reason = z.string().trim().min(1).max(reasonCharactersMax)
   .regex(/^\P{Cc}*$/u, 'expected one line of text')
@@ -65,6 +66,7 @@ function lookingRoutes(ports: ApiPorts): Route[] {
       query: z.strictObject({
         state: z.enum(['pending', 'approved', 'denied', 'expired', 'withdrawn']).optional(),
         open: z.enum(['true', 'false']).transform(text => text === 'true').optional(),
+        before: requestId.optional(),
         limit: z.coerce.number().int().min(1).max(requestsPerAnswerMax).default(100)
       }),
       response: z.object({ requests: z.array(requestShape) }),

@@ -2,11 +2,13 @@
 // that can log in, profiles and dynamic secrets name templates that are active and of the right plugin, and
 // what their target is authenticated with belongs there. Pure, like references.ts: everything that would be
 // wrong after the change is said at once.
+import { asSallyportError } from '../errors.ts'
 import { quote } from '../input.ts'
 import type { Plugin } from '../jit/plugin.ts'
 import { makesTyped } from '../jit/shelf.ts'
 import type { Shelf } from '../jit/shelf.ts'
 import { checkVariables, parseTemplate } from '../jit/template.ts'
+import type { Template } from '../jit/template.ts'
 import { switchOf } from '../policy/secrets.ts'
 import type {
   DynamicSecret, OutputField, Profile, Provisioning, SecretDefinition
@@ -138,5 +140,21 @@ function provisioningFlaws(
   if (flaws.length > 0) return flaws
   const parsed = [chosen.create, chosen.delete].map(id => templates.get(id)!)
     .map(row => parseTemplate(row.body, row.version))
-  return checkVariables(parsed, variables).map(message => ({ owner, path: 'variables', message }))
+  const messages = [...checkVariables(parsed, variables)]
+  if (messages.length === 0) messages.push(...grantProblems(shelf, provider, parsed[0]!, variables))
+  return messages.map(message => ({ owner, path: 'variables', message }))
+}
+
+/** L5: privilege words and object names have a form, which only the plugin knows. */
+function grantProblems(
+  shelf: Shelf, provider: string, create: Template, variables: Provisioning['variables']
+): string[] {
+  if (variables['grant_what'] === undefined) return []
+  try {
+    shelf.plugin(provider).plan(create, variables)
+    return []
+  } catch (thrown) {
+    const { detail, message } = asSallyportError(thrown)
+    return [detail ?? message]
+  }
 }

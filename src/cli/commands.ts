@@ -352,7 +352,7 @@ const requests: Command[] = [
     words: ['requests', 'list'], args: '', summary: 'list requests for access that matter now, newest first',
     options: {
       state: takes('STATE', 'pending, approved, denied, expired or withdrawn'),
-      all: flag('those that are over as well'), limit, server
+      all: flag('those that are over as well'), before: takes('ID', 'older than this request'), limit, server
     },
     load: async () => (await import('./requests.ts')).list
   },
@@ -418,7 +418,8 @@ const audit: Command[] = [
     options: {
       kind: takes('KIND', 'of this kind only'),
       actor: takes('NAME', 'by this user only'),
-      subject: takes('NAME', 'on this thing only'), since, until, limit, server
+      subject: takes('NAME', 'on this thing only'), since, until,
+      before: takes('CHAIN:SEQ', 'older than this event'), limit, server
     },
     load: async () => (await import('./audit.ts')).list
   },

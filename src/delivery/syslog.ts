@@ -57,7 +57,7 @@ export function syslogMessage(event: AuditEvent, hostname: string, bytesMax = st
 
 function severityOf(kind: string): number {
   if (/alarm|lost|failing/.test(kind)) return 1
-  return /refused|interrupted/.test(kind) ? 4 : 6
+  return /refused|interrupted|^rule\.(?:ended|warned)$/.test(kind) ? 4 : 6
 }
 
 /** What may stand between two spaces: printable ASCII. */

@@ -4,6 +4,7 @@
 // literal`, `| identlist` or a bare whole number, inside quotes a bare inert word, in plain data the string
 // itself. Every way through the branches is scanned at save time, so an unused branch cannot hide a mistake.
 import { Liquid, TokenKind, Tokenizer } from 'liquidjs'
+import { privilegeList, schemaOf, tablesOf } from './grant-text.ts'
 import { encodeWord } from './percent.ts'
 import { dialects } from './sql-dialect.ts'
 import type { SqlContext, SqlDialect } from './sql-dialect.ts'
@@ -47,8 +48,12 @@ const renderLimitMs = 1000
 
 const variableName = '[a-z][a-z0-9_]{0,62}'
 const holeForm = new RegExp(
-  `^\\{\\{\\s*(${variableName})\\s*(?:\\|\\s*(ident|literal|identlist|binary)\\s*)?\\}\\}$`
+  `^\\{\\{\\s*(${variableName})\\s*(?:\\|\\s*(${[
+    'ident', 'literal', 'identlist', 'binary', 'privileges', 'tables', 'schema'
+  ].join('|')})\\s*)?\\}\\}$`
 )
+/** What GRANT is made of in PostgreSQL (grant-text.ts). */
+const grantFilters = ['privileges', 'tables', 'schema']
 const conditionForm = new RegExp(`^(${variableName})(?:\\s*(?:==|!=)\\s*(?:'[\\w .-]*'|"[\\w .-]*"))?$`)
 const tagForm = /^\{%\s*(if|elsif|unless|else|endif|endunless|comment|endcomment)\b\s*([^%{}]*?)\s*%\}$/
 
@@ -254,8 +259,11 @@ class Reader {
     if (filter === 'binary' && this.#dialect?.binary === undefined) {
       this.problems.add(`${shown(source)}: there are no constants of bytes here`)
     }
+    if (grantFilters.includes(filter ?? '') && this.#dialect !== dialects.sql) {
+      this.problems.add(`${shown(source)}: only for PostgreSQL`)
+    }
     this.uses.add(name)
-    if (filter === 'identlist') this.lists.add(name)
+    if (filter === 'identlist' || filter === 'privileges') this.lists.add(name)
     else this.words.add(name)
     list.push({ hole: this.holes.length })
     this.holes.push({ name, filter, begin, end })
@@ -320,6 +328,9 @@ function makeEngine(): Liquid {
   }
   for (const filter of Object.keys(made.filters)) delete made.filters[filter]
   const filters: Record<string, (value: unknown) => string> = {
+    sql_privileges: value => privilegeList(items(value)),
+    sql_tables: value => tablesOf(text(value)),
+    sql_schema: value => schemaOf(text(value)),
     inert: value => inert(text(value)),
     count: value => count(text(value)),
     datum: value => datum(text(value)),

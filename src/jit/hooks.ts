@@ -42,7 +42,8 @@ export const hookLimits: HookLimits = {
   waitingMax: 20_000,
   togetherMax: 64,
   groupsMax: 4,
-  groupAloneMs: 100,
+  // Longer than a visit takes on a busy machine: side by side groups are small, and dearer in all.
+  groupAloneMs: 500,
   // As many as run at once; a target counts its connections, and rights that it took back should end soon.
   keptMax: 8,
   keptIdleMs: 15_000,
@@ -282,7 +283,8 @@ class HookRunner implements Hooks {
     if (first === undefined || plugin.verifyTogether === undefined) return seen
     const { access, template } = first.job
     const errands = those.map(({ job }) => ({ account: job.account, variables: job.variables }))
-    const context = this.#context(this.#limits.verifyMs, redact, undefined)
+    const { keeper } = this.#gate(plugin, access.target)
+    const context = this.#context(this.#limits.verifyMs, redact, undefined, keeper)
     try {
       const looks = await this.#raced(
         plugin.verifyTogether(access, template, errands, context), context.signal)
@@ -307,7 +309,8 @@ class HookRunner implements Hooks {
   }
 
   async #look(plugin: Plugin, job: HookJob, redact: Redactor): Promise<Verified> {
-    const context = this.#context(this.#limits.verifyMs, redact, job.signal)
+    const { keeper } = this.#gate(plugin, job.access.target)
+    const context = this.#context(this.#limits.verifyMs, redact, job.signal, keeper)
     const pinned = { template: job.template, variables: job.variables }
     try {
       return await this.#raced(plugin.verify(job.access, job.account, context, pinned), context.signal)
@@ -346,7 +349,9 @@ class HookRunner implements Hooks {
     }
   }
 
-  #context(limitMs: number, redact: Redactor, signal: AbortSignal | undefined): LimitedContext {
+  #context(
+    limitMs: number, redact: Redactor, signal: AbortSignal | undefined, kept?: Keeper
+  ): LimitedContext {
     const { clock, log } = this.#options
     const endsMs = clock.monotonicMs() + limitMs
     const limit = new AbortController()
@@ -359,6 +364,7 @@ class HookRunner implements Hooks {
       statementTimeoutMs: this.#limits.statementMs,
       remainingMs: () => endsMs - clock.monotonicMs(),
       now: () => clock.now(),
+      kept,
       log: line => log(redact(line)),
       stop
     }

@@ -102,8 +102,8 @@ export interface HookContext {
    */
   before?: Verified | undefined
   /**
-   * Connections of earlier hooks on this target, for plugins that can clean one of whatever it carries. Not
-   * for a look that proves.
+   * Connections of earlier hooks on this target, for plugins that can clean one of whatever it carries. A
+   * look that proves may close them to make room, but takes none.
    */
   kept?: KeptConnections | undefined
   /** One line for the operator's log; secrets are redacted before it is kept. */

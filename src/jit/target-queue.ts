@@ -245,14 +245,8 @@ export class TargetQueue {
     const opening = this.#openingsTurn
     for (const isOpening of [opening, !opening]) {
       const queue = isOpening ? this.#openings : this.#closings
-      const groups = new Map<string, boolean>()
-      const mayBegin = (group: string): boolean => {
-        const may = groups.get(group) ?? this.#mayBegin(group, queue)
-        groups.set(group, may)
-        return may
-      }
       const first = queue.find(({ account, group }) =>
-        !this.#busyAccounts.has(account) && (group === undefined || mayBegin(group)))
+        !this.#busyAccounts.has(account) && (group === undefined || this.#mayBegin(group)))
       if (first === undefined) continue
       this.#openingsTurn = !isOpening
       const taken = this.#withCompanions(first, queue)
@@ -264,12 +258,10 @@ export class TargetQueue {
     return []
   }
 
-  #mayBegin(group: string, queue: readonly Waiting[]): boolean {
+  #mayBegin(group: string): boolean {
     const known = this.#groups.get(group)
     if (known === undefined) return true
     if (known.running >= this.#limits.groupsMax) return false
-    // Waiting would not make it larger.
-    if (queue.filter(waiting => waiting.group === group).length >= this.#limits.togetherMax) return true
     const leftMs = known.startedMs + this.#limits.groupAloneMs - this.#clock.monotonicMs()
     if (leftMs <= 0) return true
     this.#cancelLook ??= this.#clock.after(leftMs, () => {

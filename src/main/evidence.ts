@@ -25,7 +25,7 @@ export function createEvidence(
   }
   return {
     publicKey: () => publicPem,
-    raw: session => createReadStream(pathOf(session)),
+    raw: (session, part) => bytesOf(pathOf(session), part),
     scenes: session => closing(openRecording(dir, session), file => scenes(file)),
     follow: (session, signal) => closing(openRecording(dir, session), file => followed(file, clock, signal)),
     export: (session, format) => closing(openRecording(dir, session), file => exportAs(file, format)),
@@ -35,6 +35,11 @@ export function createEvidence(
     search: ({ query, limit, session, signal }) =>
       search({ dir, query, hitsMax: limit, signal, ...session === undefined ? {} : { filters: { session } } })
   }
+}
+
+/** Opened when the first piece is asked for: nobody has to close what nobody reads. */
+async function* bytesOf(path: string, part?: { start: number, end: number }): AsyncGenerator<Uint8Array> {
+  yield* createReadStream(path, part ?? {}) as AsyncIterable<Uint8Array>
 }
 
 async function* closing<T>(

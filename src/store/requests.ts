@@ -44,6 +44,8 @@ export interface RequestFilter {
   state?: RequestState | undefined
   /** Only what still matters: pending, valid, or to be reviewed. */
   open?: boolean | undefined
+  /** Id of the last request of the page before. */
+  before?: string | undefined
   limit: number
 }
 
@@ -134,7 +136,7 @@ const toReview = and(eq(accessRequest.emergency, true), isNull(accessRequest.rev
 
 const ofRule = (prefix: string) => sql`starts_with(${accessRequest.grant}, ${prefix})`
 
-function condition({ user, grants, rules = [], state, open }: RequestFilter) {
+function condition({ user, grants, rules = [], state, open, before }: RequestFilter) {
   const own = user === undefined ? undefined : eq(accessRequest.user, user)
   const asked = grants === undefined || grants.length === 0
     ? undefined
@@ -142,7 +144,9 @@ function condition({ user, grants, rules = [], state, open }: RequestFilter) {
   return and(
     own === undefined ? asked : or(own, asked, ...rules.map(ofRule)),
     state === undefined ? undefined : eq(accessRequest.state, state),
-    open === true ? or(eq(accessRequest.state, 'pending'), isValid, toReview) : undefined
+    open === true ? or(eq(accessRequest.state, 'pending'), isValid, toReview) : undefined,
+    before === undefined ? undefined : sql`(${accessRequest.createdAt}, ${accessRequest.id}) <
+      (select c.created_at, c.id from ${accessRequest} as c where c.id = ${before})`
   )
 }
 

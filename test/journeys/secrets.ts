@@ -69,6 +69,19 @@ data: {}
 attributes: { linkConfig: { linkType: dynamic, linkedSecret: prod:base }, ttl: 900, roles: app_rw }
 ---
 kind: secret
+name: readers
+environment: prod
+provider: postgres
+target: orders
+authenticationCredential: orders-admin
+create: postgres/create-role-with-grant
+delete: postgres/delete-role
+attributes:
+  ttl: 900
+  userPrefix: rd_
+  grantPermissions: { what: 'select, insert', where: 'shop.*' }
+---
+kind: secret
 name: smtp
 environment: prod
 data: { user: mailer, password: first }
@@ -227,6 +240,32 @@ test('a lease ends as it began, whatever is edited or rotated while it lives', a
   }
   writeFileSync(edited, shipped)
   await house.sallyport('templates', 'save', 'postgres/delete-role', edited)
+})
+
+test('a secret may name its own privileges and a prefix of its accounts', async () => {
+  await target.psql(`CREATE SCHEMA shop; CREATE TABLE shop.prices AS SELECT 7 AS price;
+    GRANT USAGE ON SCHEMA shop TO sallyport WITH GRANT OPTION;
+    GRANT SELECT, INSERT ON shop.prices TO sallyport WITH GRANT OPTION`, 'orders')
+  const reading = await generate('prod/readers')
+  assert.match(reading.values['username'] ?? '', /^rd_\d{7}$/)
+  assert.is((await login(reading, 'INSERT INTO shop.prices VALUES (8)')).status, 0)
+  assert.is((await login(reading, 'SELECT sum(price) FROM shop.prices')).stdout.trim(), '15')
+  for (const sql of ['DELETE FROM shop.prices', 'SELECT * FROM orders']) {
+    assert.match((await login(reading, sql)).stderr, /permission denied/)
+  }
+  await house.json('leases', 'revoke', reading.lease!.id)
+  const { account } = await house.json<LeaseJson>('leases', 'show', reading.lease!.id)
+  assert.is(account.state, 'proved-gone')
+  const file = join(house.folder, 'readers.yaml')
+  const written = documents(target.port).split('---\n').find(text => text.includes('name: readers'))!
+  for (const [from, to, said] of [
+    ['select, insert', 'SELECT, CREATE ROLE', /grant_what is not a list of privileges/],
+    ['shop.*', 'pg_catalog.pg_authid', /grant_where is a part of the server itself/],
+    ['shop.*', 'prices', /grant_where is not of the form schema\.table/]
+  ] as const) {
+    writeFileSync(file, written.replace(from, to))
+    assert.match(await refusal('apply', '-f', file), said)
+  }
 })
 
 test('a maximum that changed holds for renewals too, and for no expiry that was given', async () => {

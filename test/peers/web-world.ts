@@ -44,6 +44,8 @@ export interface WebWorld extends AsyncDisposable {
   database: FakeTarget
   registry: Registry
   endings: Ending[]
+  /** Live recordings that somebody follows. */
+  followed: Set<string>
   /** A warning to every session that is open. */
   tell(line: string): void
   /** Kinds of audit events, with why. */
@@ -89,6 +91,13 @@ export async function webWorld({ script, fake }: WebWorldOptions = {}): Promise<
   const tickets = createTickets(clock)
   ports.browserTicket = (user, login) => tickets.issue(user, { kind: 'web', user, login })
   const [endings, audited]: [Ending[], string[]] = [[], []]
+  const followed = new Set<string>()
+  const { follow } = ports.recordings
+  ports.recordings.follow = (session, signal) => {
+    followed.add(session)
+    signal.addEventListener('abort', () => followed.delete(session), { once: true })
+    return follow(session, signal)
+  }
   const registry = createRegistry(systemClock)
   const open = new Set<Front<unknown>>()
   const world = { tape: tape() }
@@ -166,7 +175,7 @@ export async function webWorld({ script, fake }: WebWorldOptions = {}): Promise<
     headers: { origin: `https://${host}`, ...of === undefined ? {} : { cookie: of }, ...headers }
   })
   return Object.assign(world, {
-    clock, target, database, registry, endings, audited,
+    clock, target, database, registry, endings, audited, followed,
     tell(line: string) { for (const front of open) front.tell(line) },
     cookie, replaced, ticket, dial,
     async open(user: string, first: Record<string, unknown> = {}, options?: ClientOptions) {
