@@ -1,6 +1,8 @@
 // What the API needs of the rooms that keep what happened: sessions and their recordings, leases and what is
 // on the targets, the audit log, the health of this node. As in ports.ts: small interfaces, shapes as they
 // are shown, and nothing that decides.
+import type { LastOutcome } from '../jit/last-outcomes.ts'
+import type { TargetHealth } from '../jit/target-queue.ts'
 import type { Hit } from '../recording/catalog.ts'
 import type { ExportFormat } from '../recording/export.ts'
 import type { Scene } from '../recording/screenplay.ts'
@@ -218,7 +220,16 @@ export interface HealthCheck {
   detail: string
 }
 
+/** What the hooks of this node know of targets. */
+export interface HookHealth {
+  /** Only targets that are busy or failing have one. */
+  queues: readonly TargetHealth[]
+  /** By target: what came of the last action since the start. */
+  last: ReadonlyMap<string, LastOutcome>
+}
+
 export interface HealthPort {
+  hooks(): HookHealth
   /** Ready to take sessions. Cheap: asked every few seconds. */
   ready(): Promise<boolean>
   /**

@@ -90,10 +90,10 @@ interface RouteSpec<P extends z.ZodType, Q extends z.ZodType, B extends z.ZodTyp
   run(call: Call<z.output<P>, z.output<Q>, z.output<B>>): Promise<z.input<R>>
 }
 
-type StreamSpec<P extends z.ZodType, Q extends z.ZodType> =
-  Omit<RouteSpec<P, Q, z.ZodUndefined, z.ZodType>, 'response' | 'run' | 'body'> & {
+type StreamSpec<P extends z.ZodType, Q extends z.ZodType, B extends z.ZodType> =
+  Omit<RouteSpec<P, Q, B, z.ZodType>, 'response' | 'run'> & {
     response: { stream: readonly string[] }
-    run(call: Call<z.output<P>, z.output<Q>, undefined>): Promise<Stream>
+    run(call: Call<z.output<P>, z.output<Q>, z.output<B>>): Promise<Stream>
   }
 
 /** An entry of the table that answers with JSON; the types of the handler come from its schemas. */
@@ -105,8 +105,9 @@ export function route<
 }
 
 /** An entry of the table that answers with a stream. */
-export function streamRoute<P extends z.ZodType = z.ZodUndefined, Q extends z.ZodType = z.ZodUndefined>(
-  spec: StreamSpec<P, Q>
-): Route {
+export function streamRoute<
+  P extends z.ZodType = z.ZodUndefined, Q extends z.ZodType = z.ZodUndefined,
+  B extends z.ZodType = z.ZodUndefined
+>(spec: StreamSpec<P, Q, B>): Route {
   return { params: undefined, query: undefined, body: undefined, ...spec } as unknown as Route
 }

@@ -11,6 +11,7 @@ import type { Route } from './route.ts'
 import { accessRoutes } from './routes-access.ts'
 import { applicationRoutes } from './routes-applications.ts'
 import { auditRoutes } from './routes-audit.ts'
+import { hookRoutes } from './routes-hooks.ts'
 import { leaseRoutes } from './routes-leases.ts'
 import { connectRoutes } from './routes-connect.ts'
 import { profileRoutes } from './routes-profiles.ts'
@@ -35,7 +36,8 @@ export function allRoutes(
 ): Route[] {
   return [
     ...accessRoutes(ports, loginTokenSeconds), ...userRoutes(ports), ...resourceRoutes(ports),
-    ...connectRoutes(ports), ...sessionRoutes(ports), ...templateRoutes(ports), ...leaseRoutes(ports),
+    ...connectRoutes(ports), ...sessionRoutes(ports), ...templateRoutes(ports), ...hookRoutes(ports),
+    ...leaseRoutes(ports),
     ...secretRoutes(ports), ...applicationRoutes(ports), ...profileRoutes(ports), ...requestRoutes(ports),
     ...auditRoutes(ports)
   ]

@@ -4,9 +4,10 @@
 import { render } from 'preact'
 import { useState } from 'preact/hooks'
 import type { CallerJson } from '../api/client-types.ts'
-import { AccessPage, CredentialPage } from './access.ts'
+import { AccessPage } from './access.ts'
 import { AuditPage } from './audit.ts'
 import { Refusal, get, post } from './call.ts'
+import { CredentialPage, NewCredentialPage } from './credential.ts'
 import { html } from './html.ts'
 import type { Content, View } from './html.ts'
 import { LeasePage, LeasesPage } from './leases.ts'
@@ -49,8 +50,12 @@ const pages: readonly Page[] = [
     menu: '/console/access', watchers: true, view: AccessPage
   },
   {
-    address: /^\/console\/access\/credential\/([\w.-]+)$/, title: 'Credential', watchers: true,
-    view: CredentialPage
+    address: /^\/console\/access\/credential\/([\w.-]+)(?:\/(jit|try))?$/, title: 'Credential',
+    watchers: true, view: CredentialPage
+  },
+  {
+    address: /^\/console\/access\/new\/credential$/, title: 'New credential', watchers: true,
+    view: NewCredentialPage
   },
   {
     address: /^\/console\/templates$/, title: 'Templates', menu: '/console/templates', watchers: true,

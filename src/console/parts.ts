@@ -52,7 +52,7 @@ export function Problem({ failure }: { failure: unknown }): View {
   </div>`
 }
 
-function sentence(text: string): string {
+export function sentence(text: string): string {
   const whole = text.charAt(0).toUpperCase() + text.slice(1)
   return /[.!?…]$/.test(whole) ? whole : `${whole}.`
 }

@@ -91,7 +91,8 @@ export function apiPorts(rooms: Rooms): ApiPorts {
         await database.now()
         return true
       },
-      examine: signal => examine(rooms, signal)
+      examine: signal => examine(rooms, signal),
+      hooks: () => ({ queues: rooms.hooks.health(), last: rooms.hooks.lastOutcomes() })
     },
     failed: (error, request) => rooms.log.error({
       code: error.code, reference: error.reference, detail: error.detail, request

@@ -6,7 +6,8 @@ import { join } from 'node:path'
 import type { Cancel, Clock } from '../clock.ts'
 import type { Config } from '../config.ts'
 import { createHooks } from '../jit/hooks.ts'
-import type { Hooks } from '../jit/hooks.ts'
+import { rememberOutcomes } from '../jit/last-outcomes.ts'
+import type { RememberingHooks } from '../jit/last-outcomes.ts'
 import { mintName } from '../jit/names.ts'
 import { createShelf } from '../jit/shelf.ts'
 import type { Shelf } from '../jit/shelf.ts'
@@ -83,7 +84,7 @@ export interface Rooms {
   receipts: Receipts
   recordings: Recordings
   shelf: Shelf
-  hooks: Hooks
+  hooks: RememberingHooks
   ledger: Ledger
   registry: Registry
   liveSessions: LiveSessions
@@ -164,13 +165,13 @@ async function openAll(
   const connectMs = config.limits.hookConnect * 1000
   const hostKeysOf = createHostKeysOf(createHostKeys(database), audit, clock, connectMs)
   const registry = createRegistry(clock)
-  const hooks = createHooks({
+  const hooks = rememberOutcomes(createHooks({
     shelf, clock, log: line => log.info({}, line), onRecovered: target => void ledger.recovered(target),
     limits: {
       connectMs, statementMs: config.limits.hookStatement * 1000,
       actionMs: config.limits.hookAction * 1000
     }
-  })
+  }), clock)
   closers.push(() => hooks.close())
   const ledger: Ledger = createLedger({
     store: createLedgerStore(database, audit),

@@ -54,12 +54,11 @@ export function createMemory(): { memory: Memory, ports: ApiPorts } {
   const ports: ApiPorts = {
     clock: systemClock, version: '0.0.0-test', node: 'test',
     shelf: createShelf(shippedPlugins),
-    prove: (credential, signal) => {
+    prove: (credential, signal, told) => {
       signal.throwIfAborted()
-      return Promise.resolve({
-        passed: credential !== 'orders-broken',
-        steps: [{ name: 'create', passed: true, detail: '', milliseconds: 3 }]
-      })
+      const step = { name: 'create', passed: true, detail: '', milliseconds: 3 }
+      told?.(step)
+      return Promise.resolve({ passed: credential !== 'orders-broken', steps: [step] })
     },
     failed: error => memory.failures.push(error),
     ...stored,
@@ -86,6 +85,7 @@ export function createMemory(): { memory: Memory, ports: ApiPorts } {
     requests: requestsOf(memory.requests),
     health: {
       ready: () => Promise.resolve(true),
+      hooks: () => ({ queues: [], last: new Map() }),
       examine: () => Promise.resolve([{ name: 'store', status: 'ok', detail: 'answers in 1 ms' }])
     }
   }
@@ -125,6 +125,7 @@ function storePorts(memory: Memory): Pick<ApiPorts,
       list: () => Promise.resolve([...new Map(memory.templates.map(row => [row.id, row])).values()]),
       get: (id, version) => Promise.resolve(memory.templates.findLast(row =>
         row.id === id && (version === undefined || row.version === version))),
+      versions: id => Promise.resolve(memory.templates.filter(row => row.id === id)),
       save: text => {
         const version = memory.templates.filter(row => row.id === text.id).length + 1
         const row = { ...text, version, sha256: parseTemplate(text.body).sha256, active: true,

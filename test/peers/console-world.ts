@@ -9,7 +9,7 @@ import { startLinuxBox } from '../../tool/linux-box.ts'
 import { freePort } from '../../tool/postgres.ts'
 import type { PostgresServer } from '../../tool/postgres.ts'
 import { programOf } from '../../tool/services.ts'
-import { accessDocuments, alicePassword, companyDatabase, ran, startProduct } from './house.ts'
+import { accessDocuments, alicePassword, companyDatabase, ran, startProduct, until } from './house.ts'
 import type { House, Ran } from './house.ts'
 import { boxDocuments } from './ssh-house.ts'
 
@@ -41,6 +41,11 @@ password: { env: ALICE_PASSWORD }
 ---
 kind: user
 name: otto
+roles: [auditor]
+password: { env: ALICE_PASSWORD }
+---
+kind: user
+name: oscar
 roles: [auditor]
 password: { env: ALICE_PASSWORD }
 ---
@@ -117,4 +122,15 @@ export async function logIn(page: Page, name: string, password = alicePassword):
   await page.getByLabel('Password').fill(password)
   await page.getByRole('button', { name: 'Log in' }).click()
   await page.getByRole('navigation', { name: 'Pages' }).waitFor()
+}
+
+/** Goes to a page of the console and waits for its heading. */
+export async function open({ url }: ConsoleWorld, page: Page, path: string): Promise<void> {
+  await page.goto(url + path)
+  await page.getByRole('main').getByRole('heading', { level: 1 }).waitFor()
+}
+
+/** The text of the page when it has come to contain this. */
+export async function textWith(page: Page, what: RegExp): Promise<string> {
+  return until(() => page.getByRole('main').innerText(), text => what.test(text), 10)
 }
