@@ -1,9 +1,10 @@
-// The console's forms without a browser: what a form of a credential means as a document, and at which field
-// a problem of the server is shown.
+// The console's forms without a browser: what a form of a credential means as a document, at which field a
+// problem of the server is shown, and how two versions of a text differ.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { documentOf, draftOf } from '../src/console/credential-draft.ts'
 import type { Declaration } from '../src/console/credential-draft.ts'
+import { diffOf } from '../src/console/diff.ts'
 import { wrongIn } from '../src/console/wrong.ts'
 
 const declared: readonly Declaration[] = [
@@ -65,6 +66,16 @@ test('a problem stands at the innermost field that the form has, else above it',
     'jit.maxSession': ['expected a duration such as 30s, not "9 h: x"']
   })
   assert.equal(rest, ['jit.magic: unknown key', 'kind: is missing', 'the body is no JSON'])
+})
+
+test('two versions differ in the fewest lines, in their places', () => {
+  const shown = (before: string, after: string): string[] =>
+    diffOf(before, after).map(({ kind, text }) => `${{ same: ' ', added: '+', removed: '-' }[kind]}${text}`)
+  assert.equal(shown('a\nb\nc', 'a\nx\nc\nd'), [' a', '-b', '+x', ' c', '+d'])
+  assert.equal(shown('a\nb', 'b\na'), ['-a', ' b', '+a'])
+  assert.equal(shown('', ''), [' '])
+  const long = 'x\n'.repeat(4000)
+  assert.is(diffOf(long, `${long}y`).length, 8002, 'books are not compared line by line')
 })
 
 test.run()

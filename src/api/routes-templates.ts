@@ -5,6 +5,7 @@ import { z } from 'zod'
 import { SallyportError, asSallyportError } from '../errors.ts'
 import { quote } from '../input.ts'
 import type { Variables } from '../jit/plugin.ts'
+import { linesOf } from '../jit/template-lines.ts'
 import { parseTemplate } from '../jit/template.ts'
 import type { Credential } from '../policy/types.ts'
 import type { ApiPorts, TemplateRow } from './ports.ts'
@@ -20,7 +21,9 @@ const params = z.object({ plugin: part, name: part })
 const body = z.string().min(1).max(templateCharactersMax)
 /** Warnings are worth a second look and do not keep a template from being saved. */
 const lintShape = z.object({
-  valid: z.boolean(), problems: z.array(z.string()), warnings: z.array(z.string())
+  valid: z.boolean(), problems: z.array(z.string()), warnings: z.array(z.string()),
+  /** The line of each problem and then of each warning; null: about the whole text. */
+  lines: z.array(z.int().nullable())
 })
 
 export function templateRoutes(ports: ApiPorts): Route[] {
@@ -146,12 +149,14 @@ async function save(ports: ApiPorts, id: string, text: string, author: string): 
 }
 
 function lint(ports: ApiPorts, text: string): z.output<typeof lintShape> {
+  const lines = (of: readonly string[]): (number | null)[] => linesOf(text, of).map(line => line ?? null)
   try {
-    return { valid: true, problems: [], warnings: [...ports.shelf.admit(text).warnings] }
+    const { warnings } = ports.shelf.admit(text)
+    return { valid: true, problems: [], warnings: [...warnings], lines: lines(warnings) }
   } catch (thrown) {
     const { code, problems } = asSallyportError(thrown)
     if (code !== 'invalid' || problems.length === 0) throw thrown
-    return { valid: false, problems: [...problems], warnings: [] }
+    return { valid: false, problems: [...problems], warnings: [], lines: lines(problems) }
   }
 }
 

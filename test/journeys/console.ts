@@ -7,6 +7,7 @@ import * as assert from 'uvu/assert'
 import type { Page } from 'playwright-core'
 import { authenticator } from '../peers/authenticator.ts'
 import { credentialJourneys } from '../peers/console-credentials.ts'
+import { pageJourneys } from '../peers/console-pages.ts'
 import { logIn, open, startConsoleWorld, textWith } from '../peers/console-world.ts'
 import type { ConsoleWorld, Visitor } from '../peers/console-world.ts'
 import { faintTexts } from '../peers/contrast.ts'
@@ -210,6 +211,7 @@ test('another site’s page gets nothing with the cookie', async () => {
 })
 
 credentialJourneys(() => ({ world, page: ada.page }))
+pageJourneys(() => ({ world, page: ada.page }))
 
 test('every page fits a telephone, can be read in light and dark, and keeps its own policy', async () => {
   const { page, complaints } = ada
@@ -217,8 +219,10 @@ test('every page fits a telephone, can be read in light and dark, and keeps its 
   const [lease] = await world.json<{ id: string }[]>('leases', 'list')
   const pages = [
     '/', '/sessions', `/sessions/${hostile}#replay`, `/sessions/${hostile}/receipt`, '/search?query=needle',
-    '/leases', `/leases/${lease!.id}`, '/access', '/access/grant', '/access/credential/orders-rw',
+    '/leases', `/leases/${lease!.id}`, '/access', '/access/grant', '/access/profile',
+    '/access/grant/asks-first', '/access/new/target', '/access/credential/orders-rw',
     '/access/credential/orders-rw/jit', '/access/credential/orders-standing/try', '/access/new/credential',
+    '/requests', '/secrets', '/secrets/prod/orders', '/targets', '/targets/orphans',
     '/templates', '/templates/postgres/create-role', '/audit', '/nothing'
   ]
   for (const path of pages) {

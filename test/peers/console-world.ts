@@ -56,13 +56,43 @@ credentials: [web01-admin]
 ---
 `
 
+/** For the pages: something to look at, part of it hostile. */
+const pagesDeclared = `kind: environment
+name: prod
+---
+kind: secret
+name: orders
+environment: prod
+description: "<img src=x onerror=alert(1)> \\u202Egnirts"
+provider: postgres
+target: orders
+authenticationCredential: orders-admin
+create: postgres/create-role
+delete: postgres/delete-role
+variables: { roles: [app_rw] }
+ttl: 15m
+maxTtl: 1h
+---
+kind: grant
+name: asks-first
+users: [alice]
+credentials: [orders-standing]
+approval: { by: [ada, oscar], count: 1, validFor: 2h }
+---
+kind: grant
+name: secrets-of-ada
+users: [ada]
+secrets: [prod/*]
+---
+`
+
 export async function startConsoleWorld(): Promise<ConsoleWorld> {
   const [{ server: target, adminPassword }, box, browser] = await Promise.all(
     [companyDatabase('15'), startLinuxBox({}), startBrowser()])
   const [sshPort, port] = [await freePort(), await freePort()]
   const product = await startProduct({
     listen: `ssh: "127.0.0.1:${sshPort}", postgres: "127.0.0.1:${port}"`,
-    access: accessDocuments({ target, adminPassword, access: people + boxDocuments(box) }),
+    access: accessDocuments({ target, adminPassword, access: people + pagesDeclared + boxDocuments(box) }),
     environment: { ORDERS_ADMIN_PASSWORD: adminPassword, WEB01_ADMIN_KEY: box.admin.privateKey }
   })
   Object.assign(product.environment, {
