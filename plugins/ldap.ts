@@ -8,14 +8,15 @@ import type {
 } from '../src/jit/plugin.ts'
 import type { Template } from '../src/jit/template.ts'
 import { Secret } from '../src/secret.ts'
-import { assertName, escaped, isRefused, openLink } from './ldap/link.ts'
+import { assertName, escaped, refusalOf } from './ldap/directory.ts'
+import { openLink } from './ldap/link.ts'
 import type { Link } from './ldap/link.ts'
 import { assertBase, attributesOf } from './ldap/values.ts'
 import { verbs } from './ldap/verbs.ts'
 import type { LdapRung } from './ldap/verbs.ts'
 import { knockAt, reading, trustWarnings } from './reach.ts'
 import {
-  StepFailed, assertOurs, listOf, orderAdvice, planSteps, readMarker, renderAll, stepsOf, verbProblems, walk
+  StepFailed, assertOurs, listOf, orderAdvice, planSteps, readMarker, renderAll, verbOnlyProblems, walk
 } from './steps.ts'
 
 export const ldap: Plugin = {
@@ -29,7 +30,7 @@ export const ldap: Plugin = {
     password_hash: 'salted SHA-1 ({SSHA}) of a fresh password of 256 bits (secret)',
     expires_at: 'end of the longest session, with some grace: for pwdEndTime'
   },
-  lint,
+  lint: template => verbOnlyProblems(template, verbs, 'a directory', 'make-entry'),
   advise: template => orderAdvice(template, 'remove-entry', 'wait-for-sessions'),
   plan: (template, variables) => planSteps(template, {
     username: 'jit_0000000', expires_at: '2030-01-01T00:00:00Z', password_hash: '********', ...variables
@@ -52,18 +53,6 @@ function mint(): Minted {
     inject: { kind: 'password', password: new Secret(password) },
     variables: { password_hash: new Secret(hash) }
   }
-}
-
-function lint(template: Template): string[] {
-  const problems = verbProblems(template, verbs, 'a directory')
-  for (const [path, step] of stepsOf(template)) {
-    if (step.sql !== undefined) problems.push(`${path}.sql: a directory has no SQL; write do`)
-    if (step.ignore.length > 0) problems.push(`${path}.ignore: is for sql steps`)
-  }
-  if (template.action === 'create' && template.steps[0]?.do !== 'make-entry') {
-    problems.push('steps[0]: must be make-entry')
-  }
-  return problems
 }
 
 async function run(
@@ -94,13 +83,6 @@ async function begin({ link, account, template: { action } }: LdapRung): Promise
   // Somebody may have its old password.
   if (action === 'create') await link.remove(found.dn)
   return true
-}
-
-/** Busy, unavailable, or a lost race. */
-const later = [51, 52]
-
-function refusalOf(error: unknown): { retryable: boolean } | undefined {
-  return isRefused(error) ? { retryable: later.includes(error.number) } : undefined
 }
 
 async function verify(

@@ -14,6 +14,7 @@ import { assertRoleName, markerRole, openLink, readMarker } from './postgres/lin
 import { probe } from './postgres/probe.ts'
 import { seenNow } from './postgres/look.ts'
 import { run } from './postgres/run.ts'
+import { runTogether, seenTogether } from './postgres/together.ts'
 import { knockAt } from './reach.ts'
 
 export const postgres: Plugin = {
@@ -39,6 +40,8 @@ export const postgres: Plugin = {
   probe,
   run,
   verify,
+  runTogether,
+  verifyTogether: seenTogether,
   listOwned
 }
 

@@ -107,6 +107,21 @@ export function verbProblems<R extends Rung>(template: Template, verbs: Verbs<R>
   return problems
 }
 
+/** The same where steps are verbs only and one of them makes the account. */
+export function verbOnlyProblems<R extends Rung>(
+  template: Template, verbs: Verbs<R>, system: string, makes: string
+): string[] {
+  const problems = verbProblems(template, verbs, system)
+  for (const [path, step] of stepsOf(template)) {
+    if (step.sql !== undefined) problems.push(`${path}.sql: ${system} has no SQL; write do`)
+    if (step.ignore.length > 0) problems.push(`${path}.ignore: is for sql steps`)
+  }
+  if (template.action === 'create' && template.steps[0]?.do !== makes) {
+    problems.push(`steps[0]: must be ${makes}`)
+  }
+  return problems
+}
+
 function optionProblems(path: string, step: Step, options: Readonly<Record<string, boolean>>): string[] {
   const unknown = Object.keys(step.with).filter(option => !Object.hasOwn(options, option))
   const missing = Object.keys(options).filter(option => options[option] && step.with[option] === undefined)

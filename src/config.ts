@@ -7,6 +7,8 @@ import { hostname } from 'node:os'
 import { dirname, resolve } from 'node:path'
 import { parseDocument } from 'yaml'
 import { z } from 'zod'
+import { metricsConfig, metricsSchema } from './config-operations.ts'
+import type { MetricsConfig } from './config-operations.ts'
 import { SallyportError } from './errors.ts'
 import { duration, problemsOf, publicKey, readAddress, size } from './input.ts'
 import type { Address } from './input.ts'
@@ -55,10 +57,15 @@ export interface Config {
      */
     certificateSources: readonly string[] | undefined
   }
+  console: {
+    /** `https://host:port` as browsers see it; undefined: where we listen, loopback as `localhost`. */
+    origin: string | undefined
+  }
   masterKey: MasterKeySource
   /** Keys that older values may still be sealed under: at start those are wrapped anew under `masterKey`. */
   oldMasterKeys: readonly MasterKeySource[]
   log: { level: 'info' | 'warn' | 'error' }
+  metrics: MetricsConfig
   limits: Limits
 }
 
@@ -108,6 +115,10 @@ const address = z.string().transform((text, context) => {
   return z.NEVER
 }).nullable()
 
+const origin = z.string().regex(/^https:\/\/[A-Za-z0-9.-]{1,253}(:\d{1,5})?$/, 'expected https://NAME:PORT')
+  // As browsers write it: small letters, no port that goes without saying.
+  .transform(text => URL.canParse(text) ? new URL(text).origin : text)
+
 const source = z.strictObject({
   file: z.string().min(1).optional(),
   env: z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'expected the name of a variable').optional(),
@@ -149,9 +160,11 @@ const schema = z.strictObject({
     certificateSources: z.array(z.union([z.ipv4(), z.ipv6(), z.cidrv4(), z.cidrv6()],
       'expected an address or a network such as 192.0.2.0/24')).max(64).optional()
   }).prefault({}),
+  console: z.strictObject({ origin: origin.optional() }).prefault({}),
   masterKey: source.optional(),
   oldMasterKeys: z.array(source).max(16).default([]),
   log: z.strictObject({ level: z.enum(['info', 'warn', 'error']).default('info') }).prefault({}),
+  metrics: metricsSchema,
   limits: limits.prefault({})
 })
 
@@ -225,9 +238,11 @@ function complete(read: z.output<typeof schema>, file: string | undefined, folde
       names, required
     },
     ssh: { ...read.ssh, certificateSources: read.ssh.certificateSources },
+    console: { origin: read.console.origin },
     masterKey: masterKeyOf(read.masterKey, data, folder),
     oldMasterKeys: read.oldMasterKeys.map(old => masterKeyOf(old, data, folder)),
     log: read.log,
+    metrics: metricsConfig(read.metrics, folder),
     limits: read.limits
   }
 }

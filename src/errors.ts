@@ -31,11 +31,21 @@ const table = {
     sqlstate: '28000', http: 429
   },
   'second-factor-required': {
-    client: 'a one-time code is needed as well',
+    client: 'a second factor is needed as well',
     operator:
       'the user has a second factor and gave none: PostgreSQL has no place to ask for it (SSH and `sallyport '
       + 'login` have); an admin can take it away with `sallyport users unenrol`',
     sqlstate: '28000', http: 401
+  },
+  'fresh-login-required': {
+    client: 'log in again first: this needs a login of the last quarter of an hour',
+    operator: 'what a person changes about their own logins needs a fresh proof, in a browser',
+    sqlstate: '28000', http: 403
+  },
+  'passkeys-unavailable': {
+    client: 'passkeys are not available here',
+    operator: 'passkeys are bound to a domain: set `console: { origin: https://NAME:PORT }`',
+    sqlstate: '55000', http: 409
   },
   'touch-required': {
     client: 'this login needs your touch on the security key',

@@ -5,6 +5,7 @@ import { setFlagsFromString } from 'node:v8'
 import { systemClock } from './clock.ts'
 import { publishLocalAdmin, mintLocalToken, withdrawLocalAdmin } from './api/local-admin.ts'
 import { createFirstAdminToken } from './api/access.ts'
+import { serveMetrics } from './api/metrics-server.ts'
 import { createSallyportApi } from './api/routes.ts'
 import { serveApi } from './api/server.ts'
 import { readConfig } from './config.ts'
@@ -15,6 +16,7 @@ import { createLog } from './log.ts'
 import { requestOf } from './main/accounts.ts'
 import { apiPorts, version } from './main/api.ts'
 import { consoleFiles } from './main/console.ts'
+import { readGiven } from './main/given-secret.ts'
 import { addressOf } from './main/hooks.ts'
 import { listenerHostKeys, locate } from './main/host-keys.ts'
 import { openRooms } from './main/rooms.ts'
@@ -47,7 +49,7 @@ export async function openProgram(config: Config): Promise<Program> {
   const rooms = await openRooms(config, systemClock, log)
   try {
     const closeApi = await openApi(rooms, keys)
-    const steps = createSteps(stepPorts(rooms))
+    const steps = rooms.meter.steps(createSteps(stepPorts(rooms)))
     const postgres = await openPostgres(rooms, keys, steps)
     const ssh = await openSsh(rooms, steps)
     const tcp = await openTcp(rooms, keys, steps)
@@ -70,11 +72,14 @@ export async function openProgram(config: Config): Promise<Program> {
 
 async function openApi(rooms: Rooms, keys: ListenerKeys): Promise<() => Promise<void>> {
   const { config, clock, log } = rooms
-  if (config.listen.http === undefined) return async () => undefined
+  const { metrics } = config
+  const metricsToken = metrics.token === undefined ? undefined : readGiven(metrics.token, 'metrics.token')
   const ports = apiPorts(rooms)
+  const closeMetrics = await openMetrics(ports, metrics.listen)
+  if (config.listen.http === undefined) return closeMetrics
   const localToken = mintLocalToken()
   const app = createSallyportApi(ports, {
-    localToken, loginTokenSeconds: config.limits.loginToken, console: consoleFiles()
+    localToken, loginTokenSeconds: config.limits.loginToken, console: consoleFiles(), metricsToken
   })
   const server = await serveApi(app, config.listen.http, keys, clock)
   await publishLocalAdmin(config.data, localToken, server.address)
@@ -84,7 +89,16 @@ async function openApi(rooms: Rooms, keys: ListenerKeys): Promise<() => Promise<
   return async () => {
     await withdrawLocalAdmin(config.data)
     await server.close(1000)
+    await closeMetrics()
   }
+}
+
+async function openMetrics(
+  { health }: ReturnType<typeof apiPorts>, at: Config['metrics']['listen']
+): Promise<() => Promise<void>> {
+  if (at === undefined) return async () => undefined
+  const server = await serveMetrics(health, at)
+  return () => server.close()
 }
 
 async function openPostgres(rooms: Rooms, keys: ListenerKeys, steps: Steps) {

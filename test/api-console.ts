@@ -104,6 +104,39 @@ test('logging out ends the token in the store and the cookie in the browser', as
   assert.is((await ask('GET', '/api/v1/whoami', { cookie })).status, 401)
 })
 
+test('the cookie is replaced after an hour and when roles change; the old one ends', async () => {
+  const { ask, memory, token } = bench()
+  const whoami = (with_: string): Promise<Response> =>
+    ask('GET', '/api/v1/whoami', { cookie: `${cookieName}=${with_}` })
+  const row = memory.tokens.get(hashToken(token))!
+  const ago = (seconds: number): Date => new Date(Date.now() - seconds * 1000)
+  row.createdAt = ago(3500)
+  assert.is((await whoami(token)).headers.get('set-cookie'), null)
+  row.createdAt = ago(3700)
+  const bearer = await ask('GET', '/api/v1/whoami', { authorization: `Bearer ${token}` })
+  assert.is(bearer.headers.get('set-cookie'), null, 'a program would not see another')
+  const answers = await Promise.all([1, 2, 3].map(() => whoami(token)))
+  const cookies = answers.map(({ headers }) => headers.get('set-cookie'))
+  const [next, ...more] = cookies.filter(each => each !== null)
+  assert.equal(more, [], 'of requests at one moment one replaces it')
+  const fresh = /^__Host-sallyport=(.{49}); Path=\/; Secure; HttpOnly; SameSite=Strict$/.exec(next!)![1]!
+  assert.is.not(fresh, token)
+  assert.is((await whoami(fresh)).headers.get('set-cookie'), null)
+  assert.is((await whoami(token)).status, 200, 'for what is on its way')
+  assert.equal(memory.tokens.get(hashToken(fresh))!.expiresAt, row.expiresAt, 'the end stays what it was')
+
+  const spec = { name: 'ada', roles: ['auditor'], publicKeys: [], disabled: false }
+  memory.resources.get('user/ada')!.spec = spec
+  const third = (await whoami(fresh)).headers.get('set-cookie')!
+  const changed = /__Host-sallyport=([^;]+)/.exec(third)![1]!
+  assert.equal(memory.tokens.get(hashToken(changed))!.roles, ['auditor'])
+
+  memory.tokens.get(hashToken(fresh))!.supersededAt = ago(61)
+  assert.is((await whoami(fresh)).status, 401, 'somebody has a copy')
+  assert.is((await whoami(changed)).status, 401, 'and whose login it is has it no more')
+  assert.is(memory.audit.at(-1)!.kind, 'token.reused')
+})
+
 test('a page allows its own files and one script by hash, WebAssembly only for a player', async () => {
   const { ask } = bench()
   const page = await ask('GET', '/console/')

@@ -1,159 +1,21 @@
-// The HTTP side of the API: the order of the checks, who may call what (made from the route table, so that
-// a route that is added is covered), the form of answers and refusals, and the OpenAPI document.
+// The HTTP side of the API: the order of the checks, what each answer is made of, the form of answers and
+// refusals, and the OpenAPI document. Who may call what is in api-roles.ts, made from the route table.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { hashToken, mintToken } from '../src/api/access.ts'
-import type { Bindings } from '../src/api/api.ts'
-import type { ReceiptRow, SessionRow } from '../src/api/ports-records.ts'
-import type { Route } from '../src/api/route.ts'
-import { allRoutes, createSallyportApi } from '../src/api/routes.ts'
+import { addressOf } from '../src/api/openapi.ts'
+import type { ReceiptRow } from '../src/api/ports-records.ts'
+import { createSallyportApi } from '../src/api/routes.ts'
 import { SallyportError } from '../src/errors.ts'
 import type { Role } from '../src/policy/types.ts'
+import { bench, sessionId } from './peers/api-bench.ts'
+import type { Answer } from './peers/api-bench.ts'
 import { createMemory } from './peers/api-ports.ts'
-import type { Memory } from './peers/api-ports.ts'
-
-const sessionId = '01hzzzzzzzaaaaaaaaaaaaaaaa'
-const roles: readonly Role[] = ['user', 'auditor', 'admin']
-
-interface Bench {
-  memory: Memory
-  routes: readonly Route[]
-  tokens: Readonly<Record<Role, string>>
-  ask(method: string, path: string, how?: Ask): Promise<Answer>
-}
-
-interface Ask {
-  token?: string | undefined
-  body?: unknown
-  headers?: Record<string, string>
-}
-
-interface Refusal {
-  code: string
-  problems: string[]
-  detail?: string
-  hint?: string
-}
-
-interface Answer {
-  status: number
-  type: string
-  text: string
-  json: Record<string, unknown> & { error: Refusal }
-  headers: Headers
-}
-
-function bench(): Bench {
-  const { memory, ports } = createMemory()
-  const later = new Date('2100-01-01T00:00:00Z')
-  const tokens = Object.fromEntries(roles.map(role => {
-    const token = mintToken()
-    const user = `the-${role}`
-    memory.tokens.set(hashToken(token), { user, roles: ['admin'], expiresAt: later, oneTime: false })
-    const at = new Date(0)
-    memory.resources.set(`user/the-${role}`, {
-      kind: 'user', name: `the-${role}`, version: 1, createdAt: at, updatedAt: at, updatedBy: 'local',
-      spec: { name: `the-${role}`, roles: [role], publicKeys: [], disabled: false }
-    })
-    return [role, token]
-  })) as Record<Role, string>
-  memory.sessions.push(sessionRow(), { ...sessionRow(), id: '01hzzzzzzzbbbbbbbbbbbbbbbb', user: 'the-user' })
-  const options = { localToken: undefined, loginTokenSeconds: 60 }
-  const app = createSallyportApi(ports, options)
-  const bindings: Bindings = { incoming: { socket: { remoteAddress: '192.0.2.7' } } }
-  return {
-    memory, tokens, routes: allRoutes(ports, options),
-    async ask(method, path, { token, body, headers = {} } = {}) {
-      const answer = await app.request(`https://sallyport.test${path}`, {
-        method, headers: {
-          host: 'sallyport.test', ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
-          ...(body === undefined ? {} : { 'content-type': 'application/json' }), ...headers
-        },
-        ...(body === undefined ? {} : { body: typeof body === 'string' ? body : JSON.stringify(body) })
-      }, bindings)
-      // A live tail has no end: it is enough that it began.
-      const endless = path.endsWith('/watch') && answer.status === 200
-      const text = endless ? '' : await answer.text()
-      if (endless) await answer.body?.cancel()
-      const type = answer.headers.get('content-type') ?? ''
-      const json = JSON.parse(type.startsWith('application/json') ? text : '{}') as Answer['json']
-      return { status: answer.status, type, text, json, headers: answer.headers }
-    }
-  }
-}
-
-function sessionRow(): SessionRow {
-  return {
-    id: sessionId, user: 'alice', credential: 'orders-rw', target: 'orders', protocol: 'postgres',
-    grant: 'devs',
-    address: '192.0.2.1', database: 'app', node: 'n1', status: 'ended', account: 'a1',
-    accountName: 'sally_0000001',
-    startedAt: new Date('2026-11-21T10:00:00Z'), expiresAt: new Date('2026-11-21T18:00:00Z'),
-    endedAt: new Date('2026-11-21T10:05:00Z'), reason: 'client-closed', recording: '2026/11/21/x.spr',
-    recordingHead: 'cafe', recordingBytes: 10
-  }
-}
 
 const receipt: ReceiptRow = {
   id: 'r1', account: 'a1', session: sessionId, body: { state: 'proved-gone', account: 'sally_0000001' },
   keyId: 'k1', signature: 'c2ln', createdAt: new Date('2026-11-21T10:05:01Z')
 }
-
-/** A real address for a route of the table. */
-function addressOf(route: Route): string {
-  return `/api/v1${route.path}`.replace('{id}', route.path.startsWith('/leases') ? 'lease-none' : sessionId)
-    .replace('{kind}', 'target').replace('{name}', 'none').replace('{plugin}', 'postgres')
-}
-
-test('every route answers each role as the table says, and nobody without a token', async () => {
-  const { ask, routes, tokens } = bench()
-  let checked = 0
-  for (const route of routes) {
-    for (const role of [undefined, ...roles]) {
-      // Calls that would be allowed get as far as their schema or their row; never to "log in" or "denied".
-      const body = route.method === 'get' || route.method === 'delete' ? undefined : { unknown: 1 }
-      const { status, json } = await ask(route.method.toUpperCase(), addressOf(route), {
-        token: role === undefined ? undefined : tokens[role], body
-      })
-      const open = route.roles === 'anyone'
-      const allowed = open || (role !== undefined && route.roles.includes(role))
-      const where = `${route.method} ${route.path} as ${role ?? 'nobody'}: ${status} ${JSON.stringify(json)}`
-      if (allowed) assert.not.ok([401, 403].includes(status), where)
-      else assert.is(json.error.code, role === undefined ? 'auth-required' : 'not-allowed', where)
-      if (!allowed) assert.is(status, role === undefined ? 401 : 403, where)
-      checked++
-    }
-  }
-  assert.is(checked, routes.length * 4)
-  assert.ok(routes.length >= 35, `${routes.length} routes`)
-})
-
-test('only login, redeeming, health and the public key are open to anyone', () => {
-  assert.equal(bench().routes.filter(route => route.roles === 'anyone').map(route => route.path).sort(),
-    ['/browser/login', '/browser/redeem', '/health', '/login', '/public-key', '/redeem'])
-})
-
-test('whatever changes something outside of the own login is for admins alone', () => {
-  // The routes of the second factor look at whose it is: the test below. What people and applications do with
-  // secrets and leases of theirs is checked against grants and owners (test/journeys/secret-holders.ts).
-  const own = new Set([
-    '/login', '/redeem', '/logout', '/users/{name}/second-factor', '/users/{name}/second-factor/confirm',
-    '/browser/login', '/browser/redeem', '/browser/logout',
-    // A ticket for the caller's own session; the grant is looked at when it is used.
-    '/connections',
-    // Who asks and who decides is looked at for each request: test/requests.ts.
-    '/requests', ...['approve', 'deny', 'withdraw', 'review'].map(part => `/requests/{id}/${part}`)
-  ])
-  const asks = new Set(['/lint', '/plan', '/audit/verify'])
-  const held = new Set([
-    '/leases/{id}/renew', '/leases/{id}/revoke', '/secrets/{path}/generate', '/secrets/{path}/read'
-  ])
-  for (const { method, path, roles: allowed } of bench().routes) {
-    if (method === 'get' || (own.has(path) && method === 'post') || asks.has(path)) continue
-    const expected = held.has(path) ? ['user', 'admin', 'application'] : ['admin']
-    assert.equal(allowed, expected, `${method} ${path}`)
-  }
-})
 
 test('people enrol a second factor for themselves, admins for all; only admins end one', async () => {
   const { ask, memory, tokens } = bench()
@@ -388,7 +250,7 @@ test('the OpenAPI document describes every route with its roles and schemas', as
   const paths = json['paths'] as Record<string, Record<string, Record<string, unknown>>>
   const described = Object.entries(paths).flatMap(([path, methods]) =>
     Object.keys(methods).map(method => `${method} ${path}`))
-  assert.equal(described.sort(), routes.map(({ method, path }) => `${method} /api/v1${path}`).sort())
+  assert.equal(described.sort(), routes.map(route => `${route.method} ${addressOf(route)}`).sort())
   const ids = Object.values(paths).flatMap(methods =>
     Object.values(methods).map(operation => operation['operationId']))
   assert.is(new Set(ids).size, ids.length)

@@ -370,6 +370,26 @@ for (const kind of storeKinds) {
     assert.not.ok(await tokens.hasOneTime())
   })
 
+  test('a token is replaced once; those of one login keep its end and go together', async () => {
+    const tokens = createTokens(database)
+    const login = { method: 'passkey', at: new Date('2026-11-28T12:00:00Z') }
+    const expiresAt = inMinutes(5)
+    await tokens.add('f1', { user: 'eve', roles: ['user'], expiresAt, oneTime: false, login })
+    const tries = ['f2', 'f3', 'f4'].map(by => tokens.supersede('f1', by, ['admin']))
+    const won = (await Promise.all(tries)).indexOf(true)
+    const next = ['f2', 'f3', 'f4'][won]!
+    assert.ok((await tokens.find('f1'))!.supersededAt !== undefined)
+    const found = (await tokens.find(next))!
+    assert.equal([found.login, found.roles, found.expiresAt, found.supersededAt],
+      [login, ['admin'], expiresAt, undefined])
+    assert.is(await tokens.supersede(next, 'f5', ['user']), true)
+    await tokens.add('other', { user: 'eve', roles: ['user'], expiresAt, oneTime: false })
+    await tokens.remove(next)
+    for (const hash of ['f1', 'f2', 'f3', 'f4', 'f5']) assert.is(await tokens.find(hash), undefined)
+    assert.equal([(await tokens.find('other'))!.login], [undefined], 'a login of its own')
+    await tokens.removeOf('eve')
+  })
+
   test('tokens end with their time, a logout and their user; only one-time tokens are redeemed', async () => {
     const tokens = createTokens(database)
     const token = { user: 'bob', roles: ['user'] as const, expiresAt: inMinutes(5), oneTime: false }

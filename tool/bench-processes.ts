@@ -69,9 +69,9 @@ export async function startOwn(file: string, options: unknown = {}): Promise<Pro
   return { port, pid, stop }
 }
 
-/** `packetBytes` is its `pkt_buf`; undefined: as shipped. */
+/** `settings` of its own, such as `pkt_buf`; none: as shipped. */
 export async function startPgbouncer(
-  targetPort: number, user: string, password: string, packetBytes?: number
+  targetPort: number, user: string, password: string, settings: Readonly<Record<string, number>> = {}
 ): Promise<Process> {
   const folder = mkdtempSync(join(tmpdir(), 'sallyport-pgbouncer-'))
   const port = await freePort()
@@ -82,7 +82,7 @@ export async function startPgbouncer(
     `listen_port = ${port}`, 'auth_type = scram-sha-256', `auth_file = ${users}`, 'pool_mode = session',
     'max_client_conn = 5000', 'default_pool_size = 4000', 'unix_socket_dir =', 'log_connections = 0',
     'log_disconnections = 0', 'ignore_startup_parameters = extra_float_digits',
-    ...packetBytes === undefined ? [] : [`pkt_buf = ${packetBytes}`], ''
+    ...Object.entries(settings).map(([name, value]) => `${name} = ${value}`), ''
   ].join('\n'))
   // It refuses to run as root.
   const account = unprivilegedAccount()

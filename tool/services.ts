@@ -18,6 +18,7 @@ const libraries = `/usr/lib/${process.arch === 'arm64' ? 'aarch64' : 'x86_64'}-l
 
 const programs = {
   'postgres-15': { path: '/usr/lib/postgresql/15/bin/postgres', packages: ['postgresql-15'] },
+  'pg-cron': { path: '/usr/lib/postgresql/15/lib/pg_cron.so', packages: ['postgresql-15-cron'] },
   'pgbench': { path: '/usr/lib/postgresql/15/bin/pgbench', packages: ['postgresql-15'] },
   'psql': { path: '/usr/bin/psql', packages: ['postgresql-client-15'] },
   'psql-15': { path: '/usr/lib/postgresql/15/bin/psql', packages: ['postgresql-client-15'] },
@@ -67,6 +68,9 @@ const programs = {
   'slapd': { path: '/usr/sbin/slapd', packages: ['slapd'] },
   'ldapsearch': { path: '/usr/bin/ldapsearch', packages: ['ldap-utils'] },
   'ldapadd': { path: '/usr/bin/ldapadd', packages: ['ldap-utils'] },
+  // A domain controller, without what it needs to serve files as well.
+  'samba': { path: '/usr/sbin/samba', packages: ['samba', 'samba-dsdb-modules', 'samba-vfs-modules'] },
+  'samba-tool': { path: '/usr/bin/samba-tool', packages: ['samba-common-bin', 'samba-ad-provision'] },
   'chromium': { path: '/usr/bin/chromium', packages: ['chromium'] }
 } as const satisfies Record<string, Program>
 
@@ -85,11 +89,12 @@ export interface Machine {
 
 /** What `npm test` needs; benchmarks ask for more (`pgbouncer`, whose package would start a service). */
 export const testNeeds: readonly Need[] = [
-  'postgres-15', 'pgbench', 'psql', 'psql-15', 'strace', 'openssl', 'faketime', 'python3', 'psycopg2', 'java',
-  'javac', 'pgjdbc', 'mke2fs', 'mount', 'ssh', 'ssh-keygen', 'sshd', 'unshare', 'nsenter', 'cron', 'atd',
-  'getfacl', 'sudo', 'ps', 'scp', 'sftp', 'sftp-server', 'extrausers', 'rsync', 'git', 'curl', 'sshpass',
-  'xauth', 'ssh-audit', 'mariadbd', 'mariadb-install-db', 'mariadb', 'redis-server', 'redis-cli', 'slapd',
-  'ldapsearch', 'ldapadd', 'chromium'
+  'postgres-15', 'pg-cron', 'pgbench', 'psql', 'psql-15', 'strace', 'openssl', 'faketime', 'python3',
+  'psycopg2', 'java', 'javac', 'pgjdbc', 'mke2fs', 'mount', 'ssh', 'ssh-keygen', 'sshd', 'unshare',
+  'nsenter', 'cron', 'atd', 'getfacl', 'sudo', 'ps', 'scp', 'sftp', 'sftp-server', 'extrausers', 'rsync',
+  'git', 'curl', 'sshpass', 'xauth', 'ssh-audit', 'mariadbd', 'mariadb-install-db', 'mariadb',
+  'redis-server', 'redis-cli', 'slapd', 'ldapsearch', 'ldapadd', 'samba',
+  'samba-tool', 'chromium'
 ]
 
 // Debian's PostgreSQL packages make and start a cluster when they are installed. Ours must not; the setting

@@ -16,12 +16,12 @@ import type { Account } from './postgres-programs.ts'
 export interface Place {
   /** Belongs to the account that the server runs as. */
   base: string
+  host: string
   port: number
   account: Account | undefined
 }
 
 export interface Throwaway extends AsyncDisposable, Place {
-  readonly host: '127.0.0.1'
   /** What it wrote to its outputs. */
   readonly logFile: string
   /** Kills the server and keeps its folder: a target that went away. */
@@ -34,6 +34,9 @@ export interface Recipe {
   /** Writes what the server needs into its folder. */
   prepare(place: Place): void
   command(place: Place): readonly string[]
+  /** For a server that insists on a port, and on being root: where it listens. */
+  seat?: { host: string, port: number }
+  environment?: Readonly<Record<string, string>>
 }
 
 const startLimitMs = 60_000
@@ -51,16 +54,20 @@ const shellScript = `
 `
 
 /** @throws Error with the server's log when it does not come up */
-export async function startThrowaway({ prepare, command }: Recipe): Promise<Throwaway> {
-  const account = unprivilegedAccount()
-  const place = { base: makeFolder(account), port: await freePort(), account }
+export async function startThrowaway(
+  { prepare, command, seat, environment = {} }: Recipe
+): Promise<Throwaway> {
+  const account = seat === undefined ? unprivilegedAccount() : undefined
+  const place = {
+    base: makeFolder(account), ...seat ?? { host: '127.0.0.1', port: await freePort() }, account
+  }
   const logFile = join(place.base, 'log')
   let running: ChildProcess | undefined
   const start = async (): Promise<ChildProcess> => {
     const log = openSync(logFile, 'a')
     const shell = spawn('/bin/sh', ['-c', shellScript, 'sh', place.base, ...command(place)], {
-      cwd: place.base, env: { PATH: '/usr/sbin:/usr/bin:/bin', LC_ALL: 'C', TMPDIR: place.base }, ...account,
-      detached: true, stdio: ['pipe', log, log, 'pipe']
+      cwd: place.base, ...account, detached: true, stdio: ['pipe', log, log, 'pipe'],
+      env: { PATH: '/usr/sbin:/usr/bin:/bin', LC_ALL: 'C', TMPDIR: place.base, ...environment }
     })
     closeSync(log)
     // A server that nobody stops must not keep its user alive: the shell ends it when we end.
@@ -70,7 +77,7 @@ export async function startThrowaway({ prepare, command }: Recipe): Promise<Thro
     alive.resume().once('close', () => { isGone = true }).unref()
     lifeline.on('error', () => { /* the shell is gone: its exit is what counts */ })
     lifeline.unref()
-    for (const readyBy = performance.now() + startLimitMs; !await answers(place.port);) {
+    for (const readyBy = performance.now() + startLimitMs; !await answers(place);) {
       if (isGone || performance.now() > readyBy) {
         await end(shell, true)
         throw new Error(`the server did not start:\n${readFileSync(logFile, 'utf8')}`)
@@ -92,7 +99,7 @@ export async function startThrowaway({ prepare, command }: Recipe): Promise<Thro
     if (ending !== undefined) await end(ending, keep)
   }
   const server: Throwaway = {
-    ...place, host: '127.0.0.1', logFile,
+    ...place, logFile,
     halt: () => finish(true),
     resume: async () => { running ??= await start() },
     stop: async () => {
@@ -116,8 +123,8 @@ async function end(shell: ChildProcess, keep: boolean): Promise<void> {
   await ended
 }
 
-async function answers(port: number): Promise<boolean> {
-  const socket = connect(port, '127.0.0.1')
+async function answers({ host, port }: Place): Promise<boolean> {
+  const socket = connect(port, host)
   const open = await once(socket, 'connect').then(() => true, () => false)
   socket.destroy()
   return open

@@ -4,7 +4,7 @@ import { SallyportError } from '../../src/errors.ts'
 
 const attributeForm = /^([A-Za-z][A-Za-z0-9-]{0,63})=([^\0]{1,512})$/
 /** The plugin's own. */
-const reserved = ['uid', 'cn', 'sn', 'description', 'userpassword', 'pwdendtime', 'pwdaccountlockedtime']
+const ours = ['uid', 'cn', 'sn', 'description', 'userpassword', 'pwdendtime', 'pwdaccountlockedtime']
 
 /** @throws SallyportError('invalid') for what is no distinguished name of a place for people */
 export function assertBase(base: string): void {
@@ -13,7 +13,7 @@ export function assertBase(base: string): void {
 }
 
 /** `name=value` items as attributes. @throws SallyportError('invalid') */
-export function attributesOf(items: readonly string[]): Record<string, string[]> {
+export function attributesOf(items: readonly string[], reserved = ours): Record<string, string[]> {
   const attributes: Record<string, string[]> = {}
   for (const item of items) {
     const [, name, value] = attributeForm.exec(item) ?? []

@@ -5,7 +5,8 @@
 import { StepFailed, endUntilNone, listOf, markerText } from '../steps.ts'
 import type { Rung, Verbs } from '../steps.ts'
 import { attributesOf, generalized } from './values.ts'
-import { escaped, isRefused, lockedForEver, result } from './link.ts'
+import { escaped, isRefused, result } from './directory.ts'
+import { lockedForEver } from './link.ts'
 import type { Link, Standing } from './link.ts'
 
 export interface LdapRung extends Rung {
@@ -121,13 +122,7 @@ async function refuseLogins({ link, account }: LdapRung): Promise<void> {
 
 async function addToGroups(rung: LdapRung): Promise<void> {
   const { dn } = await there(rung)
-  for (const group of listOf(rung, 'roles')) {
-    try {
-      await rung.link.modify(group, [{ operation: 'add', attribute: 'member', values: [dn] }])
-    } catch (error) {
-      if (!isRefused(error, result.valueExists)) throw error
-    }
-  }
+  for (const group of listOf(rung, 'roles')) await rung.link.join(group, dn)
 }
 
 async function leave(rung: LdapRung, groups: readonly string[]): Promise<void> {

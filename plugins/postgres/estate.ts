@@ -7,12 +7,20 @@ import { SallyportError } from '../../src/errors.ts'
 import { quoteIdentifier } from '../../src/jit/sql-text.ts'
 import type { Access, HookContext, Residue } from '../../src/jit/plugin.ts'
 import type { Statement } from '../../src/wire/postgres/query.ts'
+import { cronDatabase, cronIsHere, unschedule } from './cron.ts'
 import { isServerError, openLink, roleNumber, sqlstate } from './link.ts'
 import type { Link, Row } from './link.ts'
 
 export interface Role {
   name: string
   oid: string
+}
+
+interface Database {
+  name: string
+  reachable: boolean
+  /** pg_cron keeps its jobs there. */
+  cron: boolean
 }
 
 // A receipt is read by people: what is beyond this is counted.
@@ -53,7 +61,7 @@ export async function cleanDatabases(
   main: Link, access: Access, context: HookContext, role: Role, owner: string
 ): Promise<Residue[]> {
   const residue: Residue[] = []
-  for (const { name, reachable } of await databasesOf(main, role)) {
+  for (const { name, reachable, cron } of await databasesOf(main, role)) {
     if (!reachable) {
       residue.push({ kind: 'database', name: `database ${name}: takes no connections`, fate: 'left' })
       continue
@@ -64,6 +72,7 @@ export async function cleanDatabases(
       continue
     }
     try {
+      if (cron) residue.push(...await unschedule(link, role.name))
       residue.push(...await cleanDatabase(link, role, owner))
     } finally {
       if (link !== main) await link.close()
@@ -83,17 +92,24 @@ async function enter(access: Access, context: HookContext, database: string): Pr
 }
 
 /**
- * Databases in which the server's own list mentions the role. What belongs to no database is cleaned from
- * `main`, at the end; subscriptions do not either, but can be dropped only where they were made.
+ * Databases in which the server's own list mentions the role, and the one of pg_cron. What belongs to no
+ * database is cleaned from `main`, at the end; subscriptions do not either, but can be dropped only where
+ * they were made.
  */
-async function databasesOf(main: Link, { oid }: Role): Promise<{ name: string, reachable: boolean }[]> {
+async function databasesOf(main: Link, { oid }: Role): Promise<Database[]> {
   const rows = await main.query(`
-    SELECT coalesce(d.datname, current_database()) AS name, coalesce(d.datallowconn, true)
+    SELECT coalesce(d.datname, current_database()) AS name, coalesce(d.datallowconn, true),
+      CASE WHEN coalesce(d.datname, current_database()) = current_database() THEN ${cronIsHere}
+        ELSE d.datname = ${cronDatabase} END
     FROM (SELECT dbid FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND refobjid = $1::oid
-      UNION SELECT subdbid FROM pg_subscription WHERE subowner = $1::oid) s
+      UNION SELECT subdbid FROM pg_subscription WHERE subowner = $1::oid
+      UNION SELECT oid FROM pg_database WHERE datname = ${cronDatabase}
+      UNION SELECT oid FROM pg_database WHERE datname = current_database() AND ${cronIsHere}) s
       LEFT JOIN pg_database d ON d.oid = s.dbid
-    GROUP BY 1, 2 ORDER BY coalesce(d.datname, current_database()) = current_database(), 1`, [oid])
-  return rows.map(([name, reachable]) => ({ name: name ?? '', reachable: reachable === 't' }))
+    GROUP BY 1, 2, 3 ORDER BY coalesce(d.datname, current_database()) = current_database(), 1`, [oid])
+  return rows.map(([name, reachable, cron]) => ({
+    name: name ?? '', reachable: reachable === 't', cron: cron === 't'
+  }))
 }
 
 async function cleanDatabase(link: Link, role: Role, owner: string): Promise<Residue[]> {

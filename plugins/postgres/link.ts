@@ -6,10 +6,11 @@
 import { SallyportError } from '../../src/errors.ts'
 import { UnfitValue, quoteIdentifier, quoteLiteral } from '../../src/jit/sql-text.ts'
 import { proofAccountPrefix } from '../../src/jit/plugin.ts'
-import type { Access, AccountRef, HookContext, Injectable } from '../../src/jit/plugin.ts'
-import { connectClient, ServerError } from '../../src/wire/postgres/query.ts'
-import type { Client, Statement } from '../../src/wire/postgres/query.ts'
-import { unreached } from '../reach.ts'
+import type { Access, AccountRef, HookContext } from '../../src/jit/plugin.ts'
+import { ServerError } from '../../src/wire/postgres/query.ts'
+import type { Statement } from '../../src/wire/postgres/query.ts'
+import { doorOf } from './door.ts'
+import type { Door } from './door.ts'
 
 export type Row = readonly (string | null)[]
 
@@ -18,14 +19,10 @@ export const markerRole = 'sallyport_jit'
 /** Owns what removed accounts leave behind; it has no rights and cannot log in. */
 export const graveyardRole = 'sallyport_graveyard'
 
-/** The server gives up a little before we do: its refusal is definite, our time-out is not. */
-const statementMarginMs = 500
 /** Waiting for a lock: long enough for a busy catalogue, short against the action's limit. */
 const lockTimeoutMs = 5000
 /** The first wait of a removal: whoever blocks it is usually the account itself, and is ended then. */
 const shortLockTimeoutMs = 1000
-/** A node that stalls within a transaction loses it: locks are not kept for sleepers. */
-const idleInTransactionMs = 10_000
 
 const markerForm = /(?:^|\n)sallyport account=(\S{1,100}) epoch=(\d{1,15})$/
 
@@ -88,21 +85,25 @@ export function withMarker(comment: string, { accountId, epoch }: AccountRef): s
 
 export class Link {
   readonly database: string
-  readonly majorVersion: number
-  /** Whether our login is one. */
-  readonly superuser: boolean
-  readonly #client: Client
+  readonly #door: Door
   readonly #context: HookContext
   #deadline: string | undefined
   /** Statements of a transaction that travel with the next one that is waited for. */
   #unsent: { statement: Statement, onRefused: (() => void) | undefined }[] = []
 
-  constructor(client: Client, context: HookContext, database: string) {
-    this.#client = client
+  constructor(door: Door, context: HookContext, database: string) {
+    this.#door = door
     this.#context = context
     this.database = database
-    this.majorVersion = Number.parseInt(client.parameters.get('server_version') ?? '', 10)
-    this.superuser = client.parameters.get('is_superuser') === 'on'
+  }
+
+  get majorVersion(): number {
+    return Number.parseInt(this.#door.parameters.get('server_version') ?? '', 10)
+  }
+
+  /** Whether our login is one. */
+  get superuser(): boolean {
+    return this.#door.parameters.get('is_superuser') === 'on'
   }
 
   /** One statement. @throws ServerError, ConnectionLost, or the signal's reason before anything is sent */
@@ -111,13 +112,16 @@ export class Link {
     return rows
   }
 
-  /** Several in one round trip, behind those that wait; the first that is refused ends them all. */
-  async batch(statements: readonly Statement[]): Promise<(readonly Row[])[]> {
+  /**
+   * Several in one round trip, behind those that wait; the first that is refused ends them all. `harmless`:
+   * they read, and commit nothing, so that they may be sent again over another connection.
+   */
+  async batch(statements: readonly Statement[], { harmless = false } = {}): Promise<(readonly Row[])[]> {
     this.#context.signal.throwIfAborted()
     const unsent = this.#unsent.splice(0)
     try {
       const all = [...unsent.map(({ statement }) => statement), ...statements]
-      const results = await this.#client.batch(all, { timeoutMs: this.#context.statementTimeoutMs })
+      const results = await this.#door.send(all, this.#context.statementTimeoutMs, harmless)
       return results.slice(unsent.length).map(({ rows }) => rows)
     } catch (error) {
       if (error instanceof ServerError) unsent[error.place]?.onRefused?.()
@@ -141,7 +145,7 @@ export class Link {
       await this.query(keep ? 'COMMIT' : 'ROLLBACK')
       return result
     } catch (error) {
-      await this.#rollBack()
+      await this.rollBack()
       throw error
     }
   }
@@ -150,9 +154,9 @@ export class Link {
   async looks(name: string, statements: readonly Statement[]): Promise<(readonly Row[])[]> {
     try {
       const all = [{ sql: 'BEGIN READ ONLY' }, lockOf(name, 'shared'), ...statements, { sql: 'COMMIT' }]
-      return (await this.batch(all)).slice(2, -1)
+      return (await this.batch(all, { harmless: true })).slice(2, -1)
     } catch (error) {
-      await this.#rollBack()
+      await this.rollBack()
       throw error
     }
   }
@@ -168,12 +172,10 @@ export class Link {
   ): Promise<T> {
     return await this.transaction(async () => {
       // Each statement sees what was committed when it begins, and these begin when the lock is ours.
-      const [, seen, ...rest] = await this.batch([lockOf(account.name), this.lookOf(account.name), ...also])
+      const looks = [lockOf(account.name), this.lookOf(account.name), ...also]
+      const [, seen, ...rest] = await this.batch(looks, { harmless: true })
       const look = readLook(seen)
-      if (this.#deadline === undefined) {
-        // From here on the target's clock decides, even if ours stands still.
-        this.#deadline = new Date(Date.parse(look.clock) + this.#context.remainingMs()).toISOString()
-      }
+      this.heard(look.clock)
       if (look.leftMs <= 0 || this.#context.remainingMs() <= 0) {
         throw new Fenced('late', 'the claim on the account has lapsed')
       }
@@ -192,9 +194,19 @@ export class Link {
     }, { keep })
   }
 
+  /** The deadline of the claim by the target's own clock, once that was heard. */
+  get deadline(): string | null {
+    return this.#deadline ?? null
+  }
+
+  /** From the first time on the target's clock decides, even if ours stands still. */
+  heard(clock: string): void {
+    this.#deadline ??= new Date(Date.parse(clock) + this.#context.remainingMs()).toISOString()
+  }
+
   /** The look at an account, for `readLook`. */
   lookOf(name: string): Statement {
-    return { sql: lookSql, values: [name, this.#deadline ?? null, markerRole, graveyardRole] }
+    return { sql: lookSql, values: [name, this.deadline, markerRole, graveyardRole] }
   }
 
   /**
@@ -211,14 +223,20 @@ export class Link {
   }
 
   async close(): Promise<void> {
-    await this.#client.close()
+    await this.#door.close()
   }
 
-  async #rollBack(): Promise<void> {
+  /** The connection may serve the next hook: nothing went wrong, no transaction is open. */
+  async leave(): Promise<void> {
+    await this.#door.leave()
+  }
+
+  /** Ends a transaction that went wrong. Never throws. */
+  async rollBack(): Promise<void> {
     this.#unsent = []
-    if (this.#client.transactionStatus === 'I') return
+    if (this.#door.transactionStatus === 'I') return
     try {
-      await this.#client.query('ROLLBACK', { timeoutMs: this.#context.statementTimeoutMs })
+      await this.#door.send([{ sql: 'ROLLBACK' }], this.#context.statementTimeoutMs, false)
     } catch {
       // The connection is lost, and with it the transaction.
     }
@@ -284,57 +302,24 @@ export interface LinkOptions {
   database?: string | undefined
   /** Removals: wait briefly for a lock at first. */
   impatient?: boolean | undefined
+  /** May take a connection of an earlier hook, and leave its own for the next; not for a proof. */
+  kept?: boolean | undefined
 }
 
 /**
- * Logs in as the hook's credential.
+ * Logs in as the hook's credential, or takes up a connection that is logged in.
  * @throws SallyportError('target-unreachable' | 'target-untrusted' | 'target-refused' | 'target-violation')
  */
 export async function openLink(
-  access: Access, context: HookContext, options: LinkOptions = {}
+  access: Access, context: HookContext, { database: wanted, impatient, kept }: LinkOptions = {}
 ): Promise<Link> {
-  const { target, username, secret } = access
+  const { target } = access
   // A TCP target need not name one.
   const declared = target.database === '' ? undefined : target.database
-  const database = options.database ?? declared ?? 'postgres'
-  const limitMs = context.connectTimeoutMs
-  const limit = AbortSignal.timeout(limitMs)
-  try {
-    const client = await connectClient({
-      host: target.host, port: target.port, tls: target.tls, user: username, database,
-      timeouts: { connectMs: limitMs, tlsMs: limitMs, loginMs: limitMs },
-      signal: AbortSignal.any([context.signal, limit]),
-      secret: () => exposed(secret),
-      parameters: Object.entries({
-        application_name: 'sallyport-hook',
-        client_min_messages: 'error',
-        default_transaction_isolation: 'read committed',
-        default_transaction_read_only: 'off',
-        statement_timeout: String(Math.max(1, context.statementTimeoutMs - statementMarginMs)),
-        lock_timeout: String(options.impatient === true ? shortLockTimeoutMs : lockTimeoutMs),
-        idle_in_transaction_session_timeout: String(idleInTransactionMs)
-      })
-    })
-    return new Link(client, context, database)
-  } catch (error) {
-    throw unreached(error, target, context.signal, notNow)
-  }
+  const database = wanted ?? declared ?? 'postgres'
+  const lockMs = impatient === true ? shortLockTimeoutMs : lockTimeoutMs
+  return new Link(await doorOf(access, context, { database, lockMs, kept: kept === true }), context, database)
 }
-
-type ScramSecret =
-  | { kind: 'password', password: string }
-  | { kind: 'scram-keys', clientKey: Uint8Array, serverKey: Uint8Array }
-
-function exposed(secret: Injectable): ScramSecret {
-  if (secret.kind === 'password') return { kind: 'password', password: secret.password.expose() }
-  if (secret.kind === 'private-key') {
-    throw new SallyportError('target-refused', { detail: 'PostgreSQL has no login with an SSH key' })
-  }
-  return { kind: 'scram-keys', clientKey: secret.clientKey.expose(), serverKey: secret.serverKey.expose() }
-}
-
-// Too many connections, starting up, shutting down: there is a server, but not for us and not now.
-const notNow = ['53300', '57P01', '57P02', '57P03']
 
 /** @throws SallyportError('invalid') for a name that PostgreSQL would refuse, or cut in silence */
 export function assertRoleName(name: string): void {
@@ -347,9 +332,9 @@ export function assertRoleName(name: string): void {
 }
 
 /** Puts our marker into the role's comment, with the next statement of the transaction. */
-export function mark(link: Link, account: AccountRef, comment: string): void {
+export function mark(link: Link, account: AccountRef, comment: string, onRefused?: () => void): void {
   const marked = quoteLiteral(withMarker(comment, account))
-  link.send(`COMMENT ON ROLE ${quoteIdentifier(account.name)} IS ${marked}`)
+  link.send(`COMMENT ON ROLE ${quoteIdentifier(account.name)} IS ${marked}`, onRefused)
 }
 
 /** Makes a role of our own without any rights, unless it is there. */

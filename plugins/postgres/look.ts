@@ -49,11 +49,11 @@ function pendingOf(rows: readonly Row[] = []): Residue[] {
 /**
  * Sessions whose role is gone: somebody dropped a role under them. Whose they were, the server has forgotten.
  */
-const straysSql = `
+export const straysSql = `
   SELECT a.pid FROM pg_stat_get_activity(NULL) a
   WHERE a.usesysid <> 0 AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = a.usesysid)`
 
-function straysFrom(rows: readonly Row[] = []): Residue[] {
+export function straysFrom(rows: readonly Row[] = []): Residue[] {
   return rows.map(
     ([pid]) => ({ kind: 'session', name: `pid ${pid ?? ''} of a role that was dropped`, fate: 'left' })
   )

@@ -18,14 +18,14 @@ import type { Link, Look } from './link.ts'
 import { seenNow } from './look.ts'
 import { RungFailed, endSessions, rollBackPrepared, verbs } from './verbs.ts'
 
-interface Planned {
+export interface Planned {
   step: Step
   sql: string
   do: string | undefined
   with: Readonly<Record<string, string>>
 }
 
-interface Group {
+export interface Group {
   kind: 'transaction' | 'each-database' | 'verb'
   steps: Planned[]
 }
@@ -46,12 +46,15 @@ export async function run(
   const groups = grouped(template, template.steps, all)
   const undo = grouped(template, template.undo, all)
   const removal = template.action === 'delete' || template.action === 'disable'
-  const link = await openLink(access, context, { impatient: removal })
+  const link = await openLink(access, context, { impatient: removal, kept: true })
   const action = new HookAction(link, access, template, account, all, context)
+  let isClean = false
   try {
-    return removal ? await action.remove(groups) : await action.open(groups, undo)
+    const outcome = removal ? await action.remove(groups) : await action.open(groups, undo)
+    isClean = outcome.state === 'done'
+    return outcome
   } finally {
-    await link.close()
+    await (isClean ? link.leave() : link.close())
   }
 }
 

@@ -5,6 +5,7 @@
 import { quoteIdentifier, quoteLiteral } from '../../src/jit/sql-text.ts'
 import type { Access, AccountRef, HookContext, Residue } from '../../src/jit/plugin.ts'
 import type { Statement } from '../../src/wire/postgres/query.ts'
+import { cronLook } from './cron.ts'
 import { cleanDatabases, mentionsOf, readMentions } from './estate.ts'
 import {
   ensureRole, graveyardRole, isServerError, openLink, preparedOf, roleNumber, sessionsOf, sqlstate
@@ -174,8 +175,9 @@ function whereOf(database: string | null | undefined): string {
 async function clean({ link, access, account, context, options, residue }: Rung): Promise<void> {
   const owner = options['owner'] ?? graveyardRole
   const { look, mentioned, wards } = await link.fenced(account,
-    async (seen, found = [], handed = []) => ({ look: seen, mentioned: found.length > 0, wards: handed }),
-    { also: [mentionsOf(account.name), wardsOf(account.name)] })
+    async (seen, found = [], handed = [], cron = []) =>
+      ({ look: seen, mentioned: found.length > 0 || cron[0]?.[0] === 't', wards: handed }),
+    { also: [mentionsOf(account.name), wardsOf(account.name), cronLook] })
   if (look.oid === undefined) return
   residue.push(...wards.map(([name]) =>
     ({ kind: 'role', name: `${name ?? ''} (the account could hand it out)`, fate: 'left' } as const)))

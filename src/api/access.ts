@@ -3,13 +3,14 @@
 // start printed; and whoever can read the owner-only files of the data folder, on the machine that serves,
 // is the local admin, because that person could change the store as well. Applications have tokens that
 // admins make. Tokens are stored as hashes; a user or an application that is disabled or removed is out at
-// once, whatever token is left.
+// once, whatever token is left. The token in a browser is replaced every hour.
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
 import { BlockList, isIP, isIPv4 } from 'node:net'
 import { SallyportError } from '../errors.ts'
 import type { User } from '../policy/types.ts'
 import { Secret } from '../secret.ts'
-import type { ApiPorts, TokenRow } from './ports.ts'
+import type { ApiPorts, StoredToken, TokenRow } from './ports.ts'
+import type { PasskeyAnswer } from './ports-login.ts'
 import type { Caller } from './route.ts'
 
 /** Name of the account that the one-time token of the first start opens; users cannot be called so. */
@@ -31,7 +32,14 @@ export const passwordCharactersMax = 1024
 export const codeCharactersMax = 64
 
 type Needs = Pick<ApiPorts, 'clock' | 'tokens' | 'passwords' | 'policy' | 'audit'>
-type LoginNeeds = Needs & Pick<ApiPorts, 'secondFactors'>
+type LoginNeeds = Needs & Pick<ApiPorts, 'secondFactors' | 'logins'>
+
+/** What may be asked of a login that is no older: nobody who finds a browser open has that. */
+export const freshLoginSeconds = 900
+/** Age at which a browser's token is replaced … */
+const tokenAgeSecondsMax = 3600
+/** … and how long the old one still counts: other requests are on their way. */
+const overlapSeconds = 60
 
 export function mintToken(): string {
   return tokenMark + randomBytes(32).toString('base64url')
@@ -82,18 +90,54 @@ export async function logIn(
       : !proved ? 'wrong password' : user.disabled ? 'the user is disabled' : undefined
   if (why !== undefined || user === undefined) return refuseLogin(ports, name, address, why ?? '')
   const factor = await ports.secondFactors.of(name, address)
+  const passkeys = await ports.logins.passkeys.list(name)
+  if (passkeys.length > 0 && (factor === undefined || code === undefined)) {
+    return askForMore(ports, name, address, [passkeyWords, ...factor === undefined ? [] : [codeWords]])
+  }
   if (factor !== undefined) {
-    if (code === undefined) {
-      // Usually the client asks for it and comes again; where it does not, somebody has only the password.
-      await ports.audit.append('second-factor.asked', name, address, { protocol: 'https' })
-      throw new SallyportError('second-factor-required', { detail: name })
-    }
+    if (code === undefined) return askForMore(ports, name, address, [codeWords])
     const isRight = await factor.check(code)
     ports.passwords.admit(address)
     if (!isRight) return refuseLogin(ports, name, address, 'wrong one-time code')
   }
   ports.passwords.tried(address, true)
-  return issue(ports, user.name, user.roles, ttlSeconds, address)
+  const method = factor === undefined ? 'password' : 'password, one-time code'
+  return issue(ports, { name: user.name, roles: user.roles, ttlSeconds, address, method })
+}
+
+const codeWords = 'code: of the authenticator app'
+const passkeyWords = 'passkey: in the console, or in a browser after `sallyport login`'
+
+/** Usually the client asks and comes again; where it does not, somebody has only the password. */
+async function askForMore(
+  ports: Needs, name: string, address: string, problems: readonly string[]
+): Promise<never> {
+  await ports.audit.append('second-factor.asked', name, address, { protocol: 'https' })
+  throw new SallyportError('second-factor-required', { detail: name, problems })
+}
+
+/** Logs in whoever's passkey answered. Throws `auth-throttled`, `auth-failed`, `passkeys-unavailable`. */
+export async function logInByPasskey(
+  ports: LoginNeeds, answer: PasskeyAnswer, address: string, ttlSeconds: number
+): Promise<Issued> {
+  ports.passwords.admit(address)
+  const found = await ports.logins.passkeys.check(answer)
+  ports.passwords.admit(address)
+  const user = (await ports.policy.declared()).users.get(found.user ?? '')
+  const why = 'why' in found
+    ? found.why
+    : user === undefined ? 'unknown user' : user.disabled ? 'the user is disabled' : undefined
+  if (why !== undefined || user === undefined) {
+    return refuseLogin(ports, found.user ?? '?', address, why ?? '')
+  }
+  ports.passwords.tried(address, true)
+  return issue(ports, { name: user.name, roles: user.roles, ttlSeconds, address, method: 'passkey' })
+}
+
+/** Throws `fresh-login-required`. */
+export function expectFresh({ name, login }: Caller, now: Date): void {
+  const isFresh = login !== undefined && now.getTime() - login.at.getTime() <= freshLoginSeconds * 1000
+  if (!isFresh) throw new SallyportError('fresh-login-required', { detail: name })
 }
 
 async function refuseLogin(ports: Needs, name: string, address: string, why: string): Promise<never> {
@@ -112,17 +156,41 @@ export async function redeem(ports: Needs, token: string, address: string): Prom
     await ports.audit.append('login.refused', firstAdminName, address, detail)
     throw new SallyportError('auth-failed', { detail: 'the one-time token is unknown, used or expired' })
   }
-  return issue(ports, row.user, row.roles, firstAdminTokenSeconds, address)
+  const { user: name, roles } = row
+  return issue(ports, { name, roles, ttlSeconds: firstAdminTokenSeconds, address, method: 'one-time token' })
 }
 
-async function issue(
-  ports: Needs, user: string, roles: TokenRow['roles'], ttlSeconds: number, address: string
+export interface Entering {
+  name: string
+  roles: TokenRow['roles']
+  ttlSeconds: number
+  address: string
+  /** How it was proved. */
+  method: string
+  /** The proof is somebody's who confirmed this from elsewhere: it is none for anything else. */
+  isRemote?: boolean | undefined
+}
+
+/** The token of somebody who has proved who they are. */
+export async function issue(
+  ports: Needs, { name, roles, ttlSeconds, address, method, isRemote = false }: Entering
 ): Promise<Issued> {
   const token = mintToken()
-  const expiresAt = new Date(ports.clock.now().getTime() + ttlSeconds * 1000)
-  await ports.audit.append('login', user, address, { protocol: 'https', expiresAt: expiresAt.toISOString() })
-  await ports.tokens.add(hashToken(token), { user, roles, expiresAt, oneTime: false })
-  return { token, name: user, roles, expiresAt }
+  const at = ports.clock.now()
+  const expiresAt = new Date(at.getTime() + ttlSeconds * 1000)
+  const detail = { protocol: 'https', method, expiresAt: expiresAt.toISOString() }
+  await ports.audit.append('login', name, address, detail)
+  const login = isRemote ? {} : { login: { method, at } }
+  await ports.tokens.add(hashToken(token), { user: name, roles, expiresAt, oneTime: false, ...login })
+  return { token, name, roles, expiresAt }
+}
+
+/** A token in place of the one that a browser has; undefined when another request is replacing it. */
+export async function replaceToken(
+  ports: Pick<ApiPorts, 'tokens'>, token: string, { roles }: Caller
+): Promise<string | undefined> {
+  const next = mintToken()
+  return await ports.tokens.supersede(hashToken(token), hashToken(next), roles) ? next : undefined
 }
 
 /**
@@ -144,13 +212,14 @@ export async function createFirstAdminToken(
 
 /**
  * Makes the function that tells who a bearer token stands for; `localToken` is this start's, see
- * local-admin.ts.
+ * local-admin.ts; `metricsToken` is the configuration's, for whoever scrapes.
  */
 export function createIdentify(
-  ports: Pick<ApiPorts, 'tokens' | 'applicationTokens' | 'policy' | 'audit'>,
-  localToken: Secret<string> | undefined
+  ports: Pick<ApiPorts, 'clock' | 'tokens' | 'applicationTokens' | 'policy' | 'audit'>,
+  localToken: Secret<string> | undefined, metricsToken?: Secret<string>
 ): (token: string | undefined, address: string) => Promise<Caller> {
-  const localHash = localToken === undefined ? undefined : Buffer.from(hashToken(localToken.expose()), 'hex')
+  const [localHash, metricsHash] = [localToken, metricsToken].map(token =>
+    token === undefined ? undefined : Buffer.from(hashToken(token.expose()), 'hex'))
   return async (token, address) => {
     if (token === undefined) throw new SallyportError('auth-required')
     const hash = hashToken(token)
@@ -159,14 +228,39 @@ export function createIdentify(
       if (isLoopback(address)) return { name: localAdminName, roles: ['admin'], how: 'local' }
       throw new SallyportError('auth-required', { detail: `local token from ${address}` })
     }
+    if (metricsHash !== undefined && timingSafeEqual(metricsHash, Buffer.from(hash, 'hex'))) {
+      return { name: 'metrics', roles: ['metrics'], how: 'token' }
+    }
     if (applicationPattern.test(token)) return applicationOf(ports, hash, address)
     const row = tokenPattern.test(token) ? await ports.tokens.find(hash) : undefined
     if (row === undefined || row.oneTime) throw new SallyportError('auth-required')
-    if (row.user === firstAdminName) return { name: row.user, roles: row.roles, how: 'token' }
+    if (isOver(row, ports.clock.now())) {
+      // Somebody has a copy of what was in a browser: whose login it is, nobody has it any more.
+      await ports.tokens.remove(hash)
+      await ports.audit.append('token.reused', row.user, address, { superseded: row.supersededAt })
+      throw new SallyportError('auth-required', { detail: `a token of ${row.user} that was replaced` })
+    }
+    const { login } = row
+    const how = { how: 'token' as const, ...login === undefined ? {} : { login } }
+    if (row.user === firstAdminName) return { name: row.user, roles: row.roles, ...how }
     const user: User | undefined = (await ports.policy.declared()).users.get(row.user)
-    if (user !== undefined && !user.disabled) return { name: user.name, roles: user.roles, how: 'token' }
+    if (user !== undefined && !user.disabled) {
+      const isDue = isDueAt(row, user, ports.clock.now())
+      return { name: user.name, roles: user.roles, ...how, ...isDue ? { isDue } : {} }
+    }
     throw new SallyportError('auth-required', { detail: `user ${row.user} is gone or disabled` })
   }
+}
+
+function isOver({ supersededAt }: StoredToken, now: Date): boolean {
+  return supersededAt !== undefined && now.getTime() - supersededAt.getTime() > overlapSeconds * 1000
+}
+
+/** It is old, or the person may do something else than when it was made. */
+function isDueAt({ createdAt, supersededAt, roles }: StoredToken, user: User, now: Date): boolean {
+  if (createdAt === undefined || supersededAt !== undefined) return false
+  const isOld = now.getTime() - createdAt.getTime() > tokenAgeSecondsMax * 1000
+  return isOld || [...roles].sort().join() !== [...user.roles].sort().join()
 }
 
 /** A token counts while its application is declared and on, and from the networks that it is bound to. */

@@ -14,7 +14,7 @@ import { serveConsole } from './console.ts'
 import type { ConsoleFiles } from './console.ts'
 import { clearedCookie, cookieOf, isOwnPage, tokenOfCookie } from './cookie.ts'
 import { defined } from './document-parts.ts'
-import { apiPrefix, openApiOf } from './openapi.ts'
+import { addressOf, openApiOf } from './openapi.ts'
 import type { Call, Caller, CookieJar, Route, Stream } from './route.ts'
 import { safeHeaders, sendStream } from './stream.ts'
 
@@ -32,6 +32,8 @@ export interface ApiOptions {
   routes: readonly Route[]
   /** Who a bearer token stands for; throws `auth-required`. */
   identify(token: string | undefined, address: string): Promise<Caller>
+  /** A token in place of a browser's, which is due; undefined when another request is replacing it. */
+  replace(token: string, caller: Caller): Promise<string | undefined>
   /** Told of every error that is a defect or a failure of ours, with what the client did not hear. */
   failed(error: SallyportError, request: string): void
   /** The web console's files, read when the first browser comes; undefined: there is no console. */
@@ -58,7 +60,7 @@ export function createApi(options: ApiOptions): Hono<{ Bindings: Bindings }> {
   const document = openApiOf(options.routes, options.version)
   app.get('/openapi.json', context => context.json(document))
   for (const route of options.routes) {
-    const path = apiPrefix + route.path.replace(/\{(\w+)\}/g, ':$1')
+    const path = addressOf(route).replace(/\{(\w+)\}/g, ':$1')
     app.on(route.method.toUpperCase(), path, context => answer(options, route, context))
   }
   if (options.console !== undefined) serveConsole(app, options.console)
@@ -82,6 +84,7 @@ async function answer(options: ApiOptions, route: Route, context: HonoContext): 
       if (!caller.roles.some(role => roles.includes(role))) {
         throw new SallyportError('not-allowed', { detail: `needs the role ${roles.join(' or ')}` })
       }
+      if (caller.isDue === true) await replaceCookie(options, context, caller)
     }
     const call: Call<unknown, unknown, unknown> = {
       params: read(route.params, context.req.param(), 'path'),
@@ -144,6 +147,14 @@ function tokenOf(context: HonoContext): string | undefined {
   const token = tokenOfCookie(context.req.header('cookie'))
   if (token === undefined || isOwnPage(context.req.method, context.req.header())) return token
   throw new SallyportError('not-allowed', { detail: 'the cookie counts only for pages of the console' })
+}
+
+async function replaceCookie(options: ApiOptions, context: HonoContext, caller: Caller): Promise<void> {
+  const { token, set } = jarOf(context)
+  // A token in a header is a program's, which would not see the new one.
+  if (token === undefined || context.req.header('authorization') !== undefined) return
+  const next = await options.replace(token, caller)
+  if (next !== undefined) set(next)
 }
 
 function jarOf(context: HonoContext): CookieJar {

@@ -21,6 +21,7 @@ export type IssuedJson = z.output<typeof shapes.issuedShape>
 export type LeaseEventJson = z.output<typeof shapes.leaseEventShape>
 export type LeaseJson = z.output<typeof shapes.leaseShape>
 export type OrphansJson = z.output<typeof shapes.orphansShape>
+export type PasskeysJson = z.output<typeof shapes.passkeysShape>
 export type PluginJson = z.output<typeof shapes.pluginShape>
 export type PlanJson = z.output<typeof shapes.planShape>
 export type ProofJson = z.output<typeof shapes.proofShape>

@@ -8,6 +8,11 @@ import type { Route } from './route.ts'
 
 export const apiPrefix = '/api/v1'
 
+/** Where a route is found. */
+export function addressOf({ path, atRoot }: Pick<Route, 'path' | 'atRoot'>): string {
+  return atRoot === true ? path : apiPrefix + path
+}
+
 /** The JSON that every refusal and failure has. */
 export const errorShape = z.object({
   error: z.object({
@@ -27,7 +32,7 @@ export const errorShape = z.object({
 export function openApiOf(routes: readonly Route[], version: string): Record<string, unknown> {
   const paths: Record<string, Record<string, unknown>> = {}
   for (const route of routes) {
-    const path = apiPrefix + route.path
+    const path = addressOf(route)
     paths[path] ??= {}
     paths[path][route.method] = operationOf(route)
   }

@@ -232,6 +232,8 @@ export interface HealthPort {
   hooks(): HookHealth
   /** Ready to take sessions. Cheap: asked every few seconds. */
   ready(): Promise<boolean>
+  /** The figures of this node, in the text format of Prometheus. */
+  metrics(): Promise<string>
   /**
    * Everything that `doctor` asks of a running server: store, disk reserve, clock, targets and missing
    * rights.

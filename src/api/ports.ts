@@ -11,6 +11,7 @@ import type { LoginName } from '../policy/login-name.ts'
 import type { Declared, Role, SecretReference, User } from '../policy/types.ts'
 import type { Secret } from '../secret.ts'
 import type { Secrets } from '../secrets/secrets.ts'
+import type { LoginPorts } from './ports-login.ts'
 import type {
   AuditPort, HealthPort, LeasePort, OrphanPort, RecordingPort, RequestPort, SessionPort
 } from './ports-records.ts'
@@ -25,6 +26,7 @@ export interface ApiPorts {
   prove: Prove
   passwords: PasswordPort
   secondFactors: SecondFactorPort
+  logins: LoginPorts
   tokens: TokenStore
   applicationTokens: ApplicationTokenStore
   policy: PolicyPort
@@ -192,15 +194,26 @@ export interface TokenRow {
   roles: readonly Role[]
   expiresAt: Date
   oneTime: boolean
+  /** How and when the person proved who they are; absent where nobody did. */
+  login?: { method: string, at: Date } | undefined
+}
+
+export interface StoredToken extends TokenRow {
+  createdAt?: Date | undefined
+  /** When another took its place. */
+  supersededAt?: Date | undefined
 }
 
 /** Bearer tokens by the SHA-256 of their text (hex). */
 export interface TokenStore {
   add(hash: string, token: TokenRow): Promise<void>
   /** Undefined when unknown or expired, by the store's clock. */
-  find(hash: string): Promise<TokenRow | undefined>
+  find(hash: string): Promise<StoredToken | undefined>
   /** Takes a one-time token away: exactly one caller gets it. */
   redeem(hash: string): Promise<TokenRow | undefined>
+  /** Puts another in its place, with these roles; false when somebody else did. */
+  supersede(hash: string, by: string, roles: readonly Role[]): Promise<boolean>
+  /** Ends the login that the token belongs to. */
   remove(hash: string): Promise<void>
   /** Ends every token of a user. */
   removeOf(user: string): Promise<void>

@@ -49,7 +49,7 @@ export interface Applied {
 type Needs = Pick<
   ApiPorts,
   'clock' | 'resources' | 'templates' | 'shelf' | 'passwords' | 'leases' | 'tokens' | 'secondFactors' |
-  'applicationTokens'
+  'logins' | 'applicationTokens'
 >
 
 interface Read {
@@ -89,7 +89,7 @@ export async function apply(ports: Needs, request: ApplyRequest, by: string): Pr
       // A new password, or nobody any more: who was logged in with the old one is out.
       if (kind === 'user' && (action === 'deleted' || fresh.length > 0)) await ports.tokens.removeOf(name)
       // Whoever has the name next is somebody else; a factor that a crash left here only keeps them out.
-      if (kind === 'user' && action === 'deleted') await ports.secondFactors.remove(name, by)
+      if (kind === 'user' && action === 'deleted') await forgetLogins(ports, name, by)
       if (kind === 'application' && action === 'deleted') await ports.applicationTokens.removeOf(name)
     }
   }
@@ -115,9 +115,14 @@ export async function deleteResource(
   await ports.resources.changed()
   if (kind === 'user') {
     await ports.tokens.removeOf(name)
-    await ports.secondFactors.remove(name, by)
+    await forgetLogins(ports, name, by)
   }
   if (kind === 'application') await ports.applicationTokens.removeOf(name)
+}
+
+async function forgetLogins({ secondFactors, logins }: Needs, user: string, by: string): Promise<void> {
+  await secondFactors.remove(user, by)
+  await logins.passkeys.removeOf(user, by)
 }
 
 /** Who refers to a resource: one sentence each. */

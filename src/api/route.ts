@@ -11,6 +11,10 @@ export interface Caller {
   roles: readonly Role[]
   /** `local`: by the owner-only file of the data folder. */
   how: 'token' | 'local'
+  /** How and when the person proved who they are, where the token says so. */
+  login?: { method: string, at: Date } | undefined
+  /** The token is to be replaced, where it is in a browser. */
+  isDue?: boolean | undefined
 }
 
 /** Whoever holds a valid token. */
@@ -60,6 +64,8 @@ export interface Route {
   method: Method
   /** In OpenAPI's form, below `/api/v1`: `/sessions/{id}`. */
   path: string
+  /** The path is what programs of others expect, `/metrics`, and not below `/api/v1`. */
+  atRoot?: boolean | undefined
   /** `anyone`: without a token. */
   roles: readonly Role[] | 'anyone'
   /** One sentence for the OpenAPI document. */
@@ -80,6 +86,7 @@ export interface Route {
 interface RouteSpec<P extends z.ZodType, Q extends z.ZodType, B extends z.ZodType, R extends z.ZodType> {
   method: Method
   path: string
+  atRoot?: boolean
   roles: readonly Role[] | 'anyone'
   summary: string
   params?: P

@@ -36,7 +36,7 @@ export function accessRoutes(ports: ApiPorts, loginTokenSeconds: number): Route[
       method: 'get', path: '/whoami', roles: [...everyone, 'application'],
       summary: 'Who the token stands for.',
       response: callerShape,
-      run: async ({ caller }) => ({ ...caller, roles: [...caller.roles] })
+      run: async ({ caller: { name, roles, how } }) => ({ name, roles: [...roles], how })
     }),
     route({
       method: 'get', path: '/doors', roles: everyone, summary: 'Where clients connect to this node.',
@@ -91,10 +91,6 @@ export function accessRoutes(ports: ApiPorts, loginTokenSeconds: number): Route[
 
 /** The same for the console: the token is in a cookie that no script can read, and not in the answer. */
 function browserRoutes(ports: ApiPorts, loginTokenSeconds: number): Route[] {
-  const entered = (cookie: CookieJar, { token, ...rest }: Issued): z.output<typeof enteredShape> => {
-    cookie.set(token)
-    return { ...rest, roles: [...rest.roles], expiresAt: rest.expiresAt.toISOString() }
-  }
   return [
     route({
       method: 'post', path: '/browser/login', roles: 'anyone',
@@ -119,6 +115,12 @@ function browserRoutes(ports: ApiPorts, loginTokenSeconds: number): Route[] {
       }
     })
   ]
+}
+
+/** The token into the cookie, and not into the answer. */
+export function entered(cookie: CookieJar, { token, ...rest }: Issued): z.output<typeof enteredShape> {
+  cookie.set(token)
+  return { ...rest, roles: [...rest.roles], expiresAt: rest.expiresAt.toISOString() }
 }
 
 async function logOut(ports: ApiPorts, token: string, caller: Caller, address: string): Promise<void> {

@@ -2,7 +2,7 @@
 // to one of the files; the server, the document and the role test follow by themselves.
 import type { Hono } from 'hono'
 import type { Secret } from '../secret.ts'
-import { createIdentify } from './access.ts'
+import { createIdentify, replaceToken } from './access.ts'
 import { createApi } from './api.ts'
 import type { Bindings } from './api.ts'
 import type { ConsoleFiles } from './console.ts'
@@ -11,9 +11,11 @@ import type { Route } from './route.ts'
 import { accessRoutes } from './routes-access.ts'
 import { applicationRoutes } from './routes-applications.ts'
 import { auditRoutes } from './routes-audit.ts'
+import { healthRoutes } from './routes-health.ts'
 import { hookRoutes } from './routes-hooks.ts'
 import { leaseRoutes } from './routes-leases.ts'
 import { connectRoutes } from './routes-connect.ts'
+import { passkeyRoutes } from './routes-passkeys.ts'
 import { profileRoutes } from './routes-profiles.ts'
 import { requestRoutes } from './routes-requests.ts'
 import { resourceRoutes } from './routes-resources.ts'
@@ -25,6 +27,8 @@ import { userRoutes } from './routes-users.ts'
 export interface SallyportApiOptions {
   /** Of this start, see local-admin.ts; undefined switches the local admin off. */
   localToken: Secret<string> | undefined
+  /** Of the configuration: whoever has it reads the metrics, and nothing else. */
+  metricsToken?: Secret<string> | undefined
   /** Validity of a token of `sallyport login`. */
   loginTokenSeconds: number
   /** See console.ts. */
@@ -35,11 +39,12 @@ export function allRoutes(
   ports: ApiPorts, { loginTokenSeconds }: Pick<SallyportApiOptions, 'loginTokenSeconds'>
 ): Route[] {
   return [
-    ...accessRoutes(ports, loginTokenSeconds), ...userRoutes(ports), ...resourceRoutes(ports),
+    ...accessRoutes(ports, loginTokenSeconds), ...passkeyRoutes(ports, loginTokenSeconds),
+    ...userRoutes(ports), ...resourceRoutes(ports),
     ...connectRoutes(ports), ...sessionRoutes(ports), ...templateRoutes(ports), ...hookRoutes(ports),
     ...leaseRoutes(ports),
     ...secretRoutes(ports), ...applicationRoutes(ports), ...profileRoutes(ports), ...requestRoutes(ports),
-    ...auditRoutes(ports)
+    ...auditRoutes(ports), ...healthRoutes(ports)
   ]
 }
 
@@ -50,7 +55,8 @@ export function createSallyportApi(
   return createApi({
     version: ports.version,
     routes: allRoutes(ports, options),
-    identify: createIdentify(ports, options.localToken),
+    identify: createIdentify(ports, options.localToken, options.metricsToken),
+    replace: (token, caller) => replaceToken(ports, token, caller),
     console: options.console,
     failed: (error, request) => ports.failed(error, request)
   })

@@ -2,7 +2,7 @@
 // hold on to (connections, time to send a request, size of its head). A request that is being answered may
 // take as long as it takes: a live tail has no end.
 import { createServer } from 'node:https'
-import type { AddressInfo } from 'node:net'
+import type { AddressInfo, Server } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { getRequestListener } from '@hono/node-server'
 import type { createApi } from './api.ts'
@@ -33,10 +33,22 @@ export interface ServerKeys {
   certificate: string
 }
 
-/**
- * Starts listening; rejects with SallyportError `internal` and the system's reason (in use, not permitted).
- */
-export function serveApi(
+/** Rejects with SallyportError `internal` and the system's reason (in use, not permitted). */
+export function listening(server: Server, at: Address): Promise<Address> {
+  return new Promise((resolve, reject) => {
+    server.once('error', cause => {
+      const detail = `cannot listen on ${at.host}:${at.port}: ${cause.message}`
+      reject(new SallyportError('internal', { detail, cause }))
+    })
+    server.listen(at.port, at.host, () => {
+      const { address: host, port } = server.address() as AddressInfo
+      resolve({ host, port })
+    })
+  })
+}
+
+/** Starts listening; rejects as `listening` does. */
+export async function serveApi(
   app: ReturnType<typeof createApi>, at: Address, keys: ServerKeys, clock: Clock
 ): Promise<ApiServer> {
   const sockets = new Set<Duplex>()
@@ -54,16 +66,8 @@ export function serveApi(
   // A peer that speaks no TLS, or breaks off: its own affair.
   server.on('tlsClientError', (_error, socket) => socket.destroy())
   server.on('clientError', (_error, socket) => socket.destroy())
-  return new Promise((resolve, reject) => {
-    server.once('error', cause => {
-      const detail = `cannot listen on ${at.host}:${at.port}: ${cause.message}`
-      reject(new SallyportError('internal', { detail, cause }))
-    })
-    server.listen(at.port, at.host, () => {
-      const { address: host, port } = server.address() as AddressInfo
-      resolve({ address: { host, port }, close: graceMs => close(server, sockets, clock, graceMs) })
-    })
-  })
+  const address = await listening(server, at)
+  return { address, close: graceMs => close(server, sockets, clock, graceMs) }
 }
 
 async function close(

@@ -36,6 +36,28 @@ export const enrolledShape = z.object({
   /** `otpauth://totp/…`, with the secret in it: shown this once. */
   uri: z.string()
 })
+export const passkeyShape = z.object({
+  id: z.string(), name: z.string(),
+  /** In a keychain that several devices share. */
+  backedUp: z.boolean(), createdAt: instant, lastUsedAt: nullableInstant
+})
+/** `origin`: of the pages on which passkeys work; null: nowhere, for want of a domain. */
+export const passkeysShape = z.object({ origin: z.string().nullable(), passkeys: z.array(passkeyShape) })
+const describedShape = z.object({
+  type: z.literal('public-key'), id: z.string(), transports: z.array(z.string())
+})
+/** As `navigator.credentials` takes them, binary parts in base64url. */
+export const registrationAskedShape = z.object({
+  challenge: z.string(), timeout: z.int(), rp: z.object({ id: z.string(), name: z.string() }),
+  user: z.object({ id: z.string(), name: z.string(), displayName: z.string() }),
+  pubKeyCredParams: z.array(z.object({ type: z.literal('public-key'), alg: z.int() })),
+  excludeCredentials: z.array(describedShape),
+  authenticatorSelection: z.object({ residentKey: z.string(), userVerification: z.string() })
+})
+export const loginAskedShape = z.object({
+  challenge: z.string(), timeout: z.int(), rpId: z.string(), userVerification: z.string(),
+  allowCredentials: z.array(describedShape)
+})
 export const usersShape = z.object({
   users: z.array(z.object({
     name: z.string(), roles: z.array(z.string()), disabled: z.boolean(),

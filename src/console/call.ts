@@ -54,14 +54,14 @@ export async function put<T>(path: string, body: unknown): Promise<T> {
   return (await answered(addressOf(path), { ...posted(body), method: 'PUT' })).json() as Promise<T>
 }
 
-export async function remove(path: string): Promise<void> {
-  await answered(addressOf(path), { method: 'DELETE' })
-}
-
 function posted(body: unknown): RequestInit {
   return body === undefined
     ? { method: 'POST' }
     : { method: 'POST', body: JSON.stringify(body), headers: { 'content-type': 'application/json' } }
+}
+
+export async function remove(path: string): Promise<void> {
+  await answered(addressOf(path), { method: 'DELETE' })
 }
 
 async function answered(address: string, init: RequestInit): Promise<Response> {

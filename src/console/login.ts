@@ -1,43 +1,67 @@
-// The way in: name and password, the one-time code only when the server asks for it, or the one-time token of
-// the first start. The token that comes back is in a cookie that this code cannot read.
+// The way in: a passkey; or name and password, and what else the server asks for after that; or the one-time
+// token of the first start. The token that comes back is in a cookie that this code cannot read.
 import { useState } from 'preact/hooks'
 import { Refusal, post } from './call.ts'
 import { html } from './html.ts'
 import type { View } from './html.ts'
 import { Problem } from './parts.ts'
+import { canUsePasskeys, usePasskey } from './webauthn.ts'
+import type { LoginAsked } from './webauthn.ts'
+
+/** What the server wants beside the password. */
+interface Wanted {
+  code: boolean
+  passkey: boolean
+}
 
 export function Login({ entered }: { entered(): void }): View {
-  const [needsCode, setNeedsCode] = useState(false)
+  const [wanted, setWanted] = useState<Wanted>({ code: false, passkey: false })
   const [failure, setFailure] = useState<unknown>()
   const [busy, setBusy] = useState(false)
-  const send = async (path: string, event: SubmitEvent): Promise<void> => {
-    event.preventDefault()
-    const form = new FormData(event.currentTarget as HTMLFormElement)
-    const given = Object.fromEntries([...form].filter(([, value]) => value !== ''))
+  const trying = async (act: () => Promise<unknown>): Promise<void> => {
     setBusy(true)
     setFailure(undefined)
     try {
-      await post(path, given)
+      await act()
       entered()
     } catch (thrown) {
-      const asks = thrown instanceof Refusal && thrown.code === 'second-factor-required'
-      setNeedsCode(before => before || asks)
-      if (!asks) setFailure(thrown)
+      const asks = wantedBy(thrown)
+      if (asks === undefined) setFailure(thrown)
+      else setWanted(asks)
     }
     setBusy(false)
+  }
+  const send = (path: string, event: SubmitEvent): Promise<void> => {
+    event.preventDefault()
+    const form = new FormData(event.currentTarget as HTMLFormElement)
+    const given = Object.fromEntries([...form].filter(([, value]) => value !== ''))
+    return trying(() => post(path, given))
+  }
+  const passkey = (event: Event): Promise<void> => {
+    const form = (event.currentTarget as HTMLButtonElement).form
+    const user = form === null ? '' : String(new FormData(form).get('user') ?? '')
+    return trying(async () => {
+      const asked = await post<LoginAsked>('/browser/passkey/challenge', user === '' ? {} : { user })
+      await post('/browser/passkey', await usePasskey(asked))
+    })
   }
   return html`<main class="login">
     <h1>Sallyport</h1>
     ${failure === undefined ? null : html`<${Problem} failure=${failure} />`}
     <form aria-label="Log in" onSubmit=${(event: SubmitEvent) => send('/browser/login', event)}>
-      <label>Name <input name="user" autocomplete="username" required autofocus maxlength="256" /></label>
+      <label>Name
+        <input name="user" autocomplete="username webauthn" required autofocus maxlength="256" /></label>
       <label>Password
         <input name="password" type="password" autocomplete="current-password" required maxlength="1024" />
       </label>
-      ${needsCode ? html`<label>One-time code
+      ${wanted.code ? html`<label>One-time code
         <input name="code" autocomplete="one-time-code" inputmode="numeric" required maxlength="64"
           ref=${focus} /></label>` : null}
+      ${wanted.passkey ? html`<p role="status">Your passkey is needed as well.</p>` : null}
       <button disabled=${busy}>Log in</button>
+      ${canUsePasskeys()
+        ? html`<button type="button" class="other" disabled=${busy} onClick=${passkey}>Use a passkey</button>`
+        : wanted.passkey ? html`<p class="quiet">Passkeys work under the console's own name.</p>` : null}
     </form>
     <details>
       <summary>First start: the one-time token</summary>
@@ -48,6 +72,12 @@ export function Login({ entered }: { entered(): void }): View {
       </form>
     </details>
   </main>`
+}
+
+function wantedBy(thrown: unknown): Wanted | undefined {
+  if (!(thrown instanceof Refusal) || thrown.code !== 'second-factor-required') return undefined
+  const names = (what: string): boolean => thrown.problems.some(line => line.startsWith(`${what}:`))
+  return { code: names('code'), passkey: names('passkey') }
 }
 
 function focus(input: HTMLInputElement | null): void {

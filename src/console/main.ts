@@ -4,6 +4,7 @@
 import { render } from 'preact'
 import { useState } from 'preact/hooks'
 import type { CallerJson } from '../api/client-types.ts'
+import { AccountPage } from './account.ts'
 import { AccessPage } from './access.ts'
 import { AuditPage } from './audit.ts'
 import { Refusal, get, post } from './call.ts'
@@ -90,6 +91,7 @@ const pages: readonly Page[] = [
     address: /^\/console\/templates\/([\w.-]+)\/([\w.-]+)\/compare$/, title: 'Versions', watchers: true,
     view: ComparePage
   },
+  { address: /^\/console\/account$/, title: 'Your logins', view: AccountPage },
   { address: /^\/console\/audit$/, title: 'Audit', menu: '/console/audit', watchers: true, view: AuditPage }
 ]
 
@@ -119,7 +121,7 @@ function Frame({ caller }: { caller: CallerJson }): View {
         <a href=${each.menu} aria-current=${isBelow(address, each.menu!) ? 'page' : undefined}>
           ${each.title}</a>`)}
       </nav>
-      <div class="who"><span>${caller.name}</span><${LogOut} /></div>
+      <div class="who"><a href="/console/account">${caller.name}</a><${LogOut} /></div>
     </header>
     <main id="content" tabindex="-1">${contentOf(page, address, caller)}</main>`
 }

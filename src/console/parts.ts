@@ -1,7 +1,7 @@
 // What every page is made of: loading with its failure, times, states, tables, facts, and buttons that ask
 // once more before something ends.
 import { useEffect, useState } from 'preact/hooks'
-import { Refusal } from './call.ts'
+import { Refusal, post } from './call.ts'
 import { html } from './html.ts'
 import type { Content, View } from './html.ts'
 
@@ -53,8 +53,15 @@ export function Problem({ failure }: { failure: unknown }): View {
     ${problems.length === 0 ? null : html`<ul>${problems.map(line => html`<li>${line}</li>`)}</ul>`}
     ${detail === undefined ? null : html`<p>${detail}</p>`}
     ${hint === undefined ? null : html`<p class="quiet">${sentence(hint)}</p>`}
+    ${code === 'fresh-login-required' ? html`<${LogInAgain} />` : null}
     ${code === 'auth-required' ? html`<p><a href="">Log in</a></p>` : null}
   </div>`
+}
+
+/** Ends this login and comes back to this page. */
+function LogInAgain(): View {
+  return html`<p><button type="button" onClick=${() =>
+    post('/browser/logout').finally(() => location.reload())}>Log in again</button></p>`
 }
 
 export function sentence(text: string): string {

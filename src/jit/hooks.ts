@@ -6,6 +6,10 @@
 import type { Clock } from '../clock.ts'
 import { SallyportError, asSallyportError } from '../errors.ts'
 import type { ErrorCode } from '../errors.ts'
+import { conflict, isOpening, isSettled, judge, needsLook } from './judge.ts'
+import type { Judged } from './judge.ts'
+import { Keeper } from './kept.ts'
+import type { KeepLimits } from './kept.ts'
 import type {
   Access, AccountRef, Action, HookContext, Injectable, Made, Outcome, Owned, Plugin, Probe, Residue,
   TargetAddress, Variables, Verified
@@ -14,10 +18,10 @@ import { createRedactor, secretsOf } from './redact.ts'
 import type { Redactor } from './redact.ts'
 import type { Shelf } from './shelf.ts'
 import { TargetQueue } from './target-queue.ts'
-import type { QueueLimits, TargetHealth } from './target-queue.ts'
+import type { QueueLimits, TargetHealth, Ticket } from './target-queue.ts'
 import type { Template } from './template.ts'
 
-export interface HookLimits extends QueueLimits {
+export interface HookLimits extends QueueLimits, KeepLimits {
   connectMs: number
   statementMs: number
   /** A whole action, its waiting for the queue excluded; the ledger's claim must outlast it. */
@@ -36,6 +40,13 @@ export const hookLimits: HookLimits = {
   graceMs: 1000,
   parallel: 8,
   waitingMax: 20_000,
+  togetherMax: 64,
+  groupsMax: 2,
+  // As many as run at once; a target counts its connections, and rights that it took back should end soon.
+  keptMax: 8,
+  keptIdleMs: 15_000,
+  keptLifeMs: 60_000,
+  keptUsesMax: 1000,
   failuresMax: 3,
   pauseMs: 1000,
   // A target that came back is noticed within this time and one connection limit (R3: 10 s).
@@ -110,30 +121,29 @@ interface LimitedContext extends HookContext {
   stop(): void
 }
 
-/** What is known of an action, before it is told to others. */
-type Judged = Omit<HookResult, 'tookMs' | 'quarantined'>
+/** What belongs to one target's address: whose turn it is, and the connections that wait for theirs. */
+interface Gate {
+  queue: TargetQueue
+  keeper: Keeper
+}
+
+/** A job of a group, with what is kept out of its messages. */
+interface Companion {
+  job: HookJob
+  redact: Redactor
+}
 
 export function createHooks(options: HookOptions): Hooks {
   return new HookRunner(options)
 }
 
-/** Whether what was seen is what the action wanted. */
-export function isSettled(action: Action, template: Template, seen: Verified): boolean {
-  switch (action) {
-    case 'create': return seen.exists && seen.ours && seen.enabled
-    case 'enable': return seen.exists && seen.enabled
-    case 'delete': return !seen.exists && seen.sessions === 0
-    case 'disable': {
-      const quiet = template.proof === 'privileges' || seen.sessions === 0
-      return !seen.exists || (!seen.enabled && quiet)
-    }
-  }
-}
-
 class HookRunner implements Hooks {
   readonly #options: HookOptions
   readonly #limits: HookLimits
-  readonly #queues = new Map<string, TargetQueue>()
+  readonly #gates = new Map<string, Gate>()
+  /** Templates and logins, numbered as they come: what is not the very same does not go together. */
+  readonly #numbers = new WeakMap<object, number>()
+  #numbered = 0
 
   constructor(options: HookOptions) {
     this.#options = options
@@ -146,8 +156,9 @@ class HookRunner implements Hooks {
     let result: Judged
     try {
       const plugin = this.#options.shelf.plugin(job.pluginId)
-      const ticket = { account: job.account.name, opening: isOpening(job.action), signal: job.signal }
-      result = await this.#queue(plugin, job.access.target).run(ticket, () => this.#act(plugin, job, redact))
+      const gate = this.#gate(plugin, job.access.target)
+      result = await this.#together(plugin, gate, { job, redact })
+        ?? await gate.queue.run(ticketOf(job), () => this.#act(plugin, gate, job, redact))
     } catch (error) {
       // Nothing was sent: the login failed, the queue refused, or the template could not be rendered.
       const known = asSallyportError(error)
@@ -168,9 +179,9 @@ class HookRunner implements Hooks {
   async verify(job: HookJob): Promise<Verified> {
     const plugin = this.#options.shelf.plugin(job.pluginId)
     const redact = redactorOf(job)
-    const ticket = { account: job.account.name, opening: isOpening(job.action), signal: job.signal }
+    const { queue } = this.#gate(plugin, job.access.target)
     return await this.#redacted(
-      redact, () => this.#queue(plugin, job.access.target).run(ticket, () => this.#look(plugin, job, redact))
+      redact, () => queue.run(ticketOf(job), () => this.#look(plugin, job, redact))
     )
   }
 
@@ -185,15 +196,18 @@ class HookRunner implements Hooks {
   }
 
   health(): readonly TargetHealth[] {
-    return [...this.#queues.values()].map(queue => queue.health())
+    return [...this.#gates.values()].map(({ queue }) => queue.health())
   }
 
   close(): void {
-    for (const queue of this.#queues.values()) queue.close()
+    for (const { queue, keeper } of this.#gates.values()) {
+      queue.close()
+      keeper.close()
+    }
   }
 
   /** One action in its turn: look where the plugin does not fence, run, look again. */
-  async #act(plugin: Plugin, job: HookJob, redact: Redactor): Promise<Judged> {
+  async #act(plugin: Plugin, { keeper }: Gate, job: HookJob, redact: Redactor): Promise<Judged> {
     let before: Verified | undefined
     if (!plugin.fences) {
       before = await this.#look(plugin, job, redact)
@@ -203,60 +217,92 @@ class HookRunner implements Hooks {
         return { state: 'done', changed: false, retryable: false, residue: before.residue, seen: before }
       }
     }
-    const variables = { ...job.variables, username: job.account.name }
-    const limitMs = Math.min(
-      this.#limits.actionMs, (job.claimEndsMs ?? Infinity) - this.#options.clock.monotonicMs()
-    )
-    if (limitMs <= 0) {
-      throw new SallyportError('hook-timeout', { detail: 'the claim lapsed before the action began' })
-    }
+    const limitMs = this.#leftMs(job)
+    if (limitMs <= 0) throw lapsed()
     const outcome = await this.#limited(limitMs, redact, job.signal, context =>
-      plugin.run(job.access, job.template, job.account, variables, { ...context, before }))
-    return await this.#judge(plugin, job, redact, outcome)
+      plugin.run(job.access, job.template, job.account, valuesOf(job), { ...context, kept: keeper, before }))
+    return await judge(job, outcome, () => this.#look(plugin, job, redact))
   }
 
-  async #judge(plugin: Plugin, job: HookJob, redact: Redactor, outcome: Outcome): Promise<Judged> {
-    if (outcome.state === 'conflict') return conflict(outcome.reason)
-    const residue = outcome.state === 'unknown' ? [] : outcome.residue
-    // An opening that was refused rolled back or will be removed: the person waits, so nobody looks now.
-    const look = outcome.state !== 'refused' || !isOpening(job.action)
-    const early = outcome.state === 'done' && isOpening(job.action) ? outcome.seen : undefined
-    let seen: Verified | undefined
-    let blind = ''
+  /**
+   * The same in one visit with others of its kind, where the plugin can; undefined where it has to run by
+   * itself.
+   */
+  async #together(plugin: Plugin, { queue, keeper }: Gate, one: Companion): Promise<Judged | undefined> {
+    const { job: { action, access, template, account, signal, claimEndsMs } } = one
+    const goes = plugin.fences && plugin.runTogether !== undefined && signal === undefined
+      && (action === 'create' || action === 'delete') && account.kind === 'create'
+    if (!goes) return undefined
+    const group = `${plugin.id} ${action} ${this.#numberOf(template)} ${this.#numberOf(access)}`
+    const ticket = { account: account.name, opening: isOpening(action) }
+    if (this.#leftMs({ claimEndsMs }) <= 0) throw lapsed()
+    return await queue.together(ticket, group, one, all => this.#actTogether(plugin, keeper, all))
+  }
+
+  async #actTogether(
+    plugin: Plugin, keeper: Keeper, all: readonly Companion[]
+  ): Promise<readonly (Judged | undefined)[]> {
+    // Whose claim has lapsed while it waited hears so by itself.
+    const here = all.filter(({ job }) => this.#leftMs(job) > 0)
+    const [first] = here
+    if (first === undefined) return all.map(() => undefined)
+    const { access, template } = first.job
+    const errands = here.map(({ job }) => ({ account: job.account, variables: valuesOf(job) }))
+    const limitMs = Math.min(...here.map(({ job }) => this.#leftMs(job)))
+    const redact: Redactor = text => here.reduce((said, each) => each.redact(said), text)
+    const result = await this.#limited(limitMs, redact, undefined, async context =>
+      await plugin.runTogether?.(access, template, errands, { ...context, kept: keeper }) ?? [])
+    const outcomes = Array.isArray(result) ? result : here.map(() => result)
+    // Nothing more happens to them in this visit: the connection of the look is opened after all of it.
+    const look = this.#lookTogether(plugin, here.filter((one, index) => {
+      const outcome = outcomes[index]
+      return outcome !== undefined && needsLook(one.job, outcome)
+    }), redact)
+    look.catch(() => {})
+    const judged = new Map<Companion, Judged>()
+    for (const [index, one] of here.entries()) {
+      const outcome = outcomes[index]
+      if (outcome === undefined) continue
+      judged.set(one, await judge(one.job, outcome, async () =>
+        (await look).get(one) ?? await this.#look(plugin, one.job, one.redact)))
+    }
+    return all.map(one => judged.get(one))
+  }
+
+  /**
+   * What one connection, opened now, shows of each; those that are missing are looked at by themselves.
+   * @throws SallyportError when nothing could be seen
+   */
+  async #lookTogether(
+    plugin: Plugin, those: readonly Companion[], redact: Redactor
+  ): Promise<ReadonlyMap<Companion, Verified>> {
+    const [first] = those
+    const seen = new Map<Companion, Verified>()
+    if (first === undefined || plugin.verifyTogether === undefined) return seen
+    const { access, template } = first.job
+    const errands = those.map(({ job }) => ({ account: job.account, variables: job.variables }))
+    const context = this.#context(this.#limits.verifyMs, redact, undefined)
     try {
-      seen = early ?? (look ? await this.#look(plugin, job, redact) : undefined)
-    } catch (error) {
-      blind = asSallyportError(error).detail ?? 'no answer'
-    }
-    const settled = seen !== undefined && isSettled(job.action, job.template, seen)
-    const all = withoutRepeats([...residue, ...seen?.residue ?? []])
-    // After a lost answer, only our own epoch in the marker shows that it was this very action that took
-    // effect.
-    const proven = settled && (
-      outcome.state !== 'unknown' || !isOpening(job.action) || seen?.epoch === job.account.epoch
-    )
-    if (proven && outcome.state !== 'refused') {
-      const changed = outcome.state === 'unknown' || outcome.changed
-      const made = outcome.state === 'done' ? outcome.made : undefined
-      return { state: 'done', changed, retryable: false, residue: all, seen, made }
-    }
-    if (outcome.state === 'refused') {
-      if (settled && !isOpening(job.action)) {
-        return { state: 'done', changed: true, retryable: false, residue: all, seen }
+      const looks = await this.#raced(
+        plugin.verifyTogether(access, template, errands, context), context.signal)
+      for (const [index, one] of those.entries()) {
+        const look = looks[index]
+        if (look !== undefined) seen.set(one, look)
       }
-      const { failedStep, error, retryable } = outcome
-      const known = { code: 'hook-failed', failedStep, error, retryable, residue: all, seen } as const
-      return { state: 'refused', changed: false, ...known }
+    } finally {
+      context.stop()
     }
-    if (outcome.state === 'unknown') {
-      const { failedStep, error } = outcome
-      const known = { code: 'hook-timeout', failedStep, error, retryable: true, residue: all, seen } as const
-      return { state: 'unknown', changed: true, ...known }
-    }
-    const state = seen === undefined ? 'unknown' : 'refused'
-    const found = seen === undefined ? `nobody could look: ${blind}` : `the look says ${described(seen)}`
-    const known = { code: 'hook-failed', failedStep: 'verify', retryable: true, residue: all, seen } as const
-    return { state, changed: true, ...known, error: `done, but ${found}` }
+    return seen
+  }
+
+  #leftMs({ claimEndsMs = Infinity }: Pick<HookJob, 'claimEndsMs'>): number {
+    return Math.min(this.#limits.actionMs, claimEndsMs - this.#options.clock.monotonicMs())
+  }
+
+  #numberOf(thing: object): number {
+    const number = this.#numbers.get(thing) ?? ++this.#numbered
+    this.#numbers.set(thing, number)
+    return number
   }
 
   async #look(plugin: Plugin, job: HookJob, redact: Redactor): Promise<Verified> {
@@ -271,7 +317,7 @@ class HookRunner implements Hooks {
 
   async #aside<T>(plugin: Plugin, access: Access, act: (context: HookContext) => Promise<T>): Promise<T> {
     const redact = createRedactor(secretsOf({}, access.secret))
-    const queue = this.#queue(plugin, access.target)
+    const { queue } = this.#gate(plugin, access.target)
     return await this.#redacted(redact, () => queue.run({ account: '', opening: true }, async () => {
       const context = this.#context(this.#limits.actionMs, redact, undefined)
       try {
@@ -283,10 +329,10 @@ class HookRunner implements Hooks {
   }
 
   /** Runs a plugin within a limit; one that does not come back leaves its outcome unknown. */
-  async #limited(
+  async #limited<T>(
     limitMs: number, redact: Redactor, signal: AbortSignal | undefined,
-    act: (context: HookContext) => Promise<Outcome>
-  ): Promise<Outcome> {
+    act: (context: HookContext) => Promise<T>
+  ): Promise<T | Outcome> {
     const context = this.#context(limitMs, redact, signal)
     try {
       return await this.#raced(act(context), context.signal)
@@ -303,10 +349,9 @@ class HookRunner implements Hooks {
     const { clock, log } = this.#options
     const endsMs = clock.monotonicMs() + limitMs
     const limit = new AbortController()
-    const reason = new SallyportError(
-      'hook-timeout', { detail: `not finished after ${Math.round(limitMs)} ms` }
-    )
-    const stop = clock.after(limitMs, () => limit.abort(reason))
+    const late = (): SallyportError =>
+      new SallyportError('hook-timeout', { detail: `not finished after ${Math.round(limitMs)} ms` })
+    const stop = clock.after(limitMs, () => limit.abort(late()))
     return {
       signal: signal === undefined ? limit.signal : AbortSignal.any([signal, limit.signal]),
       connectTimeoutMs: this.#limits.connectMs,
@@ -348,42 +393,43 @@ class HookRunner implements Hooks {
     }
   }
 
-  #queue(plugin: Plugin, target: TargetAddress): TargetQueue {
+  #gate(plugin: Plugin, target: TargetAddress): Gate {
     // An edited address is another door: what failed at the old one says nothing about it.
     const key = `${target.name} ${target.host} ${target.port}`
-    const known = this.#queues.get(key)
+    const known = this.#gates.get(key)
     if (known !== undefined) return known
-    for (const [other, queue] of this.#queues) if (queue.idle) this.#queues.delete(other)
-    const made = new TargetQueue(target.name, this.#limits, this.#options.clock, {
+    for (const [other, { queue, keeper }] of this.#gates) {
+      if (!queue.idle) continue
+      keeper.close()
+      this.#gates.delete(other)
+    }
+    const queue = new TargetQueue(target.name, this.#limits, this.#options.clock, {
       knock: () => plugin.knock(target, this.#limits.connectMs),
       onRecovered: () => this.#options.onRecovered?.(target.name)
     })
-    this.#queues.set(key, made)
+    const made = { queue, keeper: new Keeper(this.#limits, this.#options.clock) }
+    this.#gates.set(key, made)
     return made
   }
 }
 
+function ticketOf({ account, action, signal }: HookJob): Ticket {
+  return { account: account.name, opening: isOpening(action), signal }
+}
+
+function valuesOf({ variables, account }: HookJob): Variables {
+  return { ...variables, username: account.name }
+}
+
+function lapsed(): SallyportError {
+  return new SallyportError('hook-timeout', { detail: 'the claim lapsed before the action began' })
+}
+
+/** Put together when there is something to hide, which is seldom. */
 function redactorOf({ variables, access, inject }: HookJob): Redactor {
-  return createRedactor(secretsOf(variables, access.secret, ...inject === undefined ? [] : [inject]))
-}
-
-function isOpening(action: Action): boolean {
-  return action === 'create' || action === 'enable'
-}
-
-/** What the plugin listed, the look may have met again. */
-function withoutRepeats(residue: readonly Residue[]): Residue[] {
-  return [...new Map(residue.map(one => [JSON.stringify(one), one])).values()]
-}
-
-function conflict(reason: string, seen?: Verified): Judged {
-  const known = { code: 'account-conflict', error: reason, retryable: false, residue: [], seen } as const
-  return { state: 'conflict', changed: false, ...known }
-}
-
-function described({ exists, enabled, ours, sessions, endsAt }: Verified): string {
-  if (!exists) return 'it does not exist'
-  if (endsAt !== undefined) return `it cannot be taken away and ends by itself at ${endsAt.toISOString()}`
-  const login = enabled ? 'can' : 'cannot'
-  return `it exists, ${login} log in, is ${ours ? '' : 'not '}ours and has ${sessions} sessions`
+  let made: Redactor | undefined
+  return text => {
+    made ??= createRedactor(secretsOf(variables, access.secret, ...inject === undefined ? [] : [inject]))
+    return made(text)
+  }
 }

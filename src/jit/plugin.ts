@@ -101,8 +101,38 @@ export interface HookContext {
    * new secret.
    */
   before?: Verified | undefined
+  /**
+   * Connections of earlier hooks on this target, for plugins that can clean one of whatever it carries. Not
+   * for a look that proves.
+   */
+  kept?: KeptConnections | undefined
   /** One line for the operator's log; secrets are redacted before it is kept. */
   log(line: string): void
+}
+
+export interface KeptConnection {
+  /** Nothing can be sent any more. */
+  isBroken(): boolean
+  /** Never throws. */
+  close(): Promise<void>
+}
+
+export interface KeptConnections {
+  /**
+   * `slot`: what it was opened for (user, database, settings). `login`: a digest of all that let it in; those
+   * of the slot that came in otherwise are closed.
+   */
+  take(slot: string, login: string): KeptConnection | undefined
+  /** Only one that met no error and has no transaction open. */
+  give(slot: string, login: string, connection: KeptConnection): void
+  /** Closes those that wait; true when there were any. */
+  clear(): Promise<boolean>
+}
+
+/** One of several actions of the same template that go together. */
+export interface Errand {
+  account: AccountRef
+  variables: Variables
 }
 
 export interface Residue {
@@ -222,5 +252,19 @@ export interface Plugin {
   ): Promise<Outcome>
   /** Built in, read only, over a fresh connection; never a template. */
   verify(access: Access, account: AccountRef, context: HookContext, pinned?: Pinned): Promise<Verified>
+  /**
+   * Several creations or removals of one template in one visit, for plugins that fence. Undefined for an
+   * account means that nothing was done which `run` could not take up: it is run by itself then.
+   */
+  runTogether?(
+    access: Access, template: Template, errands: readonly Errand[], context: HookContext
+  ): Promise<readonly (Outcome | undefined)[]>
+  /**
+   * The look of `verify` at several, over one connection that is opened for it. Undefined for an account that
+   * has to be looked at by itself.
+   */
+  verifyTogether?(
+    access: Access, template: Template, errands: readonly Errand[], context: HookContext
+  ): Promise<readonly (Verified | undefined)[]>
   listOwned(access: Access, context: HookContext): Promise<readonly Owned[]>
 }

@@ -4,7 +4,7 @@
 import { randomBytes } from 'node:crypto'
 import { asSallyportError } from '../errors.ts'
 import type { HookJob, Hooks } from './hooks.ts'
-import { isSettled } from './hooks.ts'
+import { isSettled } from './judge.ts'
 import { mintName } from './names.ts'
 import { proofAccountPrefix } from './plugin.ts'
 import type { Access, AccountRef, Plugin, Variables, Verified } from './plugin.ts'

@@ -1,6 +1,8 @@
 // One queue and one circuit breaker for each target, so that a target that hangs holds up nobody but itself.
-// At most a few actions run at once on a target, and one at a time on an account. Openings (somebody waits at
-// a prompt) and closings (an account must go) take turns, so neither starves under a flood of the other.
+// At most a few actions run at once on a target, and one at a time on an account. Actions that can go
+// together take one turn: whoever waits while one such group is under way is in the next. Openings (somebody
+// waits at a prompt) and closings (an account must go) take turns, so neither starves under a flood of the
+// other.
 // After some connection failures in a row nothing is tried for a moment; then one trial, and its success lets
 // the others through.
 import type { Cancel, Clock } from '../clock.ts'
@@ -14,6 +16,10 @@ export interface QueueLimits {
   parallel: number
   /** Actions that may wait for one target; the ledger asks again. */
   waitingMax: number
+  /** Actions in one group: what it holds up when it fails, and one transaction on the target. */
+  togetherMax: number
+  /** Groups of one kind at once; with more of them each is smaller. */
+  groupsMax: number
   /** Connection failures in a row until the breaker opens. */
   failuresMax: number
   /** First and longest pause of an open breaker, milliseconds. */
@@ -46,8 +52,17 @@ export interface Door {
 }
 
 interface Waiting extends Ticket {
-  start(): void
+  /** Those of the same kind may start together. */
+  group?: string | undefined
+  /** Told to the first; `all` are those that start together, itself among them. */
+  start(all: readonly Waiting[]): void
   refuse(error: SallyportError): void
+}
+
+interface Member<J, R> extends Waiting {
+  job: J
+  done(result: R): void
+  failed(error: Error): void
 }
 
 export class TargetQueue {
@@ -59,6 +74,7 @@ export class TargetQueue {
   #closings: Waiting[] = []
   #openingsTurn = true
   readonly #busyAccounts = new Set<string>()
+  readonly #groups = new Map<string, number>()
   #running = 0
   #failures = 0
   #lastError: string | undefined
@@ -99,6 +115,41 @@ export class TargetQueue {
    */
   async run<T>(ticket: Ticket, act: () => Promise<T>): Promise<T> {
     await this.#turn(ticket)
+    return await this.#taken([ticket], undefined, act)
+  }
+
+  /**
+   * Runs `act` for this job and those of the same group that wait as well when its turn comes; results in the
+   * order of the jobs. Groups cannot be given up while they wait.
+   * @throws as `run`; what `act` throws, each of them
+   */
+  together<J, R>(
+    ticket: Omit<Ticket, 'signal'>, group: string, job: J, act: (jobs: readonly J[]) => Promise<readonly R[]>
+  ): Promise<R> {
+    if (this.#isFull()) return Promise.reject(this.#full())
+    return new Promise((resolve, reject) => {
+      const member: Member<J, R> = {
+        ...ticket, group, job, done: resolve, failed: reject, refuse: reject,
+        start: all => void this.#goTogether(all as readonly Member<J, R>[], group, act)
+      }
+      this.#wait(member)
+    })
+  }
+
+  async #goTogether<J, R>(
+    members: readonly Member<J, R>[], group: string, act: (jobs: readonly J[]) => Promise<readonly R[]>
+  ): Promise<void> {
+    try {
+      const results = await this.#taken(members, group, () => act(members.map(({ job }) => job)))
+      for (const [index, { done }] of members.entries()) done(results[index]!)
+    } catch (error) {
+      for (const { failed } of members) failed(error as Error)
+    }
+  }
+
+  async #taken<T>(
+    tickets: readonly Ticket[], group: string | undefined, act: () => Promise<T>
+  ): Promise<T> {
     try {
       const result = await act()
       this.#succeeded()
@@ -109,9 +160,16 @@ export class TargetQueue {
       throw error
     } finally {
       this.#running--
-      this.#busyAccounts.delete(ticket.account)
+      for (const { account } of tickets) this.#busyAccounts.delete(account)
+      if (group !== undefined) this.#endGroup(group)
       this.#next()
     }
+  }
+
+  #endGroup(group: string): void {
+    const left = (this.#groups.get(group) ?? 1) - 1
+    if (left > 0) this.#groups.set(group, left)
+    else this.#groups.delete(group)
   }
 
   /** Stops knocking and refuses who still waits. */
@@ -126,11 +184,7 @@ export class TargetQueue {
   }
 
   #turn(ticket: Ticket): Promise<void> {
-    if (this.#openings.length + this.#closings.length >= this.#limits.waitingMax) {
-      return Promise.reject(
-        new SallyportError('target-unreachable', { detail: `${this.#target}: too many actions wait` })
-      )
-    }
+    if (this.#isFull()) return Promise.reject(this.#full())
     return new Promise((resolve, reject) => {
       const giveUp = (): void => {
         this.#openings = this.#openings.filter(other => other !== waiting)
@@ -147,38 +201,74 @@ export class TargetQueue {
       }
       if (ticket.signal?.aborted === true) return giveUp()
       ticket.signal?.addEventListener('abort', giveUp, { once: true })
-      ;(ticket.opening ? this.#openings : this.#closings).push(waiting)
-      this.#next()
+      this.#wait(waiting)
     })
+  }
+
+  #isFull(): boolean {
+    return this.#openings.length + this.#closings.length >= this.#limits.waitingMax
+  }
+
+  #full(): SallyportError {
+    return new SallyportError('target-unreachable', { detail: `${this.#target}: too many actions wait` })
+  }
+
+  #wait(waiting: Waiting): void {
+    ;(waiting.opening ? this.#openings : this.#closings).push(waiting)
+    this.#next()
   }
 
   /** Starts whoever may start. */
   #next(): void {
     while (this.#running < this.#limits.parallel) {
-      const waiting = this.#take()
-      if (waiting === undefined) return
+      const taken = this.#take()
+      const [first] = taken
+      if (first === undefined) return
       const refusal = this.#refusal()
       if (refusal !== undefined) {
-        waiting.refuse(refusal)
+        for (const { refuse } of taken) refuse(refusal)
         continue
       }
       this.#trial = this.#openUntilMs !== undefined
       this.#running++
-      this.#busyAccounts.add(waiting.account)
-      waiting.start()
+      for (const { account } of taken) this.#busyAccounts.add(account)
+      if (first.group !== undefined) this.#groups.set(first.group, (this.#groups.get(first.group) ?? 0) + 1)
+      first.start(taken)
     }
   }
 
-  /** The next one whose account is free, openings and closings in turn. */
-  #take(): Waiting | undefined {
-    const queues = this.#openingsTurn ? [this.#openings, this.#closings] : [this.#closings, this.#openings]
-    for (const queue of queues) {
-      const index = queue.findIndex(waiting => !this.#busyAccounts.has(waiting.account))
-      if (index === -1) continue
-      this.#openingsTurn = queue !== this.#openings
-      return queue.splice(index, 1)[0]
+  /** The next one that may start, with those that go with it; openings and closings in turn. */
+  #take(): readonly Waiting[] {
+    const opening = this.#openingsTurn
+    for (const isOpening of [opening, !opening]) {
+      const queue = isOpening ? this.#openings : this.#closings
+      const first = queue.find(waiting => this.#mayStart(waiting))
+      if (first === undefined) continue
+      this.#openingsTurn = !isOpening
+      const taken = this.#withCompanions(first, queue)
+      const left = queue.filter(waiting => taken.get(waiting.account) !== waiting)
+      if (isOpening) this.#openings = left
+      else this.#closings = left
+      return [...taken.values()]
     }
-    return undefined
+    return []
+  }
+
+  #mayStart({ account, group }: Waiting): boolean {
+    if (this.#busyAccounts.has(account)) return false
+    return group === undefined || (this.#groups.get(group) ?? 0) < this.#limits.groupsMax
+  }
+
+  /** By account: no two actions on one account go together. */
+  #withCompanions(first: Waiting, queue: readonly Waiting[]): ReadonlyMap<string, Waiting> {
+    const taken = new Map([[first.account, first]])
+    if (first.group === undefined) return taken
+    for (const waiting of queue) {
+      if (taken.size >= this.#limits.togetherMax) break
+      const fits = waiting.group === first.group && !this.#busyAccounts.has(waiting.account)
+      if (fits && !taken.has(waiting.account)) taken.set(waiting.account, waiting)
+    }
+    return taken
   }
 
   #refusal(): SallyportError | undefined {

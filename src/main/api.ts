@@ -61,6 +61,7 @@ export function apiPorts(rooms: Rooms): ApiPorts {
     tunnel: () => tunnelDoor(rooms),
     postgres: () => config.listen.postgres === undefined ? undefined : reachedAt(config.listen.postgres),
     secondFactors: rooms.secondFactors,
+    logins: rooms.logins,
     sessions: {
       ...sessions,
       receipts: ids => receipts.newestOf(ids),
@@ -79,6 +80,7 @@ export function apiPorts(rooms: Rooms): ApiPorts {
         const verdict = await verifyStoredAudit({
           database, checkpointFile: rooms.checkpointFile, publicKeys: [rooms.signer.publicKey], exported
         })
+        rooms.meter.auditVerified(verdict.valid)
         return { ...verdict, problems: verdict.problems.map(describeProblem) }
       },
       async export(filter) {
@@ -88,9 +90,11 @@ export function apiPorts(rooms: Rooms): ApiPorts {
     },
     health: {
       ready: async () => {
+        if (rooms.registry.draining()) return false
         await database.now()
         return true
       },
+      metrics: () => rooms.meter.print(rooms, version),
       examine: signal => examine(rooms, signal),
       hooks: () => ({ queues: rooms.hooks.health(), last: rooms.hooks.lastOutcomes() })
     },

@@ -3,6 +3,7 @@
 // open.
 import { createHmac, randomBytes } from 'node:crypto'
 import { join } from 'node:path'
+import type { LoginPorts } from '../api/ports-login.ts'
 import type { Cancel, Clock } from '../clock.ts'
 import type { Config } from '../config.ts'
 import { createHooks } from '../jit/hooks.ts'
@@ -57,8 +58,11 @@ import { createCodeGuard } from './code-guard.ts'
 import { createLedgerHooks } from './hooks.ts'
 import { createHostKeysOf } from './host-keys.ts'
 import type { HostKeysOf } from './host-keys.ts'
+import { createLogins } from './logins.ts'
 import { createLiveSessions } from './live-sessions.ts'
 import type { LiveSessions } from './live-sessions.ts'
+import { createMeter } from './meter.ts'
+import type { Meter } from './meter.ts'
 import type { Secrets } from '../secrets/secrets.ts'
 import { createSecondFactors } from './second-factors.ts'
 import type { SecondFactors } from './second-factors.ts'
@@ -71,6 +75,7 @@ export interface Rooms {
   config: Config
   clock: Clock
   log: Log
+  meter: Meter
   signer: Signer
   database: Database
   audit: AuditLog
@@ -94,6 +99,7 @@ export interface Rooms {
   hostKeysOf: HostKeysOf
   verifierOf: VerifierOf
   secondFactors: SecondFactors
+  logins: LoginPorts
   /** For the listener of TCP targets. */
   tickets: Tickets
   /** Closes in reverse. Never throws. */
@@ -128,6 +134,8 @@ async function openAll(
   // The audit chain is named by the first; sessions and ledger go on under another if we are declared dead.
   let boot = `${clock.now().getTime().toString(36)}-${randomBytes(4).toString('hex')}`
   const { node } = config
+  const meter = createMeter(clock)
+  closers.push(() => meter.close())
   const signer = openSigner(config.data)
   const database = await openDatabase({
     store: config.store.kind === 'pglite' ? 'pglite' : config.store.url.expose(),
@@ -152,6 +160,7 @@ async function openAll(
     dir: config.recordings.directory, signer, clock, mode: config.recordings.mode,
     limits: { reserveBytes: config.limits.recordingsReserve, reserveShare: 0 },
     onLost: (session, error) => {
+      meter.recordingLost()
       log.error({ session, reference: error.reference, detail: error.detail }, 'a recording was lost')
       void audit.append('recording.lost', 'system', session, { detail: error.detail }).catch(() => undefined)
     }
@@ -165,16 +174,16 @@ async function openAll(
   const connectMs = config.limits.hookConnect * 1000
   const hostKeysOf = createHostKeysOf(createHostKeys(database), audit, clock, connectMs)
   const registry = createRegistry(clock)
-  const hooks = rememberOutcomes(createHooks({
+  const hooks = rememberOutcomes(meter.hooks(createHooks({
     shelf, clock, log: line => log.info({}, line), onRecovered: target => void ledger.recovered(target),
     limits: {
       connectMs, statementMs: config.limits.hookStatement * 1000,
       actionMs: config.limits.hookAction * 1000
     }
-  }), clock)
+  })), clock)
   closers.push(() => hooks.close())
   const ledger: Ledger = createLedger({
-    store: createLedgerStore(database, audit),
+    store: meter.ledgerStore(createLedgerStore(database, audit)),
     hooks: createLedgerHooks(hooks, shelf, { declared, openSecret, hostKeysOf }),
     clock, node, log, boot, onBoot: next => { boot = next },
     signer: { sign: bytes => ({ keyId: signer.keyId, signature: signer.sign(bytes).toString('base64') }) },
@@ -209,14 +218,17 @@ async function openAll(
   // The same for the same name, on every node and after every restart: nothing tells a name that does not
   // exist.
   const signature = signer.sign(Buffer.from(instance))
-  const seed = createHmac('sha256', 'sallyport mock verifier').update(signature).digest()
+  const keyFor = (what: string): Buffer =>
+    createHmac('sha256', `sallyport ${what}`).update(signature).digest()
+  const seed = keyFor('mock verifier')
   return {
-    config, clock, log, signer, database, audit, checkpointFile, resources, templates,
+    config, clock, log, meter, signer, database, audit, checkpointFile, resources, templates,
     tokens: createTokens(database), applicationTokens: createApplicationTokens(database, audit),
     secrets: opened.secrets, sessions, receipts: createReceipts(database), recordings, shelf, hooks, ledger,
     registry, liveSessions, approvals, declared, openSecret, hostKeysOf,
     verifierOf: createVerifiers(openSecret, name => mockVerifier(seed, name)),
     tickets: createTickets(clock),
+    logins: createLogins({ config, clock, database, audit, key: keyFor('logins') }),
     secondFactors: createSecondFactors(
       createSecondFactorRows(database, secrets, audit), () => database.now(), createCodeGuard(clock))
   }

@@ -68,8 +68,8 @@ export interface Credential {
   jit?: JitSetting | undefined
 }
 
-/** What a caller of the API is; only the first three are roles of people. */
-export type Role = 'user' | 'auditor' | 'admin' | 'application'
+/** What a caller of the API is; only the first three are roles of people, `metrics` is one of a token. */
+export type Role = 'user' | 'auditor' | 'admin' | 'application' | 'metrics'
 
 export interface User {
   name: string

@@ -37,6 +37,8 @@ export interface Registry {
    * Takes no new session; waits up to `graceMs` for the live ones, cuts the rest, waits for their release.
    */
   drain(graceMs: number): Promise<void>
+  /** Whether it takes no new session any more. */
+  draining(): boolean
 }
 
 export interface RegistryHooks {
@@ -106,7 +108,8 @@ export function createRegistry(clock: Clock): Registry {
       })
       await empty
       cancel()
-    }
+    },
+    draining: () => draining
   }
 }
 

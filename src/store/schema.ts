@@ -6,8 +6,8 @@ import {
   bigint, boolean, index, integer, jsonb, pgTable, primaryKey, sql, text, timestamp, uniqueIndex
 } from './drizzle.ts'
 
-const instant = (name: string) => timestamp(name, { withTimezone: true, precision: 3 })
-const created = () => instant('created_at').notNull().default(sql`now()`)
+export const instant = (name: string) => timestamp(name, { withTimezone: true, precision: 3 })
+export const created = () => instant('created_at').notNull().default(sql`now()`)
 
 /** Small facts about this store: instance id, canary of the master key, boot counter. */
 export const setting = pgTable('setting', {
@@ -217,8 +217,15 @@ export const apiToken = pgTable('api_token', {
   roles: jsonb('roles').notNull(),
   createdAt: created(),
   expiresAt: instant('expires_at').notNull(),
-  oneTime: boolean('one_time').notNull().default(false)
-})
+  oneTime: boolean('one_time').notNull().default(false),
+  /** How and when the person behind it proved who they are; null where nobody did in a browser. */
+  method: text('method'),
+  authenticatedAt: instant('authenticated_at'),
+  /** Hash of the first token of a login: a browser's is replaced every hour. */
+  family: text('family'),
+  /** When another took its place; who brings it later has a copy. */
+  supersededAt: instant('superseded_at')
+}, table => [index('api_token_family').on(table.family)])
 
 /**
  * Second factors of people, apart from their documents: `apply` neither shows nor touches them. `last_step`

@@ -209,7 +209,7 @@ test('a person with a second factor is refused, after the password and in so man
   const before = (await sessions()).length
   const { status, stderr } = await house.psql('SELECT 1')
   assert.is(status, 2)
-  assert.match(stderr, /FATAL: {2}a one-time code is needed as well \[second-factor-required [0-9a-f]{6}\]/)
+  assert.match(stderr, /FATAL: {2}a second factor is needed as well \[second-factor-required [0-9a-f]{6}\]/)
   const wrong = await house.psql('SELECT 1', { password: 'wrong' })
   assert.match(wrong.stderr, /authentication failed \[auth-failed/)
   const appended = await house.psql('SELECT 1', { password: `${alicePassword}${await app.next()}` })

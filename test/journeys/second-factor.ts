@@ -169,7 +169,7 @@ test('login asks for the code', async () => {
     sallyport('laptop', ['login', 'frank'], { SALLYPORT_PASSWORD: alicePassword, ...given })
   const without = await login({})
   assert.is(without.status, 1)
-  assert.match(without.stderr, /a one-time code is needed as well/)
+  assert.match(without.stderr, /a second factor is needed as well/)
   const given = { SALLYPORT_CODE: await frank.next() }
   const right = await login(given)
   assert.is(right.status, 0, right.stderr)

@@ -4,7 +4,8 @@
 import { readFileSync, readdirSync } from 'node:fs'
 import { shippedPlugins } from '../../plugins/shipped.ts'
 import type {
-  ApiPorts, ApplicationTokenRow, NewApplicationToken, ResourceChange, ResourceRow, TemplateRow, TokenRow
+  ApiPorts, ApplicationTokenRow, NewApplicationToken, ResourceChange, ResourceRow, StoredToken,
+  TemplateRow
 } from '../../src/api/ports.ts'
 import type { AuditRow, LeaseRow, ReceiptRow, RequestRow, SessionRow } from '../../src/api/ports-records.ts'
 import { systemClock } from '../../src/clock.ts'
@@ -19,13 +20,16 @@ import { Secret } from '../../src/secret.ts'
 import { createSecrets } from '../../src/secrets/secrets.ts'
 import { createVerifiers } from '../../src/main/verifiers.ts'
 import { makeVerifier, mockVerifier, verifyPassword } from '../../src/wire/postgres/verifier.ts'
+import type { PasskeyRow } from '../../src/store/passkeys.ts'
+import { loginsOf, testOrigin } from './login-ports.ts'
 import { requestsOf } from './request-ports.ts'
 
 /** What a test may look at and prepare. */
 export interface Memory {
   resources: Map<string, ResourceRow>
   secrets: Map<string, string>
-  tokens: Map<string, TokenRow>
+  tokens: Map<string, StoredToken & { family?: string }>
+  passkeys: Map<string, PasskeyRow>
   applicationTokens: Map<string, ApplicationTokenRow>
   /** Codes that still count, by user; a person has a second factor once it is confirmed. */
   secondFactors: Map<string, { confirmed: boolean, codes: string[] }>
@@ -39,15 +43,17 @@ export interface Memory {
   failures: SallyportError[]
   killed: string[]
   throttled: boolean
+  ready: boolean
   requests: RequestRow[]
 }
 
 export function createMemory(): { memory: Memory, ports: ApiPorts } {
   const memory: Memory = {
-    resources: new Map(), secrets: new Map(), tokens: new Map(), secondFactors: new Map(),
+    resources: new Map(), secrets: new Map(), tokens: new Map(), passkeys: new Map(),
+    secondFactors: new Map(),
     applicationTokens: new Map(),
     templates: shippedRows(), sessions: [], receipts: new Map(), leases: [], audit: [],
-    dependants: new Map(), failures: [], killed: [], throttled: false, requests: []
+    dependants: new Map(), failures: [], killed: [], throttled: false, ready: true, requests: []
   }
   const stored = storePorts(memory)
   const evidence = evidencePorts(memory)
@@ -63,6 +69,7 @@ export function createMemory(): { memory: Memory, ports: ApiPorts } {
     failed: error => memory.failures.push(error),
     ...stored,
     ...evidence,
+    logins: loginsOf(memory.passkeys, (...event) => record(memory, ...event), testOrigin),
     secrets: createSecrets({
       clock: systemClock, declared: () => stored.policy.declared(),
       openSecret: reference => openIn(memory, reference),
@@ -84,8 +91,9 @@ export function createMemory(): { memory: Memory, ports: ApiPorts } {
     tunnel: () => undefined,
     requests: requestsOf(memory.requests),
     health: {
-      ready: () => Promise.resolve(true),
+      ready: () => Promise.resolve(memory.ready),
       hooks: () => ({ queues: [], last: new Map() }),
+      metrics: () => Promise.resolve('# HELP up Up.\n# TYPE up gauge\nup 1\n'),
       examine: () => Promise.resolve([{ name: 'store', status: 'ok', detail: 'answers in 1 ms' }])
     }
   }
@@ -151,6 +159,14 @@ function storePorts(memory: Memory): Pick<ApiPorts,
     applicationTokens: applicationTokensOf(memory),
     tokens: {
       add: (hash, token) => Promise.resolve(void memory.tokens.set(hash, token)),
+      supersede: (hash, by, roles) => {
+        const old = memory.tokens.get(hash)
+        if (old === undefined || old.supersededAt !== undefined) return Promise.resolve(false)
+        const at = systemClock.now()
+        memory.tokens.set(by, { ...old, roles, createdAt: at, family: old.family ?? hash })
+        old.supersededAt = at
+        return Promise.resolve(true)
+      },
       find: hash => Promise.resolve(alive(memory.tokens.get(hash))),
       redeem: hash => {
         const row = alive(memory.tokens.get(hash))
@@ -158,7 +174,13 @@ function storePorts(memory: Memory): Pick<ApiPorts,
         memory.tokens.delete(hash)
         return Promise.resolve(row)
       },
-      remove: hash => Promise.resolve(void memory.tokens.delete(hash)),
+      remove: hash => {
+        const family = memory.tokens.get(hash)?.family ?? hash
+        for (const [each, row] of memory.tokens) {
+          if (each === hash || each === family || row.family === family) memory.tokens.delete(each)
+        }
+        return Promise.resolve()
+      },
       removeOf: user => {
         for (const [hash, row] of memory.tokens) if (row.user === user) memory.tokens.delete(hash)
         return Promise.resolve()
@@ -235,7 +257,7 @@ function secondFactorsOf({ secondFactors: all }: Memory): ApiPorts['secondFactor
   }
 }
 
-function alive(row: TokenRow | undefined): TokenRow | undefined {
+function alive<T extends StoredToken>(row: T | undefined): T | undefined {
   return row !== undefined && row.expiresAt.getTime() > systemClock.now().getTime() ? row : undefined
 }
 

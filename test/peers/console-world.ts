@@ -125,7 +125,7 @@ export async function startConsoleWorld(): Promise<ConsoleWorld> {
 }
 
 /** The flags are for a container: no sandbox for root, no shared memory to speak of. */
-async function startBrowser(): Promise<Browser> {
+export async function startBrowser(): Promise<Browser> {
   const asRoot = process.getuid?.() === 0
   return chromium.launch({
     executablePath: programOf('chromium'), headless: true,
@@ -133,7 +133,7 @@ async function startBrowser(): Promise<Browser> {
   })
 }
 
-async function visitor(browser: Browser, url: string): Promise<Visitor> {
+export async function visitor(browser: Browser, url: string): Promise<Visitor> {
   const viewport = { width: 1280, height: 800 }
   const context = await browser.newContext({ ignoreHTTPSErrors: true, viewport })
   const page = await context.newPage()

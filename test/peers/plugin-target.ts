@@ -180,7 +180,7 @@ export class PluginTarget {
     number: number, lies: readonly (string | Buffer)[], opening = 'create-user'
   ): Promise<HookResult & { heard: string }> {
     await using liar = await startLiar(lies)
-    const address = { ...this.access.target, name: `liar ${number}`, port: liar.port }
+    const address = { ...this.access.target, name: `liar ${number}`, host: '127.0.0.1', port: liar.port }
     const access = { ...this.access, target: address }
     const made = await this.hooks.run({ ...this.job('create', opening, this.mint()), access })
     return { ...made, heard: liar.heard() }
@@ -195,7 +195,7 @@ export class PluginTarget {
     for (let said = 1, broke = true; broke && said <= linesMax; said++) {
       await using line = await startLine(this.access.target, said)
       const account = this.mint()
-      const address = { ...this.access.target, name: `line ${said}`, port: line.port }
+      const address = { ...this.access.target, name: `line ${said}`, host: '127.0.0.1', port: line.port }
       const access = { ...this.access, target: address }
       const made = await this.hooks.run({ ...this.job('create', opening, account), access })
       ended.push(made.state)

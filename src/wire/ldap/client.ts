@@ -13,15 +13,18 @@ import { BerReader, boolean, element, integer, readHead, tag, text } from './ber
 const messageBytesMax = 1024 * 1024
 export const resultBytesMax = 8 * 1024 * 1024
 const entriesMax = 20_000
+/** Pages may be empty; they must not go on for ever. */
+const pagesMax = 100
 const textCharactersMax = 512
 const ldapsPort = 636
 const sizeLimitExceeded = 4
+const pagedResults = '1.2.840.113556.1.4.319'
 const startTls = '1.3.6.1.4.1.1466.20037'
 
 const kind = {
   bindRequest: 0x60, bindResponse: 0x61, unbind: 0x42, searchRequest: 0x63, entry: 0x64, searchDone: 0x65,
   reference: 0x73, modify: 0x66, modified: 0x67, add: 0x68, added: 0x69, delete: 0x4a, deleted: 0x6b,
-  extended: 0x77, extendedResponse: 0x78
+  extended: 0x77, extendedResponse: 0x78, controls: 0xa0
 } as const
 
 export interface LdapOptions {
@@ -57,12 +60,25 @@ export interface Question {
   namesOnly?: boolean
   /** Enough is enough: the directory stops there. */
   entriesMax?: number
+  /** Asked for page by page: a directory that gives only so many at once (Active Directory: 1000). */
+  pageEntries?: number
+  /** OIDs of controls without a value, which the directory must know. */
+  controls?: readonly string[]
 }
+
+/** Text, or bytes of an attribute that is not text. */
+export type Value = string | Uint8Array
 
 export interface Change {
   operation: 'add' | 'delete' | 'replace'
   attribute: string
-  values: readonly string[]
+  values: readonly Value[]
+}
+
+/** What a search has found so far, over all its pages. */
+interface Found {
+  entries: Entry[]
+  bytesLeft: number
 }
 
 /** The directory refused an operation: it was not carried out. */
@@ -142,26 +158,36 @@ export class LdapClient {
 
   /** @throws LdapRefused, ConnectionLost */
   async search(question: Question, timeoutMs: number): Promise<Entry[]> {
+    const found: Found = { entries: [], bytesLeft: resultBytesMax }
+    let cookie: Uint8Array | undefined = Buffer.alloc(0)
+    for (let page = 0; cookie !== undefined; page++) {
+      if (page === pagesMax) throw new ConnectionLost('too-large', 'too many pages')
+      cookie = await this.#page(question, cookie, found, timeoutMs)
+    }
+    return found.entries
+  }
+
+  /** One page, or all of it; the cookie of the next page where there is one. */
+  async #page(
+    question: Question, cookie: Uint8Array, found: Found, timeoutMs: number
+  ): Promise<Uint8Array | undefined> {
     const { base, scope, filter, attributes, namesOnly = false, entriesMax: wanted = 0 } = question
-    const entries: Entry[] = []
     const request = element(kind.searchRequest, text(base),
       integer(['base', 'one', 'sub'].indexOf(scope), tag.enumerated), integer(0, tag.enumerated),
       integer(wanted), integer(Math.ceil(timeoutMs / 1000)), boolean(namesOnly), filterBytes(filter),
       element(tag.sequence, ...attributes.map(name => text(name))))
     try {
-      await this.#ask(request, kind.searchDone, timeoutMs, body => {
-        if (entries.length >= entriesMax) throw new ConnectionLost('too-large', 'too many entries')
-        entries.push(readEntry(body))
-      })
+      const rest = await this.#ask(request, kind.searchDone, timeoutMs, found, controlsOf(question, cookie))
+      return question.pageEntries === undefined ? undefined : nextPage(rest)
     } catch (thrown) {
       const enough = wanted > 0 && thrown instanceof LdapRefused && thrown.number === sizeLimitExceeded
-      if (!enough) throw thrown
+      if (enough) return undefined
+      throw thrown
     }
-    return entries
   }
 
   async add(
-    dn: string, attributes: Readonly<Record<string, readonly string[]>>, timeoutMs: number
+    dn: string, attributes: Readonly<Record<string, readonly Value[]>>, timeoutMs: number
   ): Promise<void> {
     const list = Object.entries(attributes).map(([name, values]) => attributeBytes(name, values))
     await this.#ask(element(kind.add, text(dn), element(tag.sequence, ...list)), kind.added, timeoutMs)
@@ -188,25 +214,29 @@ export class LdapClient {
     this.#channel.destroy()
   }
 
-  /** Sends one request and takes what comes until its result. */
+  /** Sends one request and takes what comes until its result; answers with what follows that (controls). */
   async #ask(
-    request: Buffer, expected: number, timeoutMs: number, onEntry?: (body: Buffer) => void
-  ): Promise<void> {
+    request: Buffer, expected: number, timeoutMs: number, found?: Found, controls: Buffer = Buffer.alloc(0)
+  ): Promise<BerReader> {
     const stop = this.#channel.limit(timeoutMs, 'a request')
     try {
       if (this.#channel.unread > 0) throw new WireError('an answer to no question')
-      this.#channel.write(element(tag.sequence, integer(++this.#id), request))
-      for (let bytesLeft = resultBytesMax; ;) {
+      this.#channel.write(element(tag.sequence, integer(++this.#id), request, controls))
+      for (const budget = found ?? { bytesLeft: resultBytesMax }; ;) {
         const message = await this.#message()
-        bytesLeft -= message.length
-        if (bytesLeft < 0) throw new ConnectionLost('too-large', 'the answer is larger than the limit')
+        budget.bytesLeft -= message.length
+        if (budget.bytesLeft < 0) throw new ConnectionLost('too-large', 'the answer is larger than the limit')
         const reader = new BerReader(message)
         if (reader.integer() !== this.#id) throw new WireError('an answer to another question')
         const answer = reader.next()
-        if (answer.tag === expected) return judge(answer.body)
-        if (answer.tag === kind.reference && onEntry !== undefined) continue
-        if (answer.tag !== kind.entry || onEntry === undefined) throw new WireError('not an answer')
-        onEntry(answer.body)
+        if (answer.tag === expected) {
+          judge(answer.body)
+          return reader
+        }
+        if (answer.tag === kind.reference && found !== undefined) continue
+        if (answer.tag !== kind.entry || found === undefined) throw new WireError('not an answer')
+        if (found.entries.length >= entriesMax) throw new ConnectionLost('too-large', 'too many entries')
+        found.entries.push(readEntry(answer.body))
       }
     } catch (thrown) {
       if (thrown instanceof LdapRefused) throw thrown
@@ -229,6 +259,31 @@ export class LdapClient {
     if (bodyBytes > messageBytesMax) throw new WireError(`a message of ${bodyBytes} bytes`)
     return await this.#channel.bytes(bodyBytes)
   }
+}
+
+function controlsOf({ pageEntries, controls = [] }: Question, cookie: Uint8Array): Buffer {
+  const all = controls.map(oid => element(tag.sequence, text(oid), boolean(true)))
+  if (pageEntries !== undefined) {
+    const page = element(tag.sequence, integer(pageEntries), element(tag.octets, cookie))
+    all.push(element(tag.sequence, text(pagedResults), boolean(true), element(tag.octets, page)))
+  }
+  return all.length === 0 ? Buffer.alloc(0) : element(kind.controls, ...all)
+}
+
+/** The cookie of the next page (RFC 2696); undefined when this was the last. @throws WireError */
+function nextPage(rest: BerReader): Uint8Array | undefined {
+  if (rest.isDone) return undefined
+  for (const list = new BerReader(rest.expect(kind.controls)); !list.isDone;) {
+    const control = new BerReader(list.expect(tag.sequence))
+    if (control.text() !== pagedResults) continue
+    let part = control.next()
+    if (part.tag === tag.boolean) part = control.next()
+    const page = new BerReader(new BerReader(part.body).expect(tag.sequence))
+    page.integer()
+    const cookie = page.expect(tag.octets)
+    return cookie.length === 0 ? undefined : cookie
+  }
+  return undefined
 }
 
 /** @throws LdapRefused unless the result is success */
@@ -266,8 +321,10 @@ function readEntry(body: Buffer): Entry {
   return { dn, attributes }
 }
 
-function attributeBytes(name: string, values: readonly string[]): Buffer {
-  return element(tag.sequence, text(name), element(tag.set, ...values.map(value => text(value))))
+function attributeBytes(name: string, values: readonly Value[]): Buffer {
+  const bytes = values.map(value =>
+    element(tag.octets, typeof value === 'string' ? Buffer.from(value) : value))
+  return element(tag.sequence, text(name), element(tag.set, ...bytes))
 }
 
 function filterBytes(filter: Filter): Buffer {

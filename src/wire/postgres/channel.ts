@@ -47,6 +47,11 @@ export class Channel {
     return this.#listeners.socket
   }
 
+  /** Nothing more comes: it failed, or the peer has closed it. */
+  get isOver(): boolean {
+    return this.#failure !== undefined || this.#ended !== undefined
+  }
+
   /** Bytes that have come and have not been read. */
   get unread(): number {
     return this.#to - this.#from

@@ -88,6 +88,12 @@ export class ServerError extends Error {
     this.hint = hint
     this.place = place
   }
+
+  /** The same, counted without so many statements that were sent first. */
+  behind(statements: number): ServerError {
+    const { sqlstate, severity, serverMessage: message, detail, hint } = this
+    return new ServerError({ sqlstate, severity, message, detail, hint }, this.place - statements)
+  }
 }
 
 export type LossReason = 'closed' | 'timeout' | 'violation' | 'too-large'
@@ -236,6 +242,18 @@ export class Client {
     this.parameters = parameters
     this.pid = pid
     this.transactionStatus = transactionStatus
+  }
+
+  /** Nothing can be sent any more: it was closed by us, or the target has closed it. */
+  get isLost(): boolean {
+    return this.#lost !== undefined || this.#channel.isOver
+  }
+
+  /** While it only waits for its next use it does not keep the process alive. */
+  rest(isResting: boolean): void {
+    if (this.isLost) return
+    if (isResting) this.#channel.socket.unref()
+    else this.#channel.socket.ref()
   }
 
   /**

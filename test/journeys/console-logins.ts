@@ -1,0 +1,102 @@
+// deadline: 240 s
+// A person's ways into the web console, in a real browser against the whole product: a passkey of Chromium's
+// own virtual authenticator, registered and used without a password and after one.
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import type { Page } from 'playwright-core'
+import { startBrowser, visitor, logIn } from '../peers/console-world.ts'
+import type { Visitor } from '../peers/console-world.ts'
+import { alicePassword, startProduct } from '../peers/house.ts'
+import type { Product } from '../peers/house.ts'
+
+const access = `kind: user
+name: alice
+password: { env: ALICE_PASSWORD }
+`
+
+let product: Product
+let browser: Awaited<ReturnType<typeof startBrowser>>
+/** By the name that passkeys need, and as the command line has it. */
+let url: string
+let byAddress: string
+
+test.before(async () => {
+  [product, browser] = await Promise.all([
+    startProduct({ listen: 'ssh: null, postgres: null', access }), startBrowser()])
+  byAddress = readFileSync(join(product.folder, 'data/local-admin.token'), 'utf8').split('\n')[1]!
+  url = byAddress.replace('127.0.0.1', 'localhost')
+})
+test.after(async () => {
+  await Promise.all([browser.close(), product.stop()])
+  product.clear()
+})
+
+/** A browser with an authenticator that does what its person wants. */
+async function withAuthenticator(): Promise<Visitor & { verified(is: boolean): Promise<void> }> {
+  const guest = await visitor(browser, `${url}/console/`)
+  const devtools = await guest.context.newCDPSession(guest.page)
+  await devtools.send('WebAuthn.enable')
+  const { authenticatorId } = await devtools.send('WebAuthn.addVirtualAuthenticator', {
+    options: {
+      protocol: 'ctap2', transport: 'internal', hasResidentKey: true, hasUserVerification: true,
+      isUserVerified: true, automaticPresenceSimulation: true
+    }
+  })
+  return {
+    ...guest,
+    verified: async is => {
+      await devtools.send('WebAuthn.setUserVerified', { authenticatorId, isUserVerified: is })
+    }
+  }
+}
+
+const press = (page: Page, name: string): Promise<void> =>
+  page.getByRole('button', { name, exact: true }).click()
+const loggedIn = (page: Page): Promise<void> => page.getByRole('button', { name: 'Log out' }).waitFor()
+
+test('a passkey is registered and then logs in, without a password and after one', async () => {
+  const { page, complaints, verified } = await withAuthenticator()
+  await logIn(page, 'alice')
+  await page.getByRole('link', { name: 'alice' }).click()
+  await page.getByText('You have none.').waitFor()
+  await page.getByLabel('Name of the new passkey').fill('laptop')
+  await press(page, 'Register')
+  await page.getByRole('cell', { name: 'laptop' }).waitFor()
+  await page.getByLabel('Name of the new passkey').fill('again')
+  await press(page, 'Register')
+  assert.match(await page.getByRole('alert').innerText(), /has a passkey for you already/)
+
+  await press(page, 'Log out')
+  await press(page, 'Use a passkey')
+  await loggedIn(page)
+  assert.is(await page.getByRole('link', { name: 'alice' }).count(), 1)
+
+  await press(page, 'Log out')
+  await page.getByLabel('Name').fill('alice')
+  await page.getByLabel('Password').fill(alicePassword)
+  await press(page, 'Log in')
+  await page.getByText('Your passkey is needed as well.').waitFor()
+  assert.is(await page.getByLabel('One-time code').count(), 0)
+  await verified(false)
+  await press(page, 'Use a passkey')
+  assert.match(await page.getByRole('alert').innerText(), /got no answer from a passkey/)
+  await verified(true)
+  await press(page, 'Use a passkey')
+  await loggedIn(page)
+
+  await page.goto(`${url}/console/account`)
+  await press(page, 'Remove')
+  await press(page, 'Remove laptop')
+  assert.match(await page.getByRole('alert').innerText(), /your only second factor/)
+  const unexpected = complaints.filter(line => !/status of (401|409)/.test(line))
+  assert.equal(unexpected, [], 'no page breaks its own policy')
+})
+
+test('by its address, which passkeys are not bound to, the console offers none', async () => {
+  const { page } = await visitor(browser, `${byAddress}/console/`)
+  assert.is(await page.getByRole('button', { name: 'Use a passkey' }).count(), 0)
+})
+
+test.run()
