@@ -23,6 +23,7 @@ export type LeaseJson = z.output<typeof shapes.leaseShape>
 export type OrphansJson = z.output<typeof shapes.orphansShape>
 export type PasskeysJson = z.output<typeof shapes.passkeysShape>
 export type PluginJson = z.output<typeof shapes.pluginShape>
+export type PieceJson = z.output<typeof shapes.pieceShape>
 export type PlanJson = z.output<typeof shapes.planShape>
 export type ProofJson = z.output<typeof shapes.proofShape>
 export type ProfileJson = z.output<typeof shapes.profileShape>

@@ -5,6 +5,7 @@ import type { LastOutcome } from '../jit/last-outcomes.ts'
 import type { TargetHealth } from '../jit/target-queue.ts'
 import type { Hit } from '../recording/catalog.ts'
 import type { ExportFormat } from '../recording/export.ts'
+import type { Piece } from '../recording/moments.ts'
 import type { Scene } from '../recording/screenplay.ts'
 import type { Expected, Verdict } from '../recording/verify.ts'
 
@@ -75,6 +76,10 @@ export interface RecordingPort {
   scenes(session: string): AsyncIterable<Scene>
   /** The same from the start and then as it happens, until the session ends or the signal aborts. */
   follow(session: string, signal: AbortSignal): AsyncIterable<Scene>
+  /** From a moment on: the screen as it was then, and what came next. */
+  piece(session: string, fromMs: number, signal: AbortSignal): Promise<Piece>
+  /** JSON lines of statements and events: the last `before` of those in front of the moment, then all. */
+  linesFrom(session: string, fromMs: number, before: number): AsyncIterable<string>
   export(session: string, format: ExportFormat): AsyncIterable<string>
   /** The copy of a transferred file. Fails with `not-found` at the first piece. */
   fileCopy(session: string, number: number): AsyncIterable<Uint8Array>

@@ -137,6 +137,17 @@ export const hitShape = z.object({
   at: z.string(), atMs: z.number(), kind: z.string(), text: z.string()
 })
 
+/** Of a terminal; everything in it is safe to show. */
+export const pieceShape = z.object({
+  durationMs: z.number().nullable(), columns: z.int(), rows: z.int(),
+  /** Draws the screen of the moment on an empty terminal of that size. */
+  picture: z.string(),
+  scenes: z.array(z.object({
+    kind: z.enum(['text', 'resize', 'event', 'end']), atMs: z.number(), text: z.string().optional(),
+    columns: z.int().optional(), rows: z.int().optional(), lane: z.int().optional()
+  })),
+  untilMs: z.number(), last: z.boolean()
+})
 export const templateShape = z.object({
   id: z.string(), version: z.int(), plugin: z.string(), action: z.string(), active: z.boolean(),
   shipped: z.boolean(), author: z.string(), createdAt: instant, sha256: z.string()

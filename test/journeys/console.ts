@@ -7,6 +7,7 @@ import * as assert from 'uvu/assert'
 import type { Page } from 'playwright-core'
 import { authenticator } from '../peers/authenticator.ts'
 import { credentialJourneys } from '../peers/console-credentials.ts'
+import { excessOf, violationsOn } from '../peers/console-look.ts'
 import { pageJourneys } from '../peers/console-pages.ts'
 import { logIn, open, startConsoleWorld, textWith } from '../peers/console-world.ts'
 import type { ConsoleWorld, Visitor } from '../peers/console-world.ts'
@@ -138,6 +139,10 @@ test('a terminal is replayed, and a jump shows the screen of that moment', async
   await open(world, page, '/console/')
   await open(world, page, `/console/sessions/${terminal}#at=1.9`)
   await until(() => screen.innerText(), text => /two <b>bold<\/b>/.test(text), 10)
+  await page.getByLabel('Moment').press('Home')
+  await until(() => screen.innerText(), text => !/one/.test(text), 10)
+  await page.getByRole('button', { name: 'Play' }).click()
+  await until(() => screen.innerText(), text => /two <b>/.test(text), 10)
   await page.getByRole('button', { name: 'Commands, files' }).click()
   const events = page.getByRole('list', { name: 'Events' })
   assert.match(await events.innerText(), /exec printf 'one/)
@@ -165,7 +170,7 @@ test('a live session is watched, a cut line comes back, and an admin ends it', a
   // The first answer is cut after one line; no server can be asked to do that.
   const first = { kind: 'text', atMs: 1, text: "orders=> SELECT 'rea' || 'dy';\r\n" }
   let asked = 0
-  await page.route('**/watch', async route => asked++ === 0
+  await page.route('**/watch?*', async route => asked++ === 0
     ? route.fulfill({ contentType: 'application/x-ndjson', body: `${JSON.stringify(first)}\n` })
     : route.continue())
   await open(world, page, `/console/sessions/${id}#watch`)
@@ -213,7 +218,7 @@ test('another site’s page gets nothing with the cookie', async () => {
 credentialJourneys(() => ({ world, page: ada.page }))
 pageJourneys(() => ({ world, page: ada.page }))
 
-test('every page fits a telephone, can be read in light and dark, and keeps its own policy', async () => {
+test('every page fits any screen, is for everybody in light and dark, and keeps its policy', async () => {
   const { page, complaints } = ada
   await page.setViewportSize({ width: 360, height: 740 })
   const [lease] = await world.json<{ id: string }[]>('leases', 'list')
@@ -228,10 +233,14 @@ test('every page fits a telephone, can be read in light and dark, and keeps its 
   for (const path of pages) {
     await open(world, page, `/console${path}`)
     await until(() => page.getByText('Loading …').count(), count => count === 0, 10)
-    const over = await page.evaluate('document.documentElement.scrollWidth - innerWidth')
-    assert.is(over, 0, `${path} is wider than the screen`)
+    for (const [width, height] of [[3840, 2160], [360, 740]] as const) {
+      await page.setViewportSize({ width, height })
+      assert.is(await excessOf(page), 0, `${path} is wider than ${width}`)
+    }
     for (const colorScheme of ['light', 'dark'] as const) {
       await page.emulateMedia({ colorScheme })
+      const found = await violationsOn(page, colorScheme === 'dark' ? 'color-contrast' : undefined)
+      assert.equal(found, [], `${path} ${colorScheme}`)
       assert.equal(await page.evaluate(faintTexts), [], `${path} ${colorScheme}`)
     }
     const refused = await page.getByRole('alert').allInnerTexts()

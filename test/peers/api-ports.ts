@@ -344,6 +344,10 @@ function evidencePorts(
       raw: session => (there(session), pieces(Buffer.from([0x89, 0x53, 0x50, 0x52, 0, 1, 0xff]))),
       scenes: session => (there(session), played()),
       follow: (session, signal) => (there(session), live(signal)),
+      piece: (session, fromMs) => (there(session), Promise.resolve({
+        durationMs: undefined, columns: 80, rows: 24, picture: '', scenes: [], untilMs: fromMs, last: true
+      })),
+      linesFrom: (session, fromMs, before) => (there(session), pieces(`{"from":${fromMs},"n":${before}}\n`)),
       export: (session, format) => (there(session), pieces(`${format} of ${session}\n`)),
       fileCopy: (session, number) => (there(session), pieces(Buffer.from([number, 0xff]))),
       verify: (session, expected) => Promise.resolve({
