@@ -16,7 +16,8 @@ import { assertName, markerOf, refusalOf } from './ldap/directory.ts'
 import { assertBase, attributesOf } from './ldap/values.ts'
 import { knockAt, reading, trustWarnings } from './reach.ts'
 import {
-  Foreign, StepFailed, assertOurs, listOf, orderAdvice, planSteps, renderAll, verbOnlyProblems, walk
+  Foreign, StepFailed, assertOurs, listOf, orderAdvice, planSteps, prolonging, renderAll, verbOnlyProblems,
+  walk
 } from './steps.ts'
 
 export const activeDirectory: Plugin = {
@@ -36,6 +37,7 @@ export const activeDirectory: Plugin = {
     username: 'jit_0000000', expires_at: '2030-01-01T00:00:00Z', password: '********', ...variables
   }, verbs),
   mint,
+  prolong: prolonging('active-directory', "do: move-end, with: { until: '{{ expires_at }}' }"),
   knock: knockAt,
   probe,
   run,

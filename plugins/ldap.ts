@@ -16,7 +16,8 @@ import { verbs } from './ldap/verbs.ts'
 import type { LdapRung } from './ldap/verbs.ts'
 import { knockAt, reading, trustWarnings } from './reach.ts'
 import {
-  StepFailed, assertOurs, listOf, orderAdvice, planSteps, readMarker, renderAll, verbOnlyProblems, walk
+  StepFailed, assertOurs, listOf, orderAdvice, planSteps, prolonging, readMarker, renderAll,
+  verbOnlyProblems, walk
 } from './steps.ts'
 
 export const ldap: Plugin = {
@@ -36,6 +37,7 @@ export const ldap: Plugin = {
     username: 'jit_0000000', expires_at: '2030-01-01T00:00:00Z', password_hash: '********', ...variables
   }, verbs),
   mint,
+  prolong: prolonging('ldap', "do: move-end, with: { until: '{{ expires_at }}' }"),
   knock: knockAt,
   probe,
   run,

@@ -16,7 +16,7 @@ import { probe } from './mysql/probe.ts'
 import { clearAway, markGone, verbs } from './mysql/verbs.ts'
 import type { MysqlRung } from './mysql/verbs.ts'
 import { knockAt, reading } from './reach.ts'
-import { StepFailed, listOf, renderAll, walk } from './steps.ts'
+import { StepFailed, listOf, prolonging, renderAll, walk } from './steps.ts'
 
 export const mysql: Plugin = {
   id: 'mysql',
@@ -34,6 +34,7 @@ export const mysql: Plugin = {
   advise,
   plan,
   mint,
+  prolong: prolonging('mysql', "do: arm-deadline, with: { at: '{{ expires_at }}' }"),
   knock: knockAt,
   probe,
   run,

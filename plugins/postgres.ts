@@ -16,6 +16,7 @@ import { seenNow } from './postgres/look.ts'
 import { run } from './postgres/run.ts'
 import { runTogether, seenTogether } from './postgres/together.ts'
 import { knockAt } from './reach.ts'
+import { prolonging } from './steps.ts'
 
 export const postgres: Plugin = {
   id: 'postgres',
@@ -35,6 +36,8 @@ export const postgres: Plugin = {
   advise,
   plan,
   mint,
+  prolong: prolonging(
+    'postgres', "sql: 'ALTER ROLE {{ username | ident }} VALID UNTIL {{ expires_at | literal }}'"),
   mintTyped,
   knock: knockAt,
   probe,

@@ -36,6 +36,7 @@ export const redis: Plugin = {
     return planSteps(template, { username: 'jit_0000000', password_sha256: '********', ...variables }, verbs)
   },
   mint,
+  prolong: 'none',
   knock: knockAt,
   probe,
   run,

@@ -6,11 +6,13 @@ import { aws, azure, gcp } from './cloud.ts'
 import { http } from './http.ts'
 import { ldap } from './ldap.ts'
 import { linux } from './linux.ts'
+import { mssql } from './mssql.ts'
 import { mysql } from './mysql.ts'
+import { oracle } from './oracle.ts'
 import { postgres } from './postgres.ts'
 import { redis } from './redis.ts'
 import { sshCommand } from './ssh-command.ts'
 
 export const shippedPlugins: readonly Plugin[] = [
-  postgres, linux, mysql, redis, ldap, activeDirectory, http, aws, azure, gcp, sshCommand
+  postgres, linux, mysql, mssql, oracle, redis, ldap, activeDirectory, http, aws, azure, gcp, sshCommand
 ]

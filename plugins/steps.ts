@@ -1,7 +1,7 @@
-// What the plugins for MySQL, Redis and LDAP share: a template's steps are verbs (and, where a target has
-// them, SQL statements) that run in order while the claim on the account lasts. Verbs may be repeated; each
-// looks first. Here are the checks at save, the dry run, the walk through the steps with its outcome, and the
-// question whether an account may be touched at all.
+// What the plugins for MySQL, SQL Server, Oracle, Redis and LDAP share: a template's steps are verbs (and,
+// where a target has them, SQL statements) that run in order while the claim on the account lasts. Verbs may
+// be repeated; each looks first. Here are the checks at save, the dry run, the walk through the steps with
+// its outcome, and the question whether an account may be touched at all.
 import { SallyportError } from '../src/errors.ts'
 import type {
   AccountRef, HookContext, Outcome, PlannedStep, Residue, Variables
@@ -87,6 +87,24 @@ export function listOf(
   return declared?.list === true && Array.isArray(value) ? value.map(String) : []
 }
 
+/** A text among the template's variables; its default where the credential gives none. */
+export function textOf({ template, variables }: Pick<Rung, 'template' | 'variables'>, name: string): string {
+  const declared = Object.hasOwn(template.variables, name) ? template.variables[name] : undefined
+  const value = variables[name] ?? declared?.default
+  return typeof value === 'string' ? value : ''
+}
+
+/** The same verbs, each after something that must hold. */
+export function withBefore<R extends Rung>(verbs: Verbs<R>, before: (rung: R) => Promise<void>): Verbs<R> {
+  return Object.fromEntries(Object.entries(verbs).map(([name, verb]) => [name, {
+    ...verb,
+    act: async (rung: R, options: Readonly<Record<string, string>>) => {
+      await before(rung)
+      await verb.act(rung, options)
+    }
+  }]))
+}
+
 /** Problems of steps that a list of verbs shows. */
 export function verbProblems<R extends Rung>(template: Template, verbs: Verbs<R>, system: string): string[] {
   const problems: string[] = []
@@ -143,6 +161,17 @@ function listProblems<R extends Rung>(
     if (declared?.list === false) problems.push(`variables.${name}: set list: true`)
   }
   return problems
+}
+
+/** A template that moves the end of an account, and does nothing else: one step. */
+export function prolonging(plugin: string, step: string): string {
+  return `id: ${plugin}/prolong
+plugin: ${plugin}
+action: enable
+title: Move the end of an account
+steps:
+  - { name: move its end, ${step} }
+`
 }
 
 /** What is risky in the order of a removal. */
@@ -266,4 +295,9 @@ export function stepsOf({ steps, undo }: Template): [string, Step][] {
     ...steps.map((step, index): [string, Step] => [`steps[${index}]`, step]),
     ...undo.map((step, index): [string, Step] => [`undo[${index}]`, step])
   ]
+}
+
+/** SQL as a lint reads it: whatever a hole prints is one word. */
+export function withoutHoles(sql: string): string {
+  return sql.replaceAll(/\{%.*?%\}/gs, ' ').replaceAll(/\{\{.*?\}\}/gs, 'HOLE')
 }

@@ -50,3 +50,8 @@ export function sleep(clock: Clock, delayMs: number, signal?: AbortSignal): Prom
     signal?.addEventListener('abort', giveUp, { once: true })
   })
 }
+
+/** Resolves after `delayMs` and keeps the process alive meanwhile: for a program that only waits. */
+export function pause(delayMs: number): Promise<void> {
+  return new Promise(resolve => { setTimeout(resolve, delayMs) })
+}

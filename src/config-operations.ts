@@ -43,3 +43,74 @@ export function metricsConfig(
 function sourceOf({ file, env }: z.output<typeof secretSource>, folder: string): SecretSource {
   return env === undefined ? { kind: 'file', file: resolve(folder, file ?? '') } : { kind: 'env', name: env }
 }
+
+export interface SyslogConfig {
+  address: Address
+  transport: 'tls' | 'tcp' | 'udp'
+  /** PEM files. */
+  ca: string | undefined
+  certificate: string | undefined
+  key: string | undefined
+}
+
+export interface WebhookConfig {
+  name: string
+  url: string
+  secret: SecretSource
+  events: readonly string[]
+  ca: string | undefined
+}
+
+/** Where audit events are brought to. */
+export interface AuditConfig {
+  syslog: SyslogConfig | undefined
+  webhooks: readonly WebhookConfig[]
+}
+
+const file = z.string().min(1).optional()
+const hookUrl = z.string().max(2048).transform((text, context) => {
+  const url = URL.canParse(text) ? new URL(text) : undefined
+  const isOwn = /^(127\.\d+\.\d+\.\d+|\[::1\]|localhost)$/.test(url?.hostname ?? '')
+  const isSafe = url?.protocol === 'https:' || (url?.protocol === 'http:' && isOwn)
+  if (isSafe && url.username === '' && url.password === '') return url.href
+  context.addIssue('expected https://… without a password in it (http:// only for this machine)')
+  return z.NEVER
+})
+// As many as a person can watch.
+const webhooksMax = 16
+
+export const auditSchema = z.strictObject({
+  syslog: z.strictObject({
+    address: z.string().transform((text, context) => {
+      const read = readAddress(text, 6514)
+      if (read !== undefined) return read
+      context.addIssue('expected host:port, for example siem.internal:6514')
+      return z.NEVER
+    }),
+    transport: z.enum(['tls', 'tcp', 'udp']).default('tls'),
+    ca: file, certificate: file, key: file
+  }).refine(({ certificate, key }) => (certificate === undefined) === (key === undefined),
+    'certificate and key belong together').optional(),
+  webhooks: z.array(z.strictObject({
+    name: z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/, 'expected a short name such as siem'),
+    url: hookUrl, secret: secretSource,
+    events: z.array(z.string().max(64)
+      .regex(/^(\*|[a-z-]+(\.[a-z-]+)*(\.\*)?)$/, 'expected a kind such as session.*'))
+      .min(1).max(100).default(['*']),
+    ca: file
+  })).max(webhooksMax).default([])
+    .refine(hooks => new Set(hooks.map(({ name }) => name)).size === hooks.length, 'two have the same name')
+}).prefault({})
+
+export function auditConfig(
+  { syslog, webhooks }: z.output<typeof auditSchema>, folder: string
+): AuditConfig {
+  const at = (path: string | undefined): string | undefined =>
+    path === undefined ? undefined : resolve(folder, path)
+  return {
+    syslog: syslog === undefined
+      ? undefined
+      : { ...syslog, ca: at(syslog.ca), certificate: at(syslog.certificate), key: at(syslog.key) },
+    webhooks: webhooks.map(hook => ({ ...hook, secret: sourceOf(hook.secret, folder), ca: at(hook.ca) }))
+  }
+}

@@ -7,8 +7,8 @@ import { hostname } from 'node:os'
 import { dirname, resolve } from 'node:path'
 import { parseDocument } from 'yaml'
 import { z } from 'zod'
-import { metricsConfig, metricsSchema } from './config-operations.ts'
-import type { MetricsConfig } from './config-operations.ts'
+import { auditConfig, auditSchema, metricsConfig, metricsSchema } from './config-operations.ts'
+import type { AuditConfig, MetricsConfig } from './config-operations.ts'
 import { SallyportError } from './errors.ts'
 import { duration, problemsOf, publicKey, readAddress, size } from './input.ts'
 import type { Address } from './input.ts'
@@ -61,12 +61,35 @@ export interface Config {
     /** `https://host:port` as browsers see it; undefined: where we listen, loopback as `localhost`. */
     origin: string | undefined
   }
+  login: { oidc: OidcConfig | undefined }
   masterKey: MasterKeySource
   /** Keys that older values may still be sealed under: at start those are wrapped anew under `masterKey`. */
   oldMasterKeys: readonly MasterKeySource[]
   log: { level: 'info' | 'warn' | 'error' }
   metrics: MetricsConfig
+  audit: AuditConfig
   limits: Limits
+}
+
+/** An identity provider (OpenID Connect) at which people log in. */
+export interface OidcConfig {
+  issuer: string
+  clientId: string
+  /** Absent: we are a public client; PKCE is used in either case. */
+  clientSecret?: { env: string } | { file: string } | undefined
+  /** On the button. */
+  label: string
+  scopes: readonly string[]
+  /** The claim that has the user's name, and a domain behind it that is left out. */
+  userClaim: string
+  userDomain: string | undefined
+  groupsClaim: string
+  /** Roles by the provider's group. */
+  groups: ReadonlyMap<string, readonly ('user' | 'auditor' | 'admin')[]>
+  /** Whoever is in one of the groups is a user from the first login on. */
+  createUsers: boolean
+  /** Seconds after which a console login of the provider's ends: who was put out there is out here. */
+  session: number
 }
 
 /** Where the key that opens all other keys comes from. */
@@ -125,6 +148,29 @@ const source = z.strictObject({
   command: z.array(z.string()).min(1).optional()
 }).refine(value => Object.keys(value).length === 1, 'expected exactly one of file, env, command')
 
+const role = z.enum(['user', 'auditor', 'admin'])
+const oidc = z.strictObject({
+  // In clear only where nobody else can listen: a provider on this machine.
+  issuer: z.string().max(500).regex(
+    /^(https:\/\/[^\s?#]+|http:\/\/(localhost|127\.0\.0\.1|\[::1\])(:\d+)?(\/[^\s?#]*)?)$/,
+    'expected https://…'),
+  clientId: z.string().min(1).max(255),
+  clientSecret: z.union([
+    z.strictObject({ env: z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'expected the name of a variable') }),
+    z.strictObject({ file: z.string().min(1) })
+  ], 'expected {env: NAME} or {file: PATH}').optional(),
+  label: z.string().min(1).max(60).default('Log in with your company'),
+  scopes: z.array(z.string().regex(/^[\x21\x23-\x5b\x5d-\x7e]+$/)).max(20).default(['openid', 'profile'])
+    .refine(scopes => scopes.includes('openid'), 'openid must be among them'),
+  userClaim: z.string().min(1).max(100).default('preferred_username'),
+  userDomain: z.string().toLowerCase().min(1).max(253).optional(),
+  groupsClaim: z.string().min(1).max(200).default('groups'),
+  groups: z.record(z.string().min(1).max(255), z.union([role.transform(one => [one]), z.array(role).min(1)]))
+    .default({}),
+  createUsers: z.boolean().default(false),
+  session: duration.default(28_800)
+})
+
 const schema = z.strictObject({
   data: z.string().min(1).default('./data'),
   node: z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/, 'expected a short name').optional(),
@@ -161,10 +207,12 @@ const schema = z.strictObject({
       'expected an address or a network such as 192.0.2.0/24')).max(64).optional()
   }).prefault({}),
   console: z.strictObject({ origin: origin.optional() }).prefault({}),
+  login: z.strictObject({ oidc: oidc.optional() }).prefault({}),
   masterKey: source.optional(),
   oldMasterKeys: z.array(source).max(16).default([]),
   log: z.strictObject({ level: z.enum(['info', 'warn', 'error']).default('info') }).prefault({}),
   metrics: metricsSchema,
+  audit: auditSchema,
   limits: limits.prefault({})
 })
 
@@ -239,12 +287,23 @@ function complete(read: z.output<typeof schema>, file: string | undefined, folde
     },
     ssh: { ...read.ssh, certificateSources: read.ssh.certificateSources },
     console: { origin: read.console.origin },
+    login: { oidc: read.login.oidc === undefined ? undefined : oidcOf(read.login.oidc, folder) },
     masterKey: masterKeyOf(read.masterKey, data, folder),
     oldMasterKeys: read.oldMasterKeys.map(old => masterKeyOf(old, data, folder)),
     log: read.log,
     metrics: metricsConfig(read.metrics, folder),
+    audit: auditConfig(read.audit, folder),
     limits: read.limits
   }
+}
+
+function oidcOf(
+  { clientSecret, userDomain, groups, ...rest }: z.output<typeof oidc>, folder: string
+): OidcConfig {
+  const secret = clientSecret !== undefined && 'file' in clientSecret
+    ? { file: resolve(folder, clientSecret.file) }
+    : clientSecret
+  return { ...rest, clientSecret: secret, userDomain, groups: new Map(Object.entries(groups)) }
 }
 
 function recordingsOf(

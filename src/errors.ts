@@ -42,6 +42,41 @@ const table = {
     operator: 'what a person changes about their own logins needs a fresh proof, in a browser',
     sqlstate: '28000', http: 403
   },
+  'authorization-pending': {
+    client: 'nobody has confirmed the login yet',
+    operator: 'the person opens the console and confirms the code, or it runs out after ten minutes',
+    sqlstate: '28000', http: 400
+  },
+  'slow-down': {
+    client: 'asked too soon: wait longer each time',
+    operator: 'the program polls faster than it was told to',
+    sqlstate: '28000', http: 400
+  },
+  'expired-token': {
+    client: 'this login was not confirmed in time, or was used; begin again',
+    operator: 'a login that waits is confirmed within ten minutes and used once',
+    sqlstate: '28000', http: 400
+  },
+  'access-denied': {
+    client: 'the login was turned away',
+    operator: 'the person said no, or is no user any more: see the audit',
+    sqlstate: '28000', http: 403
+  },
+  'provider-unavailable': {
+    client: 'the identity provider cannot be reached',
+    operator: 'discovery or the exchange of the code at `login.oidc.issuer` failed: see the detail',
+    sqlstate: '08001', http: 502
+  },
+  'provider-refused': {
+    client: 'the identity provider did not confirm this login; begin again',
+    operator: 'state, nonce, issuer, signature or code was not what it must be: see the audit',
+    sqlstate: '28000', http: 401
+  },
+  'no-such-person': {
+    client: 'your login is right, and nobody here is meant by it',
+    operator: 'no user, no known group, switched off, or bound to another subject: the audit says why',
+    sqlstate: '28000', http: 403
+  },
   'passkeys-unavailable': {
     client: 'passkeys are not available here',
     operator: 'passkeys are bound to a domain: set `console: { origin: https://NAME:PORT }`',
@@ -192,6 +227,16 @@ const table = {
     operator: 'recordings are kept by the node of the session: ask it, or give all nodes one folder',
     sqlstate: '55000', http: 421
   },
+  'rule-refused': {
+    client: 'a rule of this access does not allow it',
+    operator: 'a rule of the grant refused it, or nobody approved it: the audit names the rule',
+    sqlstate: '42501', http: 403
+  },
+  'rule-ended': {
+    client: 'a rule of this access ended the session',
+    operator: 'a rule of the grant says `end` for what was done: the audit names the rule',
+    sqlstate: '57P01', http: 403
+  },
   'lease-lost': {
     client: 'the account of this session was withdrawn',
     operator: 'the lease was revoked or fenced while the session ran',
@@ -248,6 +293,42 @@ const table = {
     client: 'it was changed meanwhile',
     operator: 'read it again and repeat',
     sqlstate: '40001', http: 409
+  },
+  'not-as-expected': {
+    client: 'it is not what you have read: it was changed meanwhile',
+    operator: 'the request named (If-Match) a version that is not the current one: read it again and repeat',
+    sqlstate: '40001', http: 412
+  },
+  'range-unsatisfiable': {
+    client: 'there are no such bytes',
+    operator: 'a range was asked for that begins after the end',
+    sqlstate: '22023', http: 416
+  },
+  // idempotency keys
+  'key-reused': {
+    client: 'this idempotency key was used for another request',
+    operator: 'a client must draw a new key for each new request',
+    sqlstate: '22023', http: 422
+  },
+  'still-running': {
+    client: 'the first request with this idempotency key is still running',
+    operator: 'the same request was sent twice at once: it is done once, and a repeat later gets its answer',
+    sqlstate: '55000', http: 409
+  },
+  'already-issued': {
+    client: 'it was issued already, and its answer is not kept any longer',
+    operator: 'a repeat after more than ten minutes: the name of what was issued is listed',
+    sqlstate: '55000', http: 409
+  },
+  'outcome-unknown': {
+    client: 'a request with this idempotency key began, and nobody knows how it ended',
+    operator: 'the node or the store failed meanwhile: look at what there is, then use a new key',
+    sqlstate: '55000', http: 409
+  },
+  'limit-reached': {
+    client: 'too many, try again later',
+    operator: 'a limit of one caller was reached: the detail names it',
+    sqlstate: '53400', http: 429
   },
   'internal': {
     client: 'internal error',

@@ -4,17 +4,18 @@
 import { setFlagsFromString } from 'node:v8'
 import { systemClock } from './clock.ts'
 import { publishLocalAdmin, mintLocalToken, withdrawLocalAdmin } from './api/local-admin.ts'
-import { createFirstAdminToken } from './api/access.ts'
+import { createFirstAdminToken, createIdentify } from './api/access.ts'
 import { serveMetrics } from './api/metrics-server.ts'
 import { createSallyportApi } from './api/routes.ts'
 import { serveApi } from './api/server.ts'
+import { createUpgrade } from './api/upgrade.ts'
 import { readConfig } from './config.ts'
 import type { Config } from './config.ts'
 import { asSallyportError } from './errors.ts'
 import { printAddress } from './input.ts'
 import { createLog } from './log.ts'
 import { requestOf } from './main/accounts.ts'
-import { apiPorts, version } from './main/api.ts'
+import { apiPorts } from './main/api.ts'
 import { consoleFiles } from './main/console.ts'
 import { readGiven } from './main/given-secret.ts'
 import { addressOf } from './main/hooks.ts'
@@ -24,12 +25,16 @@ import type { Rooms } from './main/rooms.ts'
 import { listenerKeys } from './main/tls.ts'
 import type { ListenerKeys } from './main/tls.ts'
 import { certified, openUserAuthority } from './main/user-authority.ts'
+import { version } from './main/version.ts'
 import { authorise, choicesFor } from './policy/authorise.ts'
 import { readLoginName } from './policy/login-name.ts'
-import { listenPostgres } from './proxy/postgres/listen.ts'
-import { listenSsh } from './proxy/ssh/listen.ts'
+import type { ChannelKind } from './policy/types.ts'
+import { defaultLimits, listenPostgres } from './proxy/postgres/listen.ts'
+import { doorSetting, listenSsh } from './proxy/ssh/listen.ts'
 import { ssh2 } from './proxy/ssh/ssh2.ts'
 import { listenTcpTargets } from './proxy/tcp/listen.ts'
+import { openWeb } from './proxy/web/listen.ts'
+import type { Web } from './proxy/web/listen.ts'
 import { run } from './session/session.ts'
 import { createSteps } from './session/steps.ts'
 import type { Steps } from './session/session.ts'
@@ -48,8 +53,9 @@ export async function openProgram(config: Config): Promise<Program> {
   const keys = listenerKeys(config, systemClock)
   const rooms = await openRooms(config, systemClock, log)
   try {
-    const closeApi = await openApi(rooms, keys)
     const steps = rooms.meter.steps(createSteps(stepPorts(rooms)))
+    const web = openPages(rooms, steps)
+    const closeApi = await openApi(rooms, keys, web)
     const postgres = await openPostgres(rooms, keys, steps)
     const ssh = await openSsh(rooms, steps)
     const tcp = await openTcp(rooms, keys, steps)
@@ -58,6 +64,7 @@ export async function openProgram(config: Config): Promise<Program> {
       rooms,
       async close() {
         rooms.approvals.close()
+        web.close()
         await Promise.all([postgres?.close(), ssh?.close(), tcp?.close()])
         await rooms.registry.drain(config.limits.drain * 1000)
         await closeApi()
@@ -70,7 +77,7 @@ export async function openProgram(config: Config): Promise<Program> {
   }
 }
 
-async function openApi(rooms: Rooms, keys: ListenerKeys): Promise<() => Promise<void>> {
+async function openApi(rooms: Rooms, keys: ListenerKeys, web: Web): Promise<() => Promise<void>> {
   const { config, clock, log } = rooms
   const { metrics } = config
   const metricsToken = metrics.token === undefined ? undefined : readGiven(metrics.token, 'metrics.token')
@@ -81,7 +88,8 @@ async function openApi(rooms: Rooms, keys: ListenerKeys): Promise<() => Promise<
   const app = createSallyportApi(ports, {
     localToken, loginTokenSeconds: config.limits.loginToken, console: consoleFiles(), metricsToken
   })
-  const server = await serveApi(app, config.listen.http, keys, clock)
+  const upgrade = createUpgrade({ ...web, app, identify: createIdentify(ports, localToken) })
+  const server = await serveApi(app, config.listen.http, keys, clock, upgrade)
   await publishLocalAdmin(config.data, localToken, server.address)
   const first = await createFirstAdminToken(ports)
   if (first !== undefined) process.stderr.write(`one-time admin token (sallyport login --token): ${first}\n`)
@@ -115,22 +123,12 @@ async function openPostgres(rooms: Rooms, keys: ListenerKeys, steps: Steps) {
 }
 
 async function openSsh(rooms: Rooms, steps: Steps) {
-  const { config, clock, log, audit } = rooms
+  const { config, clock, log } = rooms
   const at = config.listen.ssh
   if (at === undefined) return undefined
   const keys = listenerHostKeys(config.data, clock)
-  const { hashes, outputMax, outputPerSecond, fileCopyMax, fileCopiesMax } = config.recordings
   const listener = await listenSsh({
-    ...at, clock, log,
-    evidence: {
-      hashes, outputKeptBytesMax: outputMax, outputBytesPerSecond: outputPerSecond,
-      copies: { fileBytesMax: fileCopyMax, sessionBytesMax: fileCopiesMax }
-    },
-    hostKeys: [keys.hostKey], certify: host => keys.certify(host),
-    limits: limitsOf(config),
-    onRefused: (session, what, right) => {
-      void audit.append('channel.refused', 'system', session, { what, right }).catch(() => undefined)
-    },
+    ...at, log, ...sshSessions(rooms), hostKeys: [keys.hostKey], certify: host => keys.certify(host),
     onSession: front => serveSession(rooms, steps, front)
   })
   const crypto = ssh2().nativeCrypto ? 'native' : 'javascript'
@@ -138,6 +136,31 @@ async function openSsh(rooms: Rooms, steps: Steps) {
   if (!ssh2().hasKem) log.warn({}, 'ssh key exchange: not safe from quantum computers; Node 24.7 has ML-KEM')
   if (crypto !== 'native') log.warn({}, 'ssh crypto: javascript, at three times the CPU; see tool/native.ts')
   return listener
+}
+
+/** What sessions over SSH have in common, whether their client is ssh or a page of the console. */
+function sshSessions({ config, clock, audit }: Rooms) {
+  const { hashes, outputMax, outputPerSecond, fileCopyMax, fileCopiesMax } = config.recordings
+  return {
+    clock, limits: limitsOf(config),
+    evidence: {
+      hashes, outputKeptBytesMax: outputMax, outputBytesPerSecond: outputPerSecond,
+      copies: { fileBytesMax: fileCopyMax, sessionBytesMax: fileCopiesMax }
+    },
+    onRefused: (session: string, what: string, right: ChannelKind | undefined) => {
+      void audit.append('channel.refused', 'system', session, { what, right }).catch(() => undefined)
+    }
+  }
+}
+
+/** Sessions in a page of the console, over the API's own listener. */
+function openPages(rooms: Rooms, steps: Steps): Web {
+  const { clock } = rooms
+  return openWeb({
+    clock, terminal: doorSetting(sshSessions(rooms)),
+    sql: { clock, timeouts: { ...defaultLimits, ...limitsOf(rooms.config) } },
+    onSession: front => serveSession(rooms, steps, front)
+  })
 }
 
 async function openTcp(rooms: Rooms, keys: ListenerKeys, steps: Steps) {
@@ -177,12 +200,16 @@ function stepPorts(rooms: Rooms): Parameters<typeof createSteps>[0] {
   const certifying = { authority, audit, sources: config.ssh.certificateSources }
   return {
     clock, node: config.node, registry, declared, authorise, choicesFor, sessions, openSecret,
-    approvals,
+    approvals, ...rooms.rules,
     namesCredential: (login, database) => readLoginName(login, database)?.credential !== undefined,
     authorities: config.ssh.userAuthorities,
     located: target => locate(addressOf(target), rooms.hostKeysOf),
     userOf: (login, database) => readLoginName(login, database)?.user,
     verifierOf: rooms.verifierOf,
+    admits: ({ text, user, login }) => {
+      const bearer = rooms.tickets.take(text)
+      return bearer?.kind === 'web' && bearer.user === user && bearer.login === login
+    },
     secondFactorOf: (name, address) => rooms.secondFactors.of(name, address),
     audit: (kind, actor, subject, detail) => audit.append(kind, actor, subject, detail),
     createRecording: head => recordings.create(head),

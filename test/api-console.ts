@@ -104,6 +104,21 @@ test('logging out ends the token in the store and the cookie in the browser', as
   assert.is((await ask('GET', '/api/v1/whoami', { cookie })).status, 401)
 })
 
+test('a ticket for a session in a page is only for the cookie of somebody who is declared', async () => {
+  const { ask, memory, token } = bench()
+  const path = '/api/v1/browser/tickets'
+  const cookie = `${cookieName}=${token}`
+  assert.is((await ask('POST', path, { cookie, origin: own })).status, 200)
+  assert.is(await codeOf(await ask('POST', path, { cookie })), 'not-allowed', 'no page of ours')
+  assert.is(await codeOf(await ask('POST', path, { authorization: `Bearer ${token}` })), 'not-found')
+  assert.is(await codeOf(await ask('POST', path, { origin: own })), 'auth-required')
+  const expiresAt = new Date('2100-01-01T00:00:00Z')
+  const first = mintToken()
+  memory.tokens.set(hashToken(first), { user: 'first-admin', roles: ['admin'], expiresAt, oneTime: false })
+  const unknown = await ask('POST', path, { cookie: `${cookieName}=${first}`, origin: own })
+  assert.is(await codeOf(unknown), 'not-allowed', 'nobody that a grant could name')
+})
+
 test('the cookie is replaced after an hour and when roles change; the old one ends', async () => {
   const { ask, memory, token } = bench()
   const whoami = (with_: string): Promise<Response> =>

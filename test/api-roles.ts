@@ -75,8 +75,8 @@ test('every route that needs a token refuses those that are missing, expired or 
 
 test('only logins, health and the public key are open to anyone', () => {
   assert.equal(bench().routes.filter(route => route.roles === 'anyone').map(route => route.path).sort(),
-    ['/browser/login', '/browser/passkey', '/browser/passkey/challenge', '/browser/redeem', '/health',
-      '/healthz', '/login', '/public-key', '/readyz', '/redeem'])
+    ['/browser/login', '/browser/passkey', '/browser/passkey/challenge', '/browser/redeem', '/browser/ways',
+      '/device/code', '/device/token', '/health', '/healthz', '/login', '/public-key', '/readyz', '/redeem'])
 })
 
 test('whatever changes something outside of the own login is for admins alone', () => {
@@ -84,11 +84,13 @@ test('whatever changes something outside of the own login is for admins alone', 
   // with secrets and leases of theirs is checked against grants and owners (journeys/secret-holders.ts).
   const own = new Set([
     '/login', '/redeem', '/logout', '/users/{name}/second-factor', '/users/{name}/second-factor/confirm',
+    // What waits is confirmed by its own person: test/login-requests.ts.
+    '/device/code', '/device/token', '/login-requests/{code}/confirm', '/login-requests/{code}/deny',
     '/browser/login', '/browser/redeem', '/browser/logout', '/browser/passkey/challenge', '/browser/passkey',
     // Passkeys of one's own: test/passkeys.ts.
     '/users/{name}/passkeys/challenge', '/users/{name}/passkeys', 'delete /users/{name}/passkeys/{id}',
     // A ticket for the caller's own session; the grant is looked at when it is used.
-    '/connections',
+    '/connections', '/browser/tickets',
     // Who asks and who decides is looked at for each request: test/requests.ts.
     '/requests', ...['approve', 'deny', 'withdraw', 'review'].map(part => `/requests/{id}/${part}`)
   ])

@@ -108,7 +108,8 @@ test('a session is shown in the words of the specification', async () => {
   assert.equal(json as unknown, {
     id: sessionId, user: 'alice', credential: 'orders-rw', target: 'orders', protocol: 'postgres',
     grant: 'devs',
-    address: '192.0.2.1', database: 'app', node: 'n1', status: 'ended', startedAt: '2026-11-21T10:00:00.000Z',
+    address: '192.0.2.1', client: null,
+    database: 'app', node: 'n1', status: 'ended', startedAt: '2026-11-21T10:00:00.000Z',
     expiresAt: '2026-11-21T18:00:00.000Z', endedAt: '2026-11-21T10:05:00.000Z', reason: 'client-closed',
     account: { id: 'a1', name: 'sally_0000001', state: 'proved-gone' },
     recording: { headHash: 'cafe', bytes: 10, sealed: true },

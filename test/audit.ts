@@ -326,7 +326,10 @@ for (const kind of storeKinds) {
     assert.is(await list({ actor: 'actor3', subject: 's' }), 1)
     assert.is(await list({ until: new Date(0) }), 0)
     assert.is(await list({ since: new Date(0) }), 6)
-    assert.equal((await listAudit(store.database, { limit: 2 })).map(({ seq }) => seq), [6, 5])
+    const page = await listAudit(store.database, { limit: 2 })
+    assert.equal(page.map(({ seq }) => seq), [6, 5])
+    const rest = await listAudit(store.database, { limit: 3, before: page[1] })
+    assert.equal(rest.map(({ seq }) => seq), [4, 3, 2])
     await audit.close()
   })
 

@@ -8,8 +8,8 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { sleep, systemClock } from '../src/clock.ts'
 import { openHouse } from './peers/orders-house.ts'
+import { until } from './peers/until.ts'
 
 interface Shown {
   id: string
@@ -18,17 +18,6 @@ interface Shown {
   account: { id: string, name: string, state: string }
   recording: { headHash: string, bytes: number, sealed: boolean }
   receipt: { state: string } | null
-}
-
-/** Asks until it is so, or fails with what it was at last. */
-async function until<T>(ask: () => Promise<T>, isSo: (value: T) => boolean): Promise<T> {
-  const deadline = systemClock.monotonicMs() + 30_000
-  for (;;) {
-    const value = await ask()
-    if (isSo(value)) return value
-    assert.ok(systemClock.monotonicMs() < deadline, JSON.stringify(value))
-    await sleep(systemClock, 50)
-  }
 }
 
 /** `sessions watch` in the background: what it printed, and its exit code. */

@@ -101,9 +101,9 @@ test('a restart finds tokens, documents and the audit log as they were', async (
       assert.is((await fine('templates list --json')).json<object[]>().length, shippedTemplates().length)
 
       const token = /sally_[A-Za-z0-9_-]{43}/.exec(first.said())![0]
-      assert.is((await fine(`login --token ${token} --json`)).json()['name'], 'first-admin')
+      assert.is((await fine('login --token --json', { input: `${token}\n` })).json()['name'], 'first-admin')
       assert.match((await fine('apply -f all.yaml')).out, /5 created/)
-      assert.is((await say(`login --token ${token}`)).code, 1)
+      assert.is((await say('login --token', { input: token })).code, 1)
       await fine('logout')
 
       assert.match((await fine('apply -f all.yaml')).out, /5 unchanged/)

@@ -199,17 +199,20 @@ test('from elsewhere one logs in first, and names the authority of the certifica
   try {
     rmSync(join(away, 'data'), { recursive: true })
     writeFileSync(join(away, 'ca.pem'), place.ca)
-    const untrusted = await run(away, ['login', '--server', place.url, '--token', 'x'])
+    const untrusted = await run(away, ['login', '--server', place.url, '--token'], { input: 'x' })
     assert.is(untrusted.code, 1)
     assert.match(untrusted.err, /certificate of https:.* is not trusted.*\n.*--ca FILE/)
     const nobody = await run(away, ['whoami'],
       { env: { SALLYPORT_SERVER: place.url, SALLYPORT_CA: 'ca.pem' } })
     assert.match(nobody.err, /log in first.*\n.*sallyport login/)
     const token = await createFirstAdminToken(place.ports)
-    const line = ['login', '--server', place.url, '--ca', 'ca.pem', '--token', token!, '--json']
-    assert.is((await run(away, line)).json()['name'], 'first-admin')
+    const line = ['login', '--server', place.url, '--ca', 'ca.pem', '--token', '--json']
+    const shown = await run(away, [...line, token!])
+    assert.equal([shown.code, /every process can read a command line/.test(shown.err)], [2, true])
+    const given = { env: { SALLYPORT_ONE_TIME_TOKEN: token! } }
+    assert.is((await run(away, line, given)).json()['name'], 'first-admin')
     assert.is((await run(away, ['whoami', '--json'])).json()['name'], 'first-admin')
-    assert.is((await run(away, line)).code, 1)
+    assert.is((await run(away, line, given)).code, 1)
   } finally {
     rmSync(away, { recursive: true })
   }
@@ -234,7 +237,7 @@ test('sessions are listed, shown, ended and found, as text and as JSON', async (
   })
   const list = await place.run(['sessions', 'list'])
   assert.match(list.out, /^ID +STATUS +USER .*RECEIPT\n/)
-  assert.match(list.out, /\n01hz\w+ +ended +alice +orders-rw +orders +sally_0000001 .*proved-gone\n$/)
+  assert.match(list.out, /\n01hz\w+ +ended +alice +orders-rw +orders +postgres +sally_0{6}1 .*proved-gone\n$/)
   const [shown] = (await place.run(['sessions', 'list', '--json'])).json<{ receipt: { state: string } }[]>()
   assert.is(shown!.receipt.state, 'proved-gone')
   assert.match((await place.run(['sessions', 'show', id])).out, /recording +1\.5 KiB\n/)

@@ -164,8 +164,8 @@ test('an admin password rotated while sessions are open: the new one removes acc
   await psql.leave()
   const { id } = await newest()
   const { account } = await until(() => session(id), found => found.receipt !== null)
+  // A connection that was logged in before may have removed it: without a new login nobody can prove that.
   assert.is.not(account?.state, 'proved-gone')
-  assert.match(await residueOn(target, before), /^jit_/)
   const { receipt } = await session(id)
   const { body } = await apiOf(house).get<ReceiptJson>(pathOf`/sessions/${id}/receipt`)
   assert.is.not(receipt?.state, 'proved-gone')

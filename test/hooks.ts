@@ -67,7 +67,8 @@ interface Stage {
 
 function stage(
   parts: {
-    run?: Run, verify?: Verify, probe?: Plugin['probe'], knock?: Plugin['knock'], fences?: boolean
+    run?: Run, verify?: Verify, probe?: Plugin['probe'], knock?: Plugin['knock'], fences?: boolean,
+    runTogether?: Plugin['runTogether'], verifyTogether?: Plugin['verifyTogether']
   }, limits: Partial<HookLimits> = {}
 ): Stage {
   const plugin: Plugin = {
@@ -79,6 +80,8 @@ function stage(
     probe: parts.probe ?? (async () => ({ version: '1', missingRights: [], warnings: [] })),
     run: parts.run ?? (async () => done),
     verify: parts.verify ?? (async () => absent),
+    ...parts.runTogether === undefined ? {} : { runTogether: parts.runTogether },
+    ...parts.verifyTogether === undefined ? {} : { verifyTogether: parts.verifyTogether },
     listOwned: async () => []
   }
   const clock = new ManualClock()
@@ -283,6 +286,46 @@ test('at most so many actions run on a target, one at a time on an account', asy
   }
   assert.equal(gates.map(({ name }) => name), ['a', 'b', 'c', 'a', 'd', 'a'])
   assert.equal((await Promise.all(runs)).map(({ state }) => state), names.map(() => 'done'))
+})
+
+test('who waits while a group is under way is in the next; what does not go with it goes alone', async () => {
+  const said: string[] = []
+  const gates = [gate<void>(), gate<void>()]
+  const shared = job('delete')
+  const { hooks } = stage({
+    async runTogether(_access, _template, errands) {
+      const names = errands.map(({ account }) => account.name)
+      said.push(`visit ${names.join(' ')}`)
+      await gates[said.length - 1]?.promise
+      return names.map(name => name === 'jit_3' ? undefined : done)
+    },
+    async verifyTogether(_access, _template, errands) {
+      said.push(`look ${errands.map(({ account }) => account.name).join(' ')}`)
+      return errands.map(({ account }) => account.name === 'jit_2' ? undefined : absent)
+    },
+    run: async (_access, _template, { name }) => {
+      said.push(`run ${name}`)
+      return done
+    },
+    verify: async (_access, { name }) => {
+      said.push(`look ${name} alone`)
+      return absent
+    }
+  }, { groupsMax: 1 })
+  const remove = (name: string, accountId = 'a'): Promise<unknown> =>
+    hooks.run({ ...shared, account: { ...shared.account, name, accountId } })
+  const all = [remove('jit_1'), remove('jit_2'), remove('jit_3'), remove('jit_2', 'again')]
+  // Another login is another group.
+  all.push(hooks.run(job('delete', { name: 'jit_9' })))
+  await settled()
+  assert.equal(said, ['visit jit_1', 'visit jit_9'])
+  for (const { open } of gates) open()
+  await Promise.all(all)
+  const rest = said.slice(2).filter(each => !each.includes('jit_9'))
+  assert.equal(rest.slice(0, 4), ['look jit_1', 'visit jit_2 jit_3', 'look jit_2', 'look jit_2 alone'])
+  assert.equal(rest.slice(4).sort(), [
+    'look jit_2', 'look jit_2 alone', 'look jit_3 alone', 'run jit_3', 'visit jit_2'
+  ])
 })
 
 test('openings and closings take turns', async () => {

@@ -27,12 +27,14 @@ const house: House = {
   log: { rooms: ['errors', 'secret'], types: ['config'], packages: ['pino'] },
   main: everything,
   wire: {},
-  policy: { rooms: ['errors', 'clock', 'secret'], types: ['jit'], closed: network },
+  policy: { rooms: ['errors', 'clock', 'secret'], types: ['jit'], packages: ['re2js'], closed: network },
   // Who may have a secret is policy's to say, what is made for it the ledger's.
   secrets: { rooms: ['errors', 'clock', 'secret', 'policy'], types: ['lease', 'jit'], closed: network },
   lease: { rooms: ['errors', 'clock', 'secret'], types: ['jit'], closed: network },
   jit: { rooms: ['errors', 'clock', 'secret'], packages: ['liquidjs', 'yaml'] },
   // The words for an upstream (src/session/front.ts) carry the types of the plugin contract.
+  // Audit events on their way out of the house.
+  delivery: { rooms: ['errors', 'clock', 'secret'] },
   session: {
     rooms: ['errors'], types: ['policy', 'lease', 'recording', 'jit', 'clock', 'secret'], closed: network
   },
@@ -67,15 +69,15 @@ const house: House = {
   // Runs in browsers. What text of strangers looks like is said once, by the recordings' filter.
   console: {
     rooms: ['recording/inert.ts'], types: ['api'], closed: ['*'],
-    packages: ['preact', 'htm', '@xterm/xterm', 'asciinema-player']
+    packages: ['preact', 'htm', '@xterm/xterm', '@xterm/addon-fit', 'asciinema-player']
   },
   // What a plugin is made of: the contract, templates and their quoting, errors, secrets.
   plugins: {
     rooms: [
       'wire', 'errors', 'secret', 'jit/plugin.ts', 'jit/template.ts', 'jit/http-text.ts', 'jit/percent.ts',
-      'jit/sql-text.ts', 'jit/shell-text.ts', 'jit/typed-password.ts'
+      'jit/sql-text.ts', 'jit/sql-dialect.ts', 'jit/shell-text.ts', 'jit/typed-password.ts'
     ],
-    packages: ['mysql2', 'ioredis', 'ldapts', 'ssh2']
+    packages: ['mysql2', 'ioredis', 'ldapts', 'ssh2', 'tedious', 'oracledb']
   },
   test: everything,
   tool: everything

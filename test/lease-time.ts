@@ -6,11 +6,12 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { sleep, systemClock } from '../src/clock.ts'
 import {
-  codeOf, expireAll, openStore, openWorld, request, shortLimits, stateOf, strangers, until
+  codeOf, expireAll, openStore, openWorld, request, shortLimits, stateOf, stillLimits, strangers, until
 } from './peers/lease-world.ts'
 import type { StoreKind, World } from './peers/lease-world.ts'
 
 const dayMs = 86_400_000
+const bob = { kind: 'user', id: 'bob' } as const
 
 for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[]) {
   let opened: Awaited<ReturnType<typeof openStore>>
@@ -107,6 +108,55 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
     assert.is(lease.signal.aborted, false)
     one.clock.forwardMs = 2_401_000
     await until('cut', () => lease.signal.aborted)
+  })
+
+  promise('a maximum that changed counts from the next renewal on; the target is told first', async world => {
+    const { ledger } = await world.node('one', { limits: stillLimits })
+    const ask = request('create', { ttlSeconds: 600, maxTtlSeconds: 1200, owner: bob })
+    const { holdId, accountName, expiresAt } = await ledger.issue(ask)
+    const allow = (seconds: number): void => {
+      world.maximumOf = ({ createdAt }) => new Date(createdAt.getTime() + seconds * 1000)
+    }
+    const left = async (): Promise<number> =>
+      Math.round(((await ledger.show(holdId))?.renewableMs ?? 0) / 1000)
+    const target = (): number =>
+      (Date.parse(world.target.accounts.get(accountName)?.expiresAt ?? '') - expiresAt.getTime()) / 1000
+    const graceSeconds = 900
+    assert.is(Math.round(target()), 600 + graceSeconds)
+    allow(900)
+    assert.is(await left(), 300)
+    assert.is(await codeOf(ledger.renew(holdId, 301, 'bob')), 'invalid')
+    allow(7200)
+    assert.is(await left(), 6600)
+    // Within what the target was told nothing needs to be said to it.
+    await ledger.renew(holdId, 300, 'bob')
+    assert.is(world.target.count('enable'), 0)
+    world.target.away = true
+    assert.is(await codeOf(ledger.renew(holdId, 3600, 'bob')), 'target-unreachable')
+    world.target.away = false
+    assert.is(await left(), 6300)
+    const renewed = await ledger.renew(holdId, 3600, 'bob')
+    assert.is(Math.round((renewed.expiresAt.getTime() - expiresAt.getTime()) / 1000), 3900)
+    assert.is(Math.round(target()), 6600 + graceSeconds)
+    await ledger.renew(holdId, 2700, 'bob')
+    assert.is(world.target.count('enable'), 1)
+    assert.is(await left(), 0)
+    // Shortened below what was given: that is kept, and nothing is added.
+    allow(600)
+    assert.is(await left(), 0)
+    await ledger.revoke(holdId, 'bob')
+  })
+
+  promise('where the target cannot move an end, the maximum is the one at issue', async world => {
+    const { ledger } = await world.node('one', { limits: stillLimits })
+    world.target.movesEnds = false
+    const ask = request('create', { ttlSeconds: 600, maxTtlSeconds: 1200, owner: bob })
+    const { holdId } = await ledger.issue(ask)
+    world.maximumOf = ({ createdAt }) => new Date(createdAt.getTime() + 7_200_000)
+    assert.is((await ledger.show(holdId))?.renewableMs, 600_000)
+    assert.is(await codeOf(ledger.renew(holdId, 601, 'bob')), 'invalid')
+    await ledger.renew(holdId, 600, 'bob')
+    await ledger.revoke(holdId, 'bob')
   })
 
   promise('a session whose lease another node ended is cut within moments', async world => {

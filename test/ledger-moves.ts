@@ -4,12 +4,12 @@
 // deadline: 180 s
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { accountStates, leaseStatus, moves } from '../src/lease/states.ts'
+import { accountStates, leasesListedMax, leaseStatus, moves } from '../src/lease/states.ts'
 import type { AccountState } from '../src/lease/states.ts'
 import { asked, shown } from '../src/lease/view.ts'
 import { openStore, openWorld, request } from './peers/lease-world.ts'
 import type { StoreKind, World } from './peers/lease-world.ts'
-import type { Claim, Claimant, Intent, LedgerStore, RemovalResult } from '../src/lease/store-port.ts'
+import type { Claim, Claimant, Ended, Intent, LedgerStore, RemovalResult } from '../src/lease/store-port.ts'
 
 type Kind = 'create' | 'enable'
 
@@ -86,9 +86,7 @@ const results = ['proved-gone', 'removing', 'stuck', 'quarantined', 'unreachable
 const fencedMoves: Record<string, (
   store: LedgerStore, setting: Setting, itsEpoch: number
 ) => Promise<unknown>> = {
-  'settle': (store, { kind }, its) => store.settle(
-    claimant, 'a', its, 'h', { ...terms, shared: kind === 'enable' }
-  ),
+  'settle': (store, _setting, its) => store.settle(claimant, 'a', its, 'h', terms),
   'fail': (store, _setting, its) => store.fail(claimant, 'a', its, 'h', { ...failure, untouched: false }),
   'fail untouched': (store, _setting, its) => store.fail(
     claimant, 'a', its, 'h', { ...failure, untouched: true }
@@ -107,18 +105,18 @@ const fencedMoves: Record<string, (
 const freeMoves: Record<string, (world: World) => Promise<unknown>> = {
   'join': ({ store }) => store.join(intentOf()),
   'late': ({ store }) => store.late('a', 'x', 'why'),
-  'due': ({ store }) => store.due({ claimant, claimMs: 1000, limit: 10, perTarget: 10, busy: [] }),
+  'due': ({ store }) => store.due({ claimant, claimMs: 1000, limit: 10, perTarget: 10, room: {} }),
   'due of another target': ({ store }) => store.due(
-    { claimant, claimMs: 1000, limit: 10, perTarget: 10, busy: ['orders'] }
+    { claimant, claimMs: 1000, limit: 10, perTarget: 10, room: { orders: 0 } }
   ),
   'probe': ({ store }) => store.probe(),
   'wake': ({ store }) => store.wake('orders', 10),
   'renew': ({ store }) => store.renew('h', 'x', () => ({ renewed: true, expiresAtMs: 1e13, renewableMs: 0 })),
-  'end alone': ({ store }) => store.end(
-    { holdId: 'h', shared: false, as: 'released', actor: 'x', detail: {}, claimant, claimMs: 9 }
+  'end': ({ store }) => store.end(
+    { holdId: 'h', as: 'released', actor: 'x', detail: {}, claimant, claimMs: 9 }
   ),
-  'end shared': ({ store }) => store.end(
-    { holdId: 'h', shared: true, as: 'revoked', actor: 'x', detail: {}, claimant, claimMs: 9 }
+  'end, revoked': ({ store }) => store.end(
+    { holdId: 'h', as: 'revoked', actor: 'x', detail: {}, claimant, claimMs: 9 }
   ),
   'expire': async world => {
     await world.rows(`update hold set expires_at = now() - interval '1 second' where id = 'h'`)
@@ -228,8 +226,41 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
     assert.is((await world.store.beat({ claimant, ttlMs: 30_000, declare: true })).alive, false)
     assert.is((await world.store.intend(intentOf({ kind: 'create', accountName: 'new' }))).state, 'fenced')
     assert.is((await world.store.join(intentOf({ accountName: 'new2' }))).state, 'fenced')
-    const settled = await world.store.settle(claimant, 'a', epoch, 'h', { ...terms, shared: false })
+    const settled = await world.store.settle(claimant, 'a', epoch, 'h', terms)
     assert.is(settled.state, 'withdrawn')
+  })
+
+  test(`${kind}: what is asked in one moment is decided as if one came after the other`, async () => {
+    await using world = await openWorld(opened.database)
+    await world.store.boot(claimant)
+    const end = (holdId: string): Promise<Ended> => world.store.end(
+      { holdId, as: 'released', actor: 'x', detail: {}, claimant, claimMs: 9000 })
+    // Two holds of one shared account, and one of them twice: it is removed once.
+    await arrange(world, { state: 'active', kind: 'enable', claimed: false, hold: 'active' })
+    await world.rows(`insert into hold (id, account, name, owner_kind, owner, node, boot, state, expires_at,
+      max_at) select 'h2', account, name, owner_kind, owner, node, boot, state, expires_at, max_at from hold`)
+    const shared = await Promise.all([end('h'), end('h2'), end('h'), end('none')])
+    assert.equal(shared.map(({ ended }) => ended).sort(), [false, false, true, true])
+    assert.is(shared.filter(({ claim }) => claim !== undefined).length, 1)
+    assert.is(shared[3]?.hold, undefined)
+
+    // New accounts: a name that two want is given to one, and each has its own outcome.
+    const names = ['n1', 'n2', 'n1', 'n3']
+    const made = await Promise.all(names.map((accountName, index) => world.store.intend(intentOf({
+      kind: 'create', accountName, accountId: `new${index}`, holdId: `of${index}` }))))
+    assert.equal(made.map(({ state }) => state).sort(), ['claimed', 'claimed', 'claimed', 'name-taken'])
+    const taken = made.findIndex(({ state }) => state === 'name-taken')
+    const settled = await Promise.all(names.map((_, index) =>
+      world.store.settle(claimant, `new${index}`, index === 1 ? 7 : 1, `of${index}`, terms)))
+    assert.equal(settled.map(({ state }) => state), names.map((_, index) =>
+      index === 1 || index === taken ? 'fenced' : 'active'))
+    const ends = await Promise.all(names.map((_, index) => end(`of${index}`)))
+    const claims = ends.flatMap(({ claim }) => claim === undefined ? [] : [claim])
+    assert.is(claims.length, 2)
+    const finished = await Promise.all(claims.map((claim, index) => world.store.finish(
+      claimant, index === 0 ? claim : { ...claim, epoch: 1 },
+      { ...resultOf('proved-gone'), receipts: [] })))
+    assert.equal(finished, ['done', 'fenced'])
   })
 
   test(`${kind}: a node is not declared dead while it beats, nor by one that may not`, async () => {
@@ -257,6 +288,22 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
         }
       }
     }
+  })
+
+  test(`${kind}: a list goes on where the page before ended, page by page`, async () => {
+    await using world = await openWorld(opened.database)
+    await arrange(world, { state: 'active', kind: 'create', claimed: false, hold: 'active' })
+    await world.rows(`
+      insert into hold select (jsonb_populate_record(h, jsonb_build_object('id', 'p' || n))).*
+        from hold h, generate_series(1, ${2 * leasesListedMax}) n`)
+    const pages: string[][] = []
+    for (let before: string | undefined; pages.at(-1)?.length !== 1 && pages.length < 5;) {
+      const page = await world.store.list({ limit: 10 * leasesListedMax, before })
+      pages.push(page.map(({ id }) => id))
+      before = page.at(-1)?.id
+    }
+    assert.equal(pages.map(page => page.length), [leasesListedMax, leasesListedMax, 1])
+    assert.is(new Set(pages.flat()).size, 2 * leasesListedMax + 1)
     await opened.close()
   })
 }

@@ -9,6 +9,7 @@ import type { LoginAsked, PasskeyAnswer, RegistrationAsked } from '../src/api/po
 import { apply, deleteResource } from '../src/api/resources.ts'
 import { challengeSeconds, mintChallenge, readChallenge } from '../src/policy/challenge.ts'
 import type { Database } from '../src/store/database.ts'
+import { createIdentities } from '../src/store/identities.ts'
 import { createPasskeys, passkeysPerUserMax } from '../src/store/passkeys.ts'
 import type { SallyportError } from '../src/errors.ts'
 import { consoleOrigin, domainOf } from '../src/main/logins.ts'
@@ -306,8 +307,11 @@ for (const kind of storeKinds) {
     const added = await passkeys.add(row('a', 'alice', 4))
     assert.equal([added?.transports, added?.lastUsedAt], [['usb'], null])
     assert.is(await passkeys.add(row('a', 'bob')), undefined, 'one id, one person')
-    assert.equal(await Promise.all([4, 3, 0, 5, 5].map(each => passkeys.used('a', each))),
-      [false, false, false, true, false])
+    const counted: boolean[] = []
+    for (const each of [4, 3, 0, 5, 5]) counted.push(await passkeys.used('a', each))
+    assert.equal(counted, [false, false, false, true, false])
+    const copies = await Promise.all([6, 6, 6, 6].map(each => passkeys.used('a', each)))
+    assert.is(copies.filter(Boolean).length, 1)
     assert.ok((await passkeys.get('a'))!.lastUsedAt !== null)
     await passkeys.add(row('b', 'bob'))
     assert.equal(await Promise.all([0, 0].map(each => passkeys.used('b', each))), [true, true])
@@ -331,6 +335,21 @@ for (const kind of storeKinds) {
     await passkeys.spend({ id: 'old', expiresAt: new Date(Date.now() - 1000) })
     await passkeys.spend({ id: 'd', expiresAt: soon })
     assert.is(await passkeys.spend({ id: 'old', expiresAt: soon }), true, 'its own end tells that it is old')
+  })
+
+  on('a subject is one user, a user one subject, also of many that come at one moment', async () => {
+    const identities = createIdentities(database, { appendIn: () => undefined })
+    const subjects = Array.from({ length: 8 }, (_, at) => `s${at}`)
+    const bound = await Promise.all(subjects.map(subject => identities.bind('https://i', subject, 'alice')))
+    const subject = subjects[bound.indexOf(true)]!
+    assert.is(bound.filter(Boolean).length, 1)
+    assert.is(await identities.get('https://i', subject), 'alice')
+    assert.is(await identities.bind('https://i', subject, 'alice'), true, 'again')
+    assert.is(await identities.bind('https://i', subject, 'bob'), false)
+    assert.is(await identities.bind('https://other', 's', 'alice'), true, 'at another provider')
+    assert.is(await identities.removeOf('alice', 'root'), true)
+    assert.is(await identities.removeOf('alice', 'root'), false)
+    assert.is(await identities.get('https://i', subject), undefined)
   })
 
   on.run()

@@ -85,6 +85,8 @@ life('an account ends by itself when all of us are gone', async world => {
   const account = target.mint()
   await target.done('create', 'create-account', account, { expires_at: '2020-01-01T00:00:00Z' })
   assert.is(login(world, account), ended)
+  assert.is((await target.prolong(account)).state, 'done')
+  assert.is(login(world, account), 'in')
   await target.done('delete', 'delete-account', { ...account, epoch: 2 })
 })
 

@@ -143,6 +143,8 @@ life('the end of a password is kept by the directory when all of us are gone', a
   const account = target.mint()
   await target.done('create', 'create-entry', account, { expires_at: '2020-01-01T00:00:00Z' })
   assert.is(await outcome(login(world, account)), 'refused')
+  assert.is((await target.prolong(account)).state, 'done')
+  ;(await login(world, account)).close()
   await target.done('delete', 'delete-entry', { ...account, epoch: 2 })
 })
 

@@ -198,6 +198,17 @@ life('the deadline locks the account and ends its sessions when all of us are go
   await target.done('delete', 'delete-user', { ...account, epoch: 2 })
 })
 
+life('the deadline moves with a lease that is prolonged', async ({ target, server }) => {
+  const account = target.mint()
+  await target.done('create', 'create-user', account, { expires_at: '2030-01-01T00:00:00Z' })
+  const year = (): string => server.sql(
+    `SELECT YEAR(EXECUTE_AT) FROM information_schema.EVENTS WHERE EVENT_NAME = '${account.name}'`).trim()
+  assert.is(year(), '2030')
+  assert.is((await target.prolong(account)).state, 'done')
+  assert.is(year(), '2038')
+  await target.done('delete', 'delete-user', { ...account, epoch: 2 })
+})
+
 life('who holds the lock of an account to keep it alive is ended', async world => {
   const { target } = world
   const account = target.mint()

@@ -108,7 +108,9 @@ for (const kind of storeKinds) {
     assert.is((await requests.validOf('frank')).length, 0)
     const open = await requests.list({ user: 'frank', open: true, limit: 10 })
     assert.equal(open, [])
-    assert.is((await requests.list({ user: 'frank', limit: 10 })).length, 2)
+    const all = await requests.list({ user: 'frank', limit: 10 })
+    assert.is(all.length, 2)
+    assert.equal(await requests.list({ user: 'frank', limit: 10, before: all[0]!.id }), all.slice(1))
   })
 
   test('an emergency opens at once, raises an alarm, and is listed until it was reviewed', async () => {

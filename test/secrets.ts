@@ -6,6 +6,7 @@ import * as assert from 'uvu/assert'
 import { systemClock } from '../src/clock.ts'
 import { SallyportError } from '../src/errors.ts'
 import type { IssueRequest } from '../src/lease/context.ts'
+import { endToday } from '../src/policy/secrets.ts'
 import type { DynamicSecret } from '../src/policy/secrets.ts'
 import type { Declared, GrantRule } from '../src/policy/types.ts'
 import { Secret } from '../src/secret.ts'
@@ -178,6 +179,26 @@ test('everything that is missing is said at once, each with its own sentence', a
   assert.is(await outcome(world.secrets.generate(billing, path, {})),
     'prerequisite-missing: profile writers: target orders has no credential of nobody')
   assert.is(world.issued.length, 0)
+})
+
+test('a lease may live as long as its definition says now; as long as at issue when that is gone', () => {
+  const createdAt = new Date('2030-01-01T00:00:00Z')
+  const after = (seconds: number): Date => new Date(createdAt.getTime() + seconds * 1000)
+  const lease = { credential: path, createdAt, maxAt: after(3600) }
+  const end = (change: Parameters<typeof declaredWith>[0], holder = billing.holder): Date =>
+    endToday(declaredWith(change), holder, lease, after(60))
+  assert.equal(end({}), after(3600))
+  assert.equal(end({ secret: { maxTtlSeconds: 1200 } }), after(1200))
+  assert.equal(end({ secret: { maxTtlSeconds: 7200 } }), after(7200))
+  // No longer than what gives its owner the secret, and never shorter for that: withdrawals are another's.
+  for (const [seconds, expected] of [[5400, 5400], [1800, 3600]] as const) {
+    const grants = [{ ...rule, notAfter: after(seconds).toISOString() }]
+    assert.equal(end({ secret: { maxTtlSeconds: 7200 }, grants }), after(expected))
+  }
+  const stranger = { kind: 'user', name: 'eve', roles: ['user'] } as const
+  assert.equal(end({ secret: { maxTtlSeconds: 7200 } }, stranger), after(3600))
+  const gone = { ...declaredWith(), secrets: new Map() }
+  assert.equal(endToday(gone, billing.holder, lease, after(60)), after(3600))
 })
 
 test.run()

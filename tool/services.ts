@@ -68,6 +68,9 @@ const programs = {
   'slapd': { path: '/usr/sbin/slapd', packages: ['slapd'] },
   'ldapsearch': { path: '/usr/bin/ldapsearch', packages: ['ldap-utils'] },
   'ldapadd': { path: '/usr/bin/ldapadd', packages: ['ldap-utils'] },
+  // A receiver of audit events, with TLS.
+  'rsyslogd': { path: '/usr/sbin/rsyslogd', packages: ['rsyslog'] },
+  'rsyslog-openssl': { path: `${libraries}/rsyslog/lmnsd_ossl.so`, packages: ['rsyslog-openssl'] },
   // A domain controller, without what it needs to serve files as well.
   'samba': { path: '/usr/sbin/samba', packages: ['samba', 'samba-dsdb-modules', 'samba-vfs-modules'] },
   'samba-tool': { path: '/usr/bin/samba-tool', packages: ['samba-common-bin', 'samba-ad-provision'] },
@@ -94,7 +97,7 @@ export const testNeeds: readonly Need[] = [
   'nsenter', 'cron', 'atd', 'getfacl', 'sudo', 'ps', 'scp', 'sftp', 'sftp-server', 'extrausers', 'rsync',
   'git', 'curl', 'sshpass', 'xauth', 'ssh-audit', 'mariadbd', 'mariadb-install-db', 'mariadb',
   'redis-server', 'redis-cli', 'slapd', 'ldapsearch', 'ldapadd', 'samba',
-  'samba-tool', 'chromium'
+  'samba-tool', 'rsyslogd', 'rsyslog-openssl', 'chromium'
 ]
 
 // Debian's PostgreSQL packages make and start a cluster when they are installed. Ours must not; the setting

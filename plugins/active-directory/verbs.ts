@@ -31,6 +31,12 @@ export const verbs: Verbs<DirectoryRung> = {
     options: { password: true, until: false },
     act: allowLogins
   },
+  'move-end': {
+    plan: 'modify: accountExpires',
+    options: { until: true },
+    act: async (rung, { until = '' }) =>
+      await rung.link.set((await there(rung)).dn, { accountExpires: fileTime(until) })
+  },
   'refuse-logins': {
     plan: 'modify: bit 2 of userAccountControl; then, twice, a password that nobody knows',
     act: refuseLogins

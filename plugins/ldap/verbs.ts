@@ -29,6 +29,11 @@ export const verbs: Verbs<LdapRung> = {
     options: { password: true, until: false },
     act: allowLogins
   },
+  'move-end': {
+    plan: 'modify: pwdEndTime, where the directory has ppolicy',
+    options: { until: true },
+    act: moveEnd
+  },
   'refuse-logins': {
     plan: 'modify: no userPassword, and the lock of ppolicy',
     act: refuseLogins
@@ -104,6 +109,13 @@ async function allowLogins(rung: LdapRung, options: Readonly<Record<string, stri
       : [],
     ...end === undefined ? [] : [{ operation: 'replace', attribute: 'pwdEndTime', values: [end] } as const]
   ])
+}
+
+async function moveEnd(rung: LdapRung, { until }: Readonly<Record<string, string>>): Promise<void> {
+  const { dn } = await there(rung)
+  const end = await endOf(rung, until)
+  if (end === undefined) return
+  await rung.link.modify(dn, [{ operation: 'replace', attribute: 'pwdEndTime', values: [end] }])
 }
 
 async function refuseLogins({ link, account }: LdapRung): Promise<void> {

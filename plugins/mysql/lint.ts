@@ -5,7 +5,7 @@
 import { SallyportError } from '../../src/errors.ts'
 import type { PlannedStep, Variables } from '../../src/jit/plugin.ts'
 import type { Template } from '../../src/jit/template.ts'
-import { orderAdvice, planSteps, stepsOf, verbProblems } from '../steps.ts'
+import { orderAdvice, planSteps, stepsOf, verbProblems, withoutHoles } from '../steps.ts'
 import { verbs } from './verbs.ts'
 
 const unshared: readonly (readonly [RegExp, string])[] = [
@@ -68,8 +68,4 @@ const samples: Variables = {
 
 export function plan(template: Template, variables: Variables): PlannedStep[] {
   return planSteps(template, { ...samples, ...variables }, verbs)
-}
-
-function withoutHoles(sql: string): string {
-  return sql.replaceAll(/\{%.*?%\}/gs, ' ').replaceAll(/\{\{.*?\}\}/gs, 'HOLE')
 }

@@ -18,8 +18,10 @@ export const cronDatabase = `CASE WHEN pg_has_role('pg_read_all_settings', 'MEMB
 /** SQL: pg_cron is in the current database. */
 export const cronIsHere = "EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_cron')"
 
-/** Is there any pg_cron? */
-export const cronLook: Statement = { sql: `SELECT ${cronIsHere} OR ${cronDatabase} IS NOT NULL`, values: [] }
+/** SQL: there is some pg_cron, so that an account may have left jobs. */
+export const cronSomewhere = `(${cronIsHere} OR ${cronDatabase} IS NOT NULL)`
+
+export const cronLook: Statement = { sql: `SELECT ${cronSomewhere}`, values: [] }
 
 /** Takes the account's jobs away, each listed: all or none. Without rights on them it could make none. */
 export async function unschedule(link: Link, name: string): Promise<Residue[]> {

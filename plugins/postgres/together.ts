@@ -8,6 +8,7 @@ import { quoteIdentifier } from '../../src/jit/sql-text.ts'
 import type { Access, AccountRef, Errand, HookContext, Outcome, Verified } from '../../src/jit/plugin.ts'
 import type { Template } from '../../src/jit/template.ts'
 import type { Statement } from '../../src/wire/postgres/query.ts'
+import { cronSomewhere } from './cron.ts'
 import {
   assertRoleName, graveyardRole, isServerError, mark, markerRole, openLink, readMarker
 } from './link.ts'
@@ -309,4 +310,5 @@ const surveySql = `
       OR EXISTS (SELECT FROM pg_shdepend d
         WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = r.oid)
       OR EXISTS (SELECT FROM pg_auth_members m WHERE m.member = r.oid AND m.admin_option)
+      OR ${cronSomewhere}
   FROM named n LEFT JOIN pg_roles r ON r.oid = n.oid`

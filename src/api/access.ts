@@ -241,7 +241,7 @@ export function createIdentify(
       throw new SallyportError('auth-required', { detail: `a token of ${row.user} that was replaced` })
     }
     const { login } = row
-    const how = { how: 'token' as const, ...login === undefined ? {} : { login } }
+    const how = { how: 'token' as const, family: row.family ?? hash, ...login === undefined ? {} : { login } }
     if (row.user === firstAdminName) return { name: row.user, roles: row.roles, ...how }
     const user: User | undefined = (await ports.policy.declared()).users.get(row.user)
     if (user !== undefined && !user.disabled) {

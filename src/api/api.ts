@@ -10,10 +10,13 @@ import type { ContentfulStatusCode } from 'hono/utils/http-status'
 import { z } from 'zod'
 import { SallyportError, asSallyportError, errorTable } from '../errors.ts'
 import { problemsOf } from '../input.ts'
+import { namesTag, partOf, tagOf } from './conditions.ts'
 import { serveConsole } from './console.ts'
 import type { ConsoleFiles } from './console.ts'
 import { clearedCookie, cookieOf, isOwnPage, tokenOfCookie } from './cookie.ts'
 import { defined } from './document-parts.ts'
+import { keyHeader, repeatHeader } from './idempotency.ts'
+import type { Answered, Attempt } from './idempotency.ts'
 import { addressOf, openApiOf } from './openapi.ts'
 import type { Call, Caller, CookieJar, Route, Stream } from './route.ts'
 import { safeHeaders, sendStream } from './stream.ts'
@@ -32,10 +35,14 @@ export interface ApiOptions {
   routes: readonly Route[]
   /** Who a bearer token stands for; throws `auth-required`. */
   identify(token: string | undefined, address: string): Promise<Caller>
+  /** Runs an act once for an idempotency key, see idempotency.ts. */
+  once(attempt: Attempt, act: () => Promise<unknown>, nameOf: (answer: unknown) => string): Promise<Answered>
   /** A token in place of a browser's, which is due; undefined when another request is replacing it. */
   replace(token: string, caller: Caller): Promise<string | undefined>
   /** Told of every error that is a defect or a failure of ours, with what the client did not hear. */
   failed(error: SallyportError, request: string): void
+  /** Adds addresses that are no routes. */
+  more?(app: Hono<{ Bindings: Bindings }>): void
   /** The web console's files, read when the first browser comes; undefined: there is no console. */
   console?: (() => ConsoleFiles) | undefined
 }
@@ -63,6 +70,7 @@ export function createApi(options: ApiOptions): Hono<{ Bindings: Bindings }> {
     const path = addressOf(route).replace(/\{(\w+)\}/g, ':$1')
     app.on(route.method.toUpperCase(), path, context => answer(options, route, context))
   }
+  options.more?.(app)
   if (options.console !== undefined) serveConsole(app, options.console)
   app.notFound(context =>
     refuse(context, new SallyportError('not-found', { detail: 'no such route' }), nobody))
@@ -86,16 +94,30 @@ async function answer(options: ApiOptions, route: Route, context: HonoContext): 
       }
       if (caller.isDue === true) await replaceCookie(options, context, caller)
     }
+    const given = route.body === undefined
+      ? undefined
+      : await bodyOf(context, route.bodyBytesMax ?? requestBytesMax)
     const call: Call<unknown, unknown, unknown> = {
       params: read(route.params, context.req.param(), 'path'),
       query: read(route.query, context.req.query(), 'query'),
-      body: route.body === undefined ? undefined : read(route.body,
-        await bodyOf(context, route.bodyBytesMax ?? requestBytesMax), ''),
-      caller, address, signal: context.req.raw.signal, cookie: jarOf(context)
+      body: read(route.body, given, ''),
+      caller, address, ifMatch: context.req.header('if-match'), signal: context.req.raw.signal,
+      cookie: jarOf(context)
     }
-    const result = await route.run(call)
-    if (route.response instanceof z.ZodType) return context.json(route.response.parse(result) as object)
-    return await sendStream(result as Stream, context.env?.outgoing, thrown => {
+    const { response, issues } = route
+    if (response instanceof z.ZodType) {
+      const act = async (): Promise<unknown> => response.parse(await route.run(call))
+      const key = issues === undefined ? undefined : context.req.header(keyHeader)
+      if (issues === undefined || key === undefined) return tagged(context, route, await act())
+      const { pathname, search } = new URL(context.req.url)
+      const line = `${context.req.method} ${pathname}${search}`
+      const attempt = { caller, address, key, line, body: given }
+      const { json, repeated } = await options.once(attempt, act, issues)
+      if (repeated) context.header(repeatHeader, 'true')
+      return context.body(json, 200, { 'content-type': 'application/json' })
+    }
+    const stream = await route.run(call) as Stream
+    return await sendStream(chosenPart(context, stream), context.env?.outgoing, thrown => {
       options.failed(asSallyportError(thrown), `${context.req.method} ${context.req.path}`)
     })
   } catch (thrown) {
@@ -103,6 +125,28 @@ async function answer(options: ApiOptions, route: Route, context: HonoContext): 
     if (errorTable[error.code].http >= 500) options.failed(error, `${context.req.method} ${context.req.path}`)
     return refuse(context, error, caller)
   }
+}
+
+/** An answer, or 304 for whoever has it already. */
+function tagged(context: HonoContext, { method, tag }: Route, answer: unknown): Response {
+  if (method !== 'get') return context.json(answer as object)
+  const json = JSON.stringify(answer)
+  const own = tag === undefined ? tagOf(json) : tag(answer)
+  context.header('etag', own)
+  if (namesTag(context.req.header('if-none-match'), own)) return context.body(null, 304)
+  return context.body(json, 200, { 'content-type': 'application/json' })
+}
+
+/** The part that is asked for, where the whole is still the one that the client has the rest of. */
+function chosenPart(context: HonoContext, stream: Stream): Stream {
+  const { parts } = stream
+  const known = context.req.header('if-range')
+  if (parts === undefined || (known !== undefined && known !== parts.tag)) return stream
+  const part = partOf(context.req.header('range'), parts.bytes)
+  if (part === undefined) return stream
+  if (part !== 'unsatisfiable') return { ...stream, part, chunks: parts.read(part.start, part.end) }
+  context.header('content-range', `bytes */${parts.bytes}`)
+  throw new SallyportError('range-unsatisfiable', { detail: context.req.header('range') })
 }
 
 function read(schema: z.ZodType | undefined, value: unknown, place: string): unknown {

@@ -11,6 +11,7 @@ import { channelKinds, defaultPorts } from '../policy/types.ts'
 import type { Credential, GrantRule, JitSetting, JitType, Target, User } from '../policy/types.ts'
 import type { Action } from '../jit/plugin.ts'
 import { agreementProblems, approval, approvalDocument, windows } from './document-grants.ts'
+import { rules, rulesDocument } from './document-rules.ts'
 import {
   defaultNamePrefix, defined, instant, listItemsMax, namePrefix, names, publicKey, resourceName, secret,
   shownSecret, templateName, text, variables
@@ -79,21 +80,22 @@ export const actionsOf: Readonly<Record<JitType, readonly [Action, Action]>> = {
 // A JIT session without a limit of its own ends after a working day (J13).
 export const defaultJitSessionSeconds = 28_800
 // Names that the audit uses for ourselves.
-const reservedUserNames = ['local', 'system', 'first-admin']
+const reservedUserNames = ['local', 'system', 'first-admin', 'identity-provider']
 
 /** PostgreSQL would cut a longer one in silence. */
 const postgresNameMax = 63
 
 /** What belongs to a target of each protocol; the rest of these fields is refused. */
 const targetFields: Readonly<Record<Target['protocol'], readonly ('database' | 'tls' | 'hostKeys')[]>> = {
-  postgres: ['database', 'tls'], ssh: ['hostKeys'], tcp: ['database', 'tls'], mysql: ['tls'], redis: ['tls'],
-  ldap: ['database', 'tls'], http: ['tls']
+  postgres: ['database', 'tls'], ssh: ['hostKeys'], tcp: ['database', 'tls'], mysql: ['tls'],
+  mssql: ['database', 'tls'], oracle: ['database', 'tls'], redis: ['tls'], ldap: ['database', 'tls'],
+  http: ['tls']
 }
 
 const target = z.strictObject({
   kind: z.literal('target'),
   name: resourceName,
-  protocol: z.enum(['postgres', 'ssh', 'tcp', 'mysql', 'redis', 'ldap', 'http']),
+  protocol: z.enum(['postgres', 'ssh', 'tcp', 'mysql', 'mssql', 'oracle', 'redis', 'ldap', 'http']),
   address: text,
   database: z.string().min(1).max(255).optional(),
   tls: z.strictObject({
@@ -117,6 +119,9 @@ const target = z.strictObject({
   for (const field of ['database', 'tls', 'hostKeys'] as const) {
     if (read[field] === undefined || fields.includes(field)) continue
     context.addIssue({ code: 'custom', path: [field], message: `does not belong to a ${protocol} target` })
+  }
+  if (protocol === 'oracle' && read.database === undefined) {
+    context.addIssue({ code: 'custom', path: ['database'], message: 'expected the name of the service' })
   }
   const spec: Target = {
     name, protocol, ...address,
@@ -223,13 +228,15 @@ const user = z.strictObject({
   publicKeys: z.array(publicKey).max(listItemsMax).default([]),
   requireTouch: z.boolean().default(true),
   requirePin: z.boolean().default(false),
-  disabled: z.boolean().default(false)
+  disabled: z.boolean().default(false),
+  rolesFromGroups: z.boolean().default(false)
 }).transform((read): Wanted<'user'> => ({
   kind: 'user', name: read.name,
   spec: {
     name: read.name, roles: [...new Set(read.roles)], publicKeys: read.publicKeys, disabled: read.disabled,
     // What says nothing else than the default is not stored: older users do not have it either.
-    ...read.requireTouch ? {} : { requireTouch: false }, ...read.requirePin ? { requirePin: true } : {}
+    ...read.requireTouch ? {} : { requireTouch: false }, ...read.requirePin ? { requirePin: true } : {},
+    ...read.rolesFromGroups ? { rolesFromGroups: true } : {}
   },
   secrets: defined({ password: read.password }),
   notes: []
@@ -258,7 +265,8 @@ const grant = z.strictObject({
   copyFiles: z.boolean().default(false),
   approval: approval.optional(),
   emergency: z.boolean().default(false),
-  windows: windows.optional()
+  windows: windows.optional(),
+  rules: rules.optional()
 }).transform((read, context): Wanted<'grant'> => {
   const { name, notBefore, notAfter, maxSession, replication, databases, channels } = read
   const { applications, secrets } = read
@@ -275,7 +283,7 @@ const grant = z.strictObject({
     name, users: read.users ?? [], credentials: read.credentials ?? [], replication,
     ...defined({
       applications, secrets, notBefore, notAfter, maxSessionSeconds: maxSession, databases, channels,
-      approval: read.approval, windows: read.windows
+      approval: read.approval, windows: read.windows, rules: read.rules
     }),
     ...read.copyFiles ? { copyFiles: true } : {}, ...read.emergency ? { emergency: true } : {}
   }
@@ -306,8 +314,10 @@ const writers: { [K in ResourceKind]: (spec: Specs[K]) => Record<string, unknown
     jit: setting === undefined ? undefined : documentOfJit(setting)
   }),
   user: ({ verifier, ...rest }) => ({ ...rest, password: verifier === undefined ? undefined : shownSecret }),
-  grant: ({ maxSessionSeconds, approval: rule, ...rest }) => ({
-    ...rest, maxSession: maxSessionSeconds === undefined ? undefined : printDuration(maxSessionSeconds),
+  grant: ({ maxSessionSeconds, approval: rule, rules: list, ...rest }) => ({
+    ...rest,
+    rules: list === undefined ? undefined : rulesDocument(list),
+    maxSession: maxSessionSeconds === undefined ? undefined : printDuration(maxSessionSeconds),
     approval: rule === undefined ? undefined : approvalDocument(rule)
   })
 }

@@ -4,6 +4,7 @@
 import { z } from 'zod'
 import { errorTable } from '../errors.ts'
 import { cookieName } from './cookie.ts'
+import { keyHeader, repeatHeader } from './idempotency.ts'
 import type { Route } from './route.ts'
 
 export const apiPrefix = '/api/v1'
@@ -52,6 +53,27 @@ export function openApiOf(routes: readonly Route[], version: string): Record<str
   }
 }
 
+const keyParameter = {
+  name: keyHeader, in: 'header', required: false, schema: { type: 'string', minLength: 1, maxLength: 200 },
+  description: 'A repeat with the same key does it once: it gets the same answer for 10 minutes (marked by '
+    + `${repeatHeader}), and 409 already-issued for a day. 422 key-reused: for another request; `
+    + '409 still-running or outcome-unknown: ask later, or look what there is.'
+}
+
+function conditionsOf({ method, path, response }: Route): unknown[] {
+  const header = (name: string, description: string): unknown =>
+    ({ name, in: 'header', required: false, schema: { type: 'string' }, description })
+  if (method === 'get' && response instanceof z.ZodType) {
+    return [header('if-none-match', 'The `etag` of an answer that is there: 304 when it is still the same.')]
+  }
+  if (path === '/apply' || (method === 'delete' && path.startsWith('/resources/'))) {
+    return [header('if-match', 'The `etag` that was read: 412 not-as-expected when it changed meanwhile.')]
+  }
+  return path.endsWith('/recording')
+    ? [header('range', 'One range of bytes of a sealed recording: 206.'), header('if-range', 'Its `etag`.')]
+    : []
+}
+
 function operationOf(route: Route): Record<string, unknown> {
   const { roles } = route
   return {
@@ -59,7 +81,10 @@ function operationOf(route: Route): Record<string, unknown> {
     summary: route.summary,
     security: roles === 'anyone' ? [] : [{ token: [] }, { cookie: [] }],
     'x-roles': roles === 'anyone' ? ['anyone'] : roles,
-    parameters: [...parametersOf(route.params, 'path'), ...parametersOf(route.query, 'query')],
+    parameters: [
+      ...parametersOf(route.params, 'path'), ...parametersOf(route.query, 'query'),
+      ...route.issues === undefined ? [] : [keyParameter], ...conditionsOf(route)
+    ],
     ...(route.body === undefined ? {} : {
       requestBody: {
         required: true, content: { 'application/json': { schema: jsonSchema(route.body, 'input') } }

@@ -3,6 +3,7 @@
 // are shown, and nothing that decides.
 import type { LastOutcome } from '../jit/last-outcomes.ts'
 import type { TargetHealth } from '../jit/target-queue.ts'
+import type { Rule, RuleAction } from '../policy/types.ts'
 import type { Hit } from '../recording/catalog.ts'
 import type { ExportFormat } from '../recording/export.ts'
 import type { Piece } from '../recording/moments.ts'
@@ -70,8 +71,8 @@ export interface SessionPort {
  * The recordings folder. Each method throws `not-found` at once when there is no recording of the session.
  */
 export interface RecordingPort {
-  /** The file as it is. */
-  raw(session: string): AsyncIterable<Uint8Array>
+  /** The file as it is, or the bytes from `start` to `end`, that one among them. */
+  raw(session: string, part?: { start: number, end: number }): AsyncIterable<Uint8Array>
   /** What was on the screen, and when. */
   scenes(session: string): AsyncIterable<Scene>
   /** The same from the start and then as it happens, until the session ends or the signal aborts. */
@@ -86,9 +87,37 @@ export interface RecordingPort {
   /** Against our keys, and against what the store says was sealed. */
   verify(session: string, expected: Expected): Promise<Verdict>
   search(wanted: SearchRequest): AsyncIterable<Hit>
+  /** What rules would have said to all that fits. */
+  whatIf(wanted: WhatIfRequest): AsyncIterable<WhatIfLine>
   /** PEM of the keys that sign recordings, receipts and checkpoints. */
   publicKey(): string
 }
+
+export interface WhatIfRequest {
+  rules: readonly Rule[]
+  session: string | undefined
+  /** ISO 8601: sessions that started at or after, and before. */
+  from: string | undefined
+  to: string | undefined
+  signal: AbortSignal
+}
+
+export type WhatIfLine =
+  | {
+    session: string
+    user: string
+    target: string
+    at: string
+    /** Since the start of the session. */
+    atMs: number
+    on: Rule['on']
+    then: RuleAction
+    /** Place in the list, from 1; null: it cannot be read. */
+    rule: number | null
+    kinds: readonly string[]
+    what: string
+  }
+  | { done: true, sessions: number, judged: number, found: number }
 
 export interface SearchRequest {
   query: string
@@ -127,6 +156,8 @@ export interface LeaseFilter {
   ownerKind?: LeaseRow['ownerKind'] | undefined
   owner?: string | undefined
   status?: string | undefined
+  /** Id of the last lease of the page before. */
+  before?: string | undefined
   limit: number
 }
 
@@ -195,6 +226,8 @@ export interface AuditFilter {
   subject?: string | undefined
   since?: Date | undefined
   until?: Date | undefined
+  /** The last event of the page before. */
+  before?: { chain: string, seq: number } | undefined
   limit: number
 }
 
@@ -286,7 +319,7 @@ export interface RequestPort {
   /** Newest first: of a user or on one of the grants; all where neither is given. */
   list(filter: {
     user?: string | undefined, grants?: readonly string[] | undefined, state?: RequestState | undefined,
-    open?: boolean | undefined, limit: number
+    open?: boolean | undefined, before?: string | undefined, limit: number
   }): Promise<readonly RequestRow[]>
   /** It is approved when `count` of `approvers` have. */
   approve(

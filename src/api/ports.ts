@@ -29,6 +29,7 @@ export interface ApiPorts {
   logins: LoginPorts
   tokens: TokenStore
   applicationTokens: ApplicationTokenStore
+  idempotency: IdempotencyPort
   policy: PolicyPort
   sessions: SessionPort
   recordings: RecordingPort
@@ -42,6 +43,11 @@ export interface ApiPorts {
   ssh(): SshDoor | undefined
   /** The listener of TCP targets; undefined when this node has none. */
   tunnel(): TunnelDoor | undefined
+  /**
+   * A ticket for one session of a user in a page of the console, for this login of theirs. Throws
+   * `too-many-connections`.
+   */
+  browserTicket(user: string, login: string): { ticket: string, expiresAt: Date }
   /** Where PostgreSQL clients connect to this node; undefined when it takes none. */
   postgres(): Address | undefined
   /** Log line for an error of ours, under its reference. */
@@ -202,6 +208,8 @@ export interface StoredToken extends TokenRow {
   createdAt?: Date | undefined
   /** When another took its place. */
   supersededAt?: Date | undefined
+  /** Hash of the first token of this login; the same for those that replaced it. */
+  family?: string | undefined
 }
 
 /** Bearer tokens by the SHA-256 of their text (hex). */
@@ -219,6 +227,19 @@ export interface TokenStore {
   removeOf(user: string): Promise<void>
   /** Is there a one-time token that has not been used and has not expired? */
   hasOneTime(): Promise<boolean>
+}
+
+/** What is known of a key: see store/idempotency.ts. */
+export type KeyState =
+  | { state: 'new' | 'other' | 'running' | 'unknown' }
+  | { state: 'done', said: string, answer: Secret<string> | undefined }
+
+export interface IdempotencyPort {
+  /** Of two at the same moment one gets `new`, and has to say how it ended. Throws `limit-reached`. */
+  claim(principal: string, key: string, request: string): Promise<KeyState>
+  done(principal: string, key: string, said: string, answer: Secret<string>): Promise<void>
+  free(principal: string, key: string): Promise<void>
+  doubt(principal: string, key: string): Promise<void>
 }
 
 export interface ApplicationTokenRow {

@@ -49,7 +49,9 @@ export function referencesIn(state: State): Reference[] {
       }
     }
     if (kind === 'grant') {
-      const { users, credentials, approval } = spec as GrantRule
+      const { users, credentials, approval, rules } = spec as GrantRule
+      rules?.forEach((rule, number) => rule.approval?.by.forEach((name, at) =>
+        found.push({ owner, path: `rules[${number}].approval.by[${at}]`, to: keyOf('user', name) })))
       approval?.by.forEach((name, at) =>
         found.push({ owner, path: `approval.by[${at}]`, to: keyOf('user', name) }))
       users.forEach((name, at) => found.push({ owner, path: `users[${at}]`, to: keyOf('user', name) }))

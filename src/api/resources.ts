@@ -12,6 +12,7 @@ import { parseTemplate } from '../jit/template.ts'
 import type { SecretDefinition, StaticSecret } from '../policy/secrets.ts'
 import type { SecretReference, Target } from '../policy/types.ts'
 import { Secret } from '../secret.ts'
+import { expectTag } from './conditions.ts'
 import { defined, shownSecret } from './document-parts.ts'
 import { documentOf, documentSchemas, resourceKinds, rowNameOf, secretPlaces } from './documents.ts'
 import type { ResourceKind, SecretField, Specs, Wanted } from './documents.ts'
@@ -30,6 +31,8 @@ export interface ApplyRequest {
   documents: readonly unknown[]
   dryRun: boolean
   prune: boolean
+  /** Of one document: the resource must still be what its tag says (conditions.ts). */
+  ifMatch?: string | undefined
 }
 
 export interface Change {
@@ -79,6 +82,7 @@ interface Planned extends Applied {
 export async function apply(ports: Needs, request: ApplyRequest, by: string): Promise<Applied[]> {
   const read = readDocuments(request.documents)
   const planned = await ports.resources.change(async change => {
+    if (request.ifMatch !== undefined) await expectOne(change, read, request.ifMatch)
     const steps = await plan(ports, change, read, request.prune)
     if (!request.dryRun) for (const step of steps) await commit(ports, change, step, by)
     return steps
@@ -96,17 +100,26 @@ export async function apply(ports: Needs, request: ApplyRequest, by: string): Pr
   return planned.map(({ kind, name, action, changes, notes }) => ({ kind, name, action, changes, notes }))
 }
 
+async function expectOne(change: ResourceChange, { wanted }: Read, ifMatch: string): Promise<void> {
+  const [one, ...others] = wanted
+  if (one === undefined || others.length > 0) {
+    throw new SallyportError('invalid', { problems: ['if-match: expected exactly one document with it'] })
+  }
+  expectTag(ifMatch, (await change.list()).find(({ kind, name }) => kind === one.kind && name === one.name))
+}
+
 /**
  * Deletes one resource; throws `not-found`, and `in-use` with who still needs it (resources and the
  * ledger).
  */
 export async function deleteResource(
-  ports: Needs, kind: ResourceKind, name: string, by: string
+  ports: Needs, kind: ResourceKind, name: string, by: string, ifMatch?: string
 ): Promise<void> {
   await ports.resources.change(async change => {
     const rows = await change.list()
     const row = rows.find(each => each.kind === kind && each.name === name)
     if (row === undefined) throw new SallyportError('not-found', { detail: `no ${kind} ${quote(name)}` })
+    expectTag(ifMatch, row)
     const problems = ownersOf(rows, kind, name)
     problems.push(...await heldByLedger(ports, kind, name))
     if (problems.length > 0) throw new SallyportError('in-use', { problems })
@@ -123,6 +136,8 @@ export async function deleteResource(
 async function forgetLogins({ secondFactors, logins }: Needs, user: string, by: string): Promise<void> {
   await secondFactors.remove(user, by)
   await logins.passkeys.removeOf(user, by)
+  await logins.identities.removeOf(user, by)
+  await logins.requests.removeOf(user)
 }
 
 /** Who refers to a resource: one sentence each. */

@@ -13,6 +13,8 @@ export interface Caller {
   how: 'token' | 'local'
   /** How and when the person proved who they are, where the token says so. */
   login?: { method: string, at: Date } | undefined
+  /** Which of their logins it is, however often its token was replaced; absent for tokens of no login. */
+  family?: string | undefined
   /** The token is to be replaced, where it is in a browser. */
   isDue?: boolean | undefined
 }
@@ -34,6 +36,8 @@ export interface Call<Params, Query, Body> {
   caller: Caller
   /** Of the client's socket. */
   address: string
+  /** `If-Match`, for what changes a resource: see conditions.ts. */
+  ifMatch: string | undefined
   /** Aborts when the client has gone. */
   signal: AbortSignal
   /** What a browser keeps for the console. */
@@ -54,6 +58,14 @@ export interface Stream {
   /** Suggested name of the file, where a browser would save it. */
   fileName?: string | undefined
   chunks: AsyncIterable<Uint8Array | string>
+  /** The part that is sent of it. */
+  part?: { start: number, end: number } | undefined
+  /** It has a size and can be had in parts: a download that broke goes on. */
+  parts?: {
+    bytes: number
+    tag: string
+    read(start: number, end: number): AsyncIterable<Uint8Array>
+  } | undefined
   /** Nothing may ever come: answer before the first piece is there. */
   live?: boolean | undefined
 }
@@ -75,6 +87,13 @@ export interface Route {
   body: z.ZodType | undefined
   /** Largest body, where it is not `requestBytesMax` of api.ts. */
   bodyBytesMax?: number | undefined
+  /** Tag of an answer, where it is not that of its bytes. */
+  tag?: ((answer: unknown) => string) | undefined
+  /**
+   * It makes something that must not be made twice: takes an `Idempotency-Key`. Names what was made, for
+   * people and without secrets.
+   */
+  issues?: ((answer: unknown) => string) | undefined
   /**
    * Schema of the JSON answer, or the content types of a `Stream`. What the schema does not name is not
    * sent.
@@ -93,6 +112,8 @@ interface RouteSpec<P extends z.ZodType, Q extends z.ZodType, B extends z.ZodTyp
   query?: Q
   body?: B
   bodyBytesMax?: number
+  tag?: (answer: z.output<R>) => string
+  issues?: (answer: z.output<R>) => string
   response: R
   run(call: Call<z.output<P>, z.output<Q>, z.output<B>>): Promise<z.input<R>>
 }

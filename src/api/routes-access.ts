@@ -130,6 +130,6 @@ async function logOut(ports: ApiPorts, token: string, caller: Caller, address: s
   await ports.audit.append('logout', caller.name, address, {})
 }
 
-function issuedJson({ token, name, roles, expiresAt }: Issued): z.output<typeof issuedShape> {
+export function issuedJson({ token, name, roles, expiresAt }: Issued): z.output<typeof issuedShape> {
   return { token, name, roles: [...roles], expiresAt: expiresAt.toISOString() }
 }

@@ -38,7 +38,7 @@ export function applicationRoutes(ports: ApiPorts): Route[] {
     route({
       method: 'post', path: '/applications/{name}/tokens', roles: admins,
       summary: 'Makes a token for an application and shows it, this once.', params,
-      body: z.strictObject({ ttl }), response: freshApplicationTokenShape,
+      body: z.strictObject({ ttl }), response: freshApplicationTokenShape, issues: tokenName,
       run: async ({ params: { name: of }, body, caller }) => {
         await known(ports, of)
         const { token, fresh } = freshToken(of, body.ttl)
@@ -49,6 +49,7 @@ export function applicationRoutes(ports: ApiPorts): Route[] {
       method: 'post', path: '/applications/{name}/tokens/{id}/rotate', roles: admins,
       summary: 'Makes a new token in place of another, which ends after the overlap, at once without one.',
       params: one, body: z.strictObject({ ttl, overlap }), response: freshApplicationTokenShape,
+      issues: tokenName,
       run: async ({ params: { name: of, id }, body, caller }) => {
         await known(ports, of)
         const { token, fresh } = freshToken(of, body.ttl)
@@ -66,6 +67,10 @@ export function applicationRoutes(ports: ApiPorts): Route[] {
       }
     })
   ]
+}
+
+function tokenName({ id, application }: z.output<typeof applicationTokenShape>): string {
+  return `token ${id} of ${application}`
 }
 
 function freshToken(application: string, ttlSeconds: number) {

@@ -9,6 +9,13 @@ import { auditJson, auditShape, auditVerifiedShape, checkShape } from './shapes.
 const eventsPerAnswerMax = 10_000
 // A checkpoint names one head for each node boot, a few hundred bytes each; an export holds many.
 const checkpointBytesMax = 8 * 1024 ** 2
+// As the last event of the page before has it: `chain:seq`.
+const place = z.string().max(200).transform((text, context) => {
+  const [, chain, seq] = /^(.+):(\d{1,15})$/.exec(text) ?? []
+  if (chain !== undefined) return { chain, seq: Number(seq) }
+  context.addIssue('expected chain:seq of an event')
+  return z.NEVER
+})
 const instant = z.iso.datetime({ offset: true }).transform(text => new Date(text))
 
 export function auditRoutes(ports: ApiPorts): Route[] {
@@ -18,6 +25,7 @@ export function auditRoutes(ports: ApiPorts): Route[] {
       query: z.strictObject({
         kind: z.string().optional(), actor: z.string().optional(), subject: z.string().optional(),
         since: instant.optional(), until: instant.optional(),
+        before: place.optional(),
         limit: z.coerce.number().int().min(1).max(eventsPerAnswerMax).default(100)
       }),
       response: z.object({ events: z.array(auditShape) }),

@@ -1,12 +1,13 @@
-// The route of `sallyport connect`: a ticket for the listener of TCP targets. Whether its caller may open the
-// credential is decided there, as for every session, and not here; a ticket only says who comes.
+// The routes of `sallyport connect`, a ticket for the listener of TCP targets, and of sessions in a page of
+// the console, a ticket for one more WebSocket. Whether its caller may open the credential is decided there,
+// as for every session, and not here; a ticket only says who comes.
 import { z } from 'zod'
 import { SallyportError } from '../errors.ts'
 import { quote } from '../input.ts'
 import type { ApiPorts } from './ports.ts'
 import { everyone, route } from './route.ts'
 import type { Route } from './route.ts'
-import { ticketShape } from './shapes.ts'
+import { browserTicketShape, ticketShape } from './shapes.ts'
 
 export function connectRoutes(ports: ApiPorts): Route[] {
   return [
@@ -14,7 +15,7 @@ export function connectRoutes(ports: ApiPorts): Route[] {
       method: 'post', path: '/connections', roles: everyone,
       summary: 'A ticket for one session with a TCP target, to be brought to the listener within moments.',
       body: z.strictObject({ credential: z.string().min(1).max(256) }),
-      response: ticketShape,
+      response: ticketShape, issues: ({ expiresAt }) => `a ticket that ended at ${expiresAt}`,
       run: async ({ body: { credential }, caller }) => {
         const { policy } = ports
         const user = (await policy.declared()).users.get(caller.name)
@@ -33,6 +34,25 @@ export function connectRoutes(ports: ApiPorts): Route[] {
         }
         const { ticket, expiresAt } = door.issue(user.name, policy.printLoginName(login))
         return { ticket, expiresAt: expiresAt.toISOString(), host: door.host, port: door.port }
+      }
+    }),
+    route({
+      method: 'post', path: '/browser/tickets', roles: everyone,
+      summary: 'A ticket for one session in a page of the console, to be brought to its WebSocket at once.',
+      response: browserTicketShape,
+      run: async ({ caller, cookie }) => {
+        const { policy } = ports
+        const user = (await policy.declared()).users.get(caller.name)
+        const { family } = caller
+        if (cookie.token === undefined || family === undefined) {
+          throw new SallyportError('not-found', { detail: 'no cookie' })
+        }
+        if (user === undefined) {
+          const problem = 'only people with a grant open targets, from a page of the console'
+          throw new SallyportError('not-allowed', { problems: [problem] })
+        }
+        const { ticket, expiresAt } = ports.browserTicket(user.name, family)
+        return { ticket, expiresAt: expiresAt.toISOString() }
       }
     })
   ]

@@ -4,6 +4,7 @@
 import { z } from 'zod'
 import { SallyportError } from '../errors.ts'
 import { quote } from '../input.ts'
+import { leasesListedMax } from '../lease/states.ts'
 import { authoriseSecret, readSecretPath } from '../policy/secrets.ts'
 import type { Declared, Role } from '../policy/types.ts'
 import { actorOf } from '../secrets/secrets.ts'
@@ -14,7 +15,6 @@ import type { Caller, Route } from './route.ts'
 import { holderOf, ttl } from './routes-secrets.ts'
 import { done, leaseEventShape, leaseJson, leaseShape, orphansShape } from './shapes.ts'
 
-const leasesPerAnswerMax = 10_000
 const id = z.string().regex(/^[0-9A-Za-z_-]{4,64}$/, 'expected a lease id')
 const params = z.object({ id })
 // A base secret is a target of its own, under its path.
@@ -29,7 +29,8 @@ export function leaseRoutes(ports: ApiPorts): Route[] {
       query: z.strictObject({
         target, secret: z.string().max(255).optional(), owner: z.string().optional(),
         status: z.enum(['active', 'expired', 'revoked', 'revoking', 'failed']).optional(),
-        limit: z.coerce.number().int().min(1).max(leasesPerAnswerMax).default(1000)
+        before: id.optional(),
+        limit: z.coerce.number().int().min(1).max(leasesListedMax).default(leasesListedMax)
       }),
       response: z.object({ leases: z.array(leaseShape) }),
       run: async ({ query: { secret, ...query }, caller }) => {
@@ -58,6 +59,7 @@ export function leaseRoutes(ports: ApiPorts): Route[] {
       method: 'post', path: '/leases/{id}/renew', roles: holders,
       summary: 'Adds a time to the expiry, up to the maximum; not after expiry or revocation.', params,
       body: z.strictObject({ ttl }),
+      issues: ({ id: lease, expiresAt }) => `lease ${lease} until ${expiresAt}`,
       response: leaseShape,
       run: async ({ params: { id: lease }, body, caller, address }) => {
         const row = await leaseOf(ports, lease, caller, admins)
@@ -116,19 +118,14 @@ async function leaseOf(
 }
 
 /**
- * Beyond which a renewal may not go now, beside the maximum that the lease was made with: that of today where
- * it is shorter (S9), and the end of what gives its owner the secret. Throws `not-found` without a grant.
+ * The end of what gives a caller the secret, beside the lease's own end. Throws `not-found` without a grant.
  */
 function latestEnd(
-  declared: Declared, { credential, createdAt, maxAt }: LeaseRow, caller: Caller, now: Date
+  declared: Declared, { credential }: LeaseRow, caller: Caller, now: Date
 ): Date | undefined {
-  const isAdmin = caller.roles.includes('admin')
-  const grantMs = isAdmin ? Infinity : authoriseSecret(declared, holderOf(caller), credential, now)
-  const secret = declared.secrets.get(credential)
-  const maxMs = secret?.type === 'dynamic' ? secret.maxTtlSeconds * 1000 : Infinity
-  const issuedMs = createdAt.getTime()
-  const latestMs = Math.min(grantMs, maxMs < maxAt.getTime() - issuedMs ? issuedMs + maxMs : Infinity)
-  return latestMs === Infinity ? undefined : new Date(latestMs)
+  if (caller.roles.includes('admin')) return undefined
+  const grantMs = authoriseSecret(declared, holderOf(caller), credential, now)
+  return grantMs === Infinity ? undefined : new Date(grantMs)
 }
 
 async function checkTarget(ports: ApiPorts, name: string | undefined): Promise<void> {

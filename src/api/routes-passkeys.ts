@@ -7,11 +7,11 @@ import { quote } from '../input.ts'
 import { expectFresh, logInByPasskey } from './access.ts'
 import type { ApiPorts } from './ports.ts'
 import type { PasskeyShown } from './ports-login.ts'
-import { everyone, route } from './route.ts'
+import { admins, everyone, route } from './route.ts'
 import type { Caller, Route } from './route.ts'
 import { entered } from './routes-access.ts'
 import {
-  done, enteredShape, loginAskedShape, passkeyShape, passkeysShape, registrationAskedShape
+  done, enteredShape, loginAskedShape, passkeyShape, passkeysShape, registrationAskedShape, waysShape
 } from './shapes.ts'
 
 /** Of one binary part; an attestation with its certificates is a few KiB. */
@@ -36,6 +36,20 @@ const params = z.object({ name: z.string() })
 export function passkeyRoutes(ports: ApiPorts, loginTokenSeconds: number): Route[] {
   const { passkeys } = ports.logins
   return [
+    route({
+      method: 'get', path: '/browser/ways', roles: 'anyone', summary: 'How one can log in here.',
+      response: waysShape,
+      run: async () => ({ passkeys: passkeys.origin ?? null, provider: ports.logins.oidc?.label ?? null })
+    }),
+    route({
+      method: 'delete', path: '/users/{name}/identities', roles: admins,
+      summary: "Forgets whom the identity provider's subject is: the next login binds the name anew.",
+      params, response: done,
+      run: async ({ params: { name }, caller }) => {
+        if (await ports.logins.identities.removeOf(name, caller.name)) return { done: true }
+        throw new SallyportError('not-found', { detail: `${quote(name)} is nobody of a provider's` })
+      }
+    }),
     route({
       method: 'post', path: '/browser/passkey/challenge', roles: 'anyone',
       summary: 'What a browser asks a passkey, of a name or of whoever the authenticator knows.',

@@ -4,7 +4,7 @@
 import { z } from 'zod'
 import { SallyportError } from '../errors.ts'
 import { quote, readDuration } from '../input.ts'
-import { approversOf, requestable } from '../policy/approvals.ts'
+import { approversOf, decidedBy, requestable, termsOf } from '../policy/approvals.ts'
 import type { Declared } from '../policy/types.ts'
 import { resourceName } from './document-parts.ts'
 import type { ApiPorts } from './ports.ts'
@@ -15,7 +15,8 @@ import { requestJson, requestShape } from './shapes.ts'
 
 const requestsPerAnswerMax = 1_000
 const reasonCharactersMax = 500
-const params = z.object({ id: z.string().regex(/^[0-9A-Za-z_-]{4,64}$/, 'expected the id of a request') })
+const requestId = z.string().regex(/^[0-9A-Za-z_-]{4,64}$/, 'expected the id of a request')
+const params = z.object({ id: requestId })
 // People read it in terminals: no control characters.
 const reason = z.string().trim().min(1).max(reasonCharactersMax)
   .regex(/^\P{Cc}*$/u, 'expected one line of text')
@@ -45,7 +46,7 @@ export function requestRoutes(ports: ApiPorts): Route[] {
     ...lookingRoutes(ports), creating(ports),
     changing('approve', 'Agrees to a request; the last approval that is needed opens the access.',
       async (row, by, why) => {
-        const { approvers, count } = await termsOf(ports, row)
+        const { approvers, count } = await decidingOn(ports, row)
         return requests.approve(row.id, { by, reason: why }, approvers, count)
       }),
     changing('deny', 'Denies a request, which ends it.', ({ id }, by, why) =>
@@ -65,14 +66,13 @@ function lookingRoutes(ports: ApiPorts): Route[] {
       query: z.strictObject({
         state: z.enum(['pending', 'approved', 'denied', 'expired', 'withdrawn']).optional(),
         open: z.enum(['true', 'false']).transform(text => text === 'true').optional(),
+        before: requestId.optional(),
         limit: z.coerce.number().int().min(1).max(requestsPerAnswerMax).default(100)
       }),
       response: z.object({ requests: z.array(requestShape) }),
       run: async ({ query, caller }) => {
-        const { grants } = await ports.policy.declared()
-        const decidesOn = grants.filter(({ approval }) => approval?.by.includes(caller.name))
-          .map(({ name }) => name)
-        const scope = isWatcher(caller) ? {} : { user: caller.name, grants: decidesOn }
+        const decidesOn = decidedBy(await ports.policy.declared(), caller.name)
+        const scope = isWatcher(caller) ? {} : { user: caller.name, ...decidesOn }
         return { requests: (await ports.requests.list({ ...query, ...scope })).map(requestJson) }
       }
     }),
@@ -93,7 +93,7 @@ function creating(ports: ApiPorts): Route {
       credential: resourceName, reason: reason.optional(), emergency: z.boolean().default(false),
       for: span.optional()
     }),
-    response: requestShape,
+    response: requestShape, issues: ({ id }) => `request ${id}`,
     run: async ({ body: { credential, reason: why, emergency, for: seconds }, caller, address }) => {
       const declared = await ports.policy.declared()
       if (caller.how === 'local' || !declared.users.has(caller.name)) {
@@ -150,11 +150,11 @@ async function decidable(ports: ApiPorts, id: string, caller: Caller, part: Part
 }
 
 /** As the grant says them now. */
-async function termsOf(
+async function decidingOn(
   ports: ApiPorts, row: RequestRow
 ): Promise<{ approvers: readonly string[], count: number }> {
   const declared = await ports.policy.declared()
-  const count = declared.grants.find(({ name }) => name === row.grant)?.approval?.count
+  const count = termsOf(declared, row.grant)?.count
   if (count === undefined) {
     throw new SallyportError('conflict', { problems: [`grant: ${row.grant} asks for no approval any more`] })
   }

@@ -4,6 +4,7 @@ import { z } from 'zod'
 import { SallyportError } from '../errors.ts'
 import { quote } from '../input.ts'
 import { readSecretPath } from '../policy/secrets.ts'
+import { resourceTag } from './conditions.ts'
 import { documentOf, resourceKinds } from './documents.ts'
 import type { ResourceKind, Specs } from './documents.ts'
 import { explain } from './explain.ts'
@@ -26,7 +27,8 @@ export function resourceRoutes(ports: ApiPorts): Route[] {
   return [
     route({
       method: 'post', path: '/apply', roles: admins, bodyBytesMax: applyBytesMax,
-      summary: 'Makes what is declared equal to the documents, all or nothing; `dryRun`: only says how.',
+      summary: 'Makes what is declared equal to the documents, all or nothing; `dryRun`: only says how. '
+        + '`If-Match`, with one document: only if it still is what was read.',
       body: z.strictObject({
         documents: z.array(z.unknown()).max(documentsMax),
         dryRun: z.boolean().default(false),
@@ -34,8 +36,8 @@ export function resourceRoutes(ports: ApiPorts): Route[] {
         prune: z.boolean().default(false)
       }),
       response: appliedShape,
-      run: async ({ body, caller }) => {
-        const results = await apply(ports, body, caller.name)
+      run: async ({ body, caller, ifMatch }) => {
+        const results = await apply(ports, { ...body, ifMatch }, caller.name)
         return { dryRun: body.dryRun, results: results.map(resultJson), summary: summaryOf(results) }
       }
     }),
@@ -48,7 +50,7 @@ export function resourceRoutes(ports: ApiPorts): Route[] {
     route({
       method: 'get', path: '/resources/{kind}/{name}', roles: watchers, summary: 'One resource.',
       params: one,
-      response: resourceShape,
+      response: resourceShape, tag: resourceTag,
       run: async ({ params }) => {
         const row = await ports.resources.get(params.kind, rowName(params))
         if (row !== undefined) return resourceJson(row)
@@ -60,8 +62,8 @@ export function resourceRoutes(ports: ApiPorts): Route[] {
       summary: 'Deletes a resource that nothing refers to; the refusal names who does.',
       params: one,
       response: done,
-      run: async ({ params, caller }) => {
-        await deleteResource(ports, params.kind, rowName(params), caller.name)
+      run: async ({ params, caller, ifMatch }) => {
+        await deleteResource(ports, params.kind, rowName(params), caller.name, ifMatch)
         return { done: true }
       }
     }),

@@ -100,6 +100,7 @@ function useRoutes(ports: ApiPorts): Route[] {
       method: 'post', path: '/secrets/{path}/generate', roles: holders,
       summary: 'Makes a new account of a dynamic secret and shows its values, this once.', params,
       body: z.strictObject({ ttl: ttl.optional(), name: z.string().optional() }), response: readingShape,
+      issues: leaseName,
       run: async ({ params: { path: of }, body, caller, address }) => {
         const wish = { ttlSeconds: body.ttl, name: body.name }
         return readingJson(ports, await ports.secrets.generate(asker(caller, address), of, wish))
@@ -108,7 +109,7 @@ function useRoutes(ports: ApiPorts): Route[] {
     route({
       method: 'post', path: '/secrets/{path}/read', roles: holders,
       summary: 'The values of a static secret; reading a dynamic one makes a new account (L2).', params,
-      body: z.strictObject({ version: version.optional() }), response: readingShape,
+      body: z.strictObject({ version: version.optional() }), response: readingShape, issues: leaseName,
       run: async ({ params: { path: of }, body, caller, address }) =>
         readingJson(ports, await ports.secrets.read(asker(caller, address), of, body.version))
     }),
@@ -124,6 +125,10 @@ function useRoutes(ports: ApiPorts): Route[] {
       }
     })
   ]
+}
+
+function leaseName({ path: of, lease }: z.output<typeof readingShape>): string {
+  return lease === null ? `values of ${of}` : `lease ${lease.id} of ${of}`
 }
 
 /** Who calls, as one who may have secrets. */

@@ -219,7 +219,16 @@ function streamRoutes(ports: ApiPorts): Route[] {
       run: async call => {
         const row = await looked(ports, call, 'session.exported', { format: 'recording' })
         const chunks = await recorded(ports, row, () => ports.recordings.raw(row.id))
-        return { contentType: 'application/octet-stream', fileName: row.id + recordingSuffix, chunks }
+        const { recordingHead: head, recordingBytes: bytes } = row
+        // Only what is sealed stays as it is.
+        const parts = head === null || bytes === null || bytes === 0
+          ? undefined
+          : {
+              bytes, tag: `"${head}"`,
+              read: (start: number, end: number) => ports.recordings.raw(row.id, { start, end })
+            }
+        const fileName = row.id + recordingSuffix
+        return { contentType: 'application/octet-stream', fileName, chunks, parts }
       }
     })
   ]

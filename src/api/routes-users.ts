@@ -36,7 +36,7 @@ export function userRoutes(ports: ApiPorts): Route[] {
     route({
       method: 'post', path, roles: everyone,
       summary: 'Draws the secret of a second factor and shows it, once; it counts when it was confirmed.',
-      params, response: enrolledShape,
+      params, response: enrolledShape, issues: ({ user }) => `a second factor of ${user}`,
       run: async ({ params: { name }, caller }) => {
         await own(ports, name, caller)
         const uri = await ports.secondFactors.enrol(name, caller.name)

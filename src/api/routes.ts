@@ -6,6 +6,8 @@ import { createIdentify, replaceToken } from './access.ts'
 import { createApi } from './api.ts'
 import type { Bindings } from './api.ts'
 import type { ConsoleFiles } from './console.ts'
+import { once } from './idempotency.ts'
+import { serveOidc } from './oidc.ts'
 import type { ApiPorts } from './ports.ts'
 import type { Route } from './route.ts'
 import { accessRoutes } from './routes-access.ts'
@@ -15,10 +17,12 @@ import { healthRoutes } from './routes-health.ts'
 import { hookRoutes } from './routes-hooks.ts'
 import { leaseRoutes } from './routes-leases.ts'
 import { connectRoutes } from './routes-connect.ts'
+import { loginRequestRoutes } from './routes-login-requests.ts'
 import { passkeyRoutes } from './routes-passkeys.ts'
 import { profileRoutes } from './routes-profiles.ts'
 import { requestRoutes } from './routes-requests.ts'
 import { resourceRoutes } from './routes-resources.ts'
+import { ruleRoutes } from './routes-rules.ts'
 import { secretRoutes } from './routes-secrets.ts'
 import { sessionRoutes } from './routes-sessions.ts'
 import { templateRoutes } from './routes-templates.ts'
@@ -40,11 +44,11 @@ export function allRoutes(
 ): Route[] {
   return [
     ...accessRoutes(ports, loginTokenSeconds), ...passkeyRoutes(ports, loginTokenSeconds),
-    ...userRoutes(ports), ...resourceRoutes(ports),
+    ...loginRequestRoutes(ports, loginTokenSeconds), ...userRoutes(ports), ...resourceRoutes(ports),
     ...connectRoutes(ports), ...sessionRoutes(ports), ...templateRoutes(ports), ...hookRoutes(ports),
     ...leaseRoutes(ports),
     ...secretRoutes(ports), ...applicationRoutes(ports), ...profileRoutes(ports), ...requestRoutes(ports),
-    ...auditRoutes(ports), ...healthRoutes(ports)
+    ...ruleRoutes(ports), ...auditRoutes(ports), ...healthRoutes(ports)
   ]
 }
 
@@ -56,7 +60,9 @@ export function createSallyportApi(
     version: ports.version,
     routes: allRoutes(ports, options),
     identify: createIdentify(ports, options.localToken, options.metricsToken),
+    once: (attempt, act, nameOf) => once(ports, attempt, act, nameOf),
     replace: (token, caller) => replaceToken(ports, token, caller),
+    more: app => serveOidc(app, ports, options.loginTokenSeconds),
     console: options.console,
     failed: (error, request) => ports.failed(error, request)
   })

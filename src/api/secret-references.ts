@@ -11,6 +11,7 @@ import { switchOf } from '../policy/secrets.ts'
 import type {
   DynamicSecret, OutputField, Profile, Provisioning, SecretDefinition
 } from '../policy/secrets.ts'
+import { protocolsWithDatabase } from '../policy/types.ts'
 import type { Credential, Target } from '../policy/types.ts'
 import type { Wanted } from './documents.ts'
 import type { TemplateRow } from './ports.ts'
@@ -112,7 +113,8 @@ function dynamicFlaws(
 function fieldsOf(plugin: Plugin, protocol: string, made: readonly OutputField[]): readonly OutputField[] {
   const own = makesTyped(plugin) ? 'password' : 'privateKey'
   const secrets = made.length > 0 ? made : [own]
-  return ['username', ...secrets, 'host', 'port', ...protocol === 'postgres' ? ['database'] : []]
+  const database = protocolsWithDatabase.includes(protocol) ? ['database'] as const : []
+  return ['username', ...secrets, 'host', 'port', ...database]
 }
 
 function provisioningOf(state: State, source: DynamicSecret['source']): Provisioning | undefined {

@@ -5,15 +5,16 @@
 import { sleep } from '../clock.ts'
 import { SallyportError } from '../errors.ts'
 import { quote } from '../input.ts'
+import { leasesListedMax } from '../lease/states.ts'
 import type { SecretDefinition } from '../policy/secrets.ts'
 import type { ApiPorts } from './ports.ts'
+import type { LeaseRow } from './ports-records.ts'
 import { keyOf } from './references.ts'
 import { deleteResource, ownersOf } from './resources.ts'
 
 /** As long as somebody waits at a command line for accounts to be gone. */
 const proofMsMax = 30_000
 const lookMs = 250
-const leasesMax = 10_000
 const failedStates = ['stuck', 'quarantined', 'unreachable']
 
 type Needs = Pick<ApiPorts, 'leases'> & Parameters<typeof deleteResource>[0]
@@ -62,9 +63,20 @@ async function mark(ports: Needs, path: string, by: string): Promise<void> {
 async function proved(ports: Needs, path: string): Promise<void> {
   const endsMs = ports.clock.monotonicMs() + proofMsMax
   while (ports.clock.monotonicMs() < endsMs) {
-    const leases = await ports.leases.list({ credential: path, limit: leasesMax })
-    const left = leases.filter(({ accountState }) => accountState !== 'proved-gone')
+    const left = await leftOf(ports, path)
     if (left.every(({ accountState }) => failedStates.includes(accountState))) return
     await sleep(ports.clock, lookMs)
   }
+}
+
+/** Its leases whose accounts were not proved gone, page by page. */
+async function leftOf(ports: Needs, path: string): Promise<LeaseRow[]> {
+  const left: LeaseRow[] = []
+  for (let before: string | undefined, more = true; more;) {
+    const page = await ports.leases.list({ credential: path, limit: leasesListedMax, before })
+    left.push(...page.filter(({ accountState }) => accountState !== 'proved-gone'))
+    before = page.at(-1)?.id
+    more = page.length === leasesListedMax
+  }
+  return left
 }

@@ -9,6 +9,7 @@ import type { createApi } from './api.ts'
 import type { Clock } from '../clock.ts'
 import { SallyportError } from '../errors.ts'
 import type { Address } from '../input.ts'
+import type { Upgrade } from './upgrade.ts'
 
 /** Connections at once: admins, auditors and their tools, not the sessions themselves. */
 export const apiConnectionsMax = 1_000
@@ -49,7 +50,7 @@ export function listening(server: Server, at: Address): Promise<Address> {
 
 /** Starts listening; rejects as `listening` does. */
 export async function serveApi(
-  app: ReturnType<typeof createApi>, at: Address, keys: ServerKeys, clock: Clock
+  app: ReturnType<typeof createApi>, at: Address, keys: ServerKeys, clock: Clock, upgrade?: Upgrade
 ): Promise<ApiServer> {
   const sockets = new Set<Duplex>()
   const server = createServer({
@@ -63,6 +64,7 @@ export async function serveApi(
     sockets.add(socket)
     socket.once('close', () => sockets.delete(socket))
   })
+  if (upgrade !== undefined) server.on('upgrade', upgrade)
   // A peer that speaks no TLS, or breaks off: its own affair.
   server.on('tlsClientError', (_error, socket) => socket.destroy())
   server.on('clientError', (_error, socket) => socket.destroy())

@@ -19,6 +19,8 @@ export const ticketShape = z.object({
   ticket: z.string(), expiresAt: instant, host: z.string(), port: z.int()
 })
 
+export const browserTicketShape = ticketShape.pick({ ticket: true, expiresAt: true })
+
 /** What a browser is told: its token is in a cookie. */
 export const enteredShape = issuedShape.omit({ token: true })
 const doorShape = z.object({ host: z.string(), port: z.int() }).nullable()
@@ -43,6 +45,20 @@ export const passkeyShape = z.object({
 })
 /** `origin`: of the pages on which passkeys work; null: nowhere, for want of a domain. */
 export const passkeysShape = z.object({ origin: z.string().nullable(), passkeys: z.array(passkeyShape) })
+/** `passkeys`: the origin of their pages; `provider`: the words on its button. */
+export const waysShape = z.object({ passkeys: z.string().nullable(), provider: z.string().nullable() })
+/** As RFC 8628 has it. */
+export const beganShape = z.object({
+  deviceCode: z.string(), userCode: z.string(), verificationUri: z.string(),
+  verificationUriComplete: z.string(), expiresAt: instant, intervalSeconds: z.int()
+})
+export const loginRequestShape = z.object({
+  code: z.string(),
+  /** `token`: whoever confirms is logged in; `session`: a connection of theirs goes on. */
+  kind: z.enum(['token', 'session']), address: z.string(),
+  /** What the other side says that it is. */
+  what: z.string(), expiresAt: instant
+})
 const describedShape = z.object({
   type: z.literal('public-key'), id: z.string(), transports: z.array(z.string())
 })
@@ -101,7 +117,9 @@ export const explainedShape = z.object({
 
 export const sessionShape = z.object({
   id: z.string(), user: z.string(), credential: z.string(), target: z.string(), protocol: z.string(),
-  grant: z.string(), address: z.string(), database: z.string().nullable(), node: z.string(),
+  grant: z.string(), address: z.string(),
+  /** `web`: a page of the console; null: a client of the person's own. */
+  client: z.string().nullable(), database: z.string().nullable(), node: z.string(),
   status: z.enum(['opening', 'live', 'ended', 'refused', 'interrupted']),
   startedAt: instant, expiresAt: nullableInstant, endedAt: nullableInstant, reason: z.string().nullable(),
   /** The account that lives only for this session; null where JIT is disabled. */
@@ -288,9 +306,10 @@ const iso = (at: Date | null): string | null => at === null ? null : at.toISOStr
 export function sessionJson(
   row: SessionRow, receipt: ReceiptRow | undefined, state: string | undefined
 ): SessionJson {
+  const [address = '', client = null] = row.address.split(' ')
   return {
     id: row.id, user: row.user, credential: row.credential, target: row.target, protocol: row.protocol,
-    grant: row.grant, address: row.address, database: row.database, node: row.node, status: row.status,
+    grant: row.grant, address, client, database: row.database, node: row.node, status: row.status,
     startedAt: row.startedAt.toISOString(), expiresAt: iso(row.expiresAt), endedAt: iso(row.endedAt),
     reason: row.reason,
     account: row.account === null ? null : { id: row.account, name: row.accountName, state: state ?? null },

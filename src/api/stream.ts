@@ -29,8 +29,9 @@ export async function sendStream(
   if (stream.live === true) first.catch(() => undefined)
   else await first
   const headers = headersOf(stream)
-  if (outgoing === undefined) return new Response(bodyOf(iterator, first), { headers })
-  outgoing.writeHead(200, headers)
+  const status = stream.part === undefined ? 200 : 206
+  if (outgoing === undefined) return new Response(bodyOf(iterator, first), { status, headers })
+  outgoing.writeHead(status, headers)
   outgoing.flushHeaders()
   void pump(iterator, first, outgoing).catch((thrown: unknown) => {
     failed(thrown)
@@ -39,9 +40,15 @@ export async function sendStream(
   return RESPONSE_ALREADY_SENT
 }
 
-function headersOf({ contentType, fileName }: Stream): Record<string, string> {
+function headersOf({ contentType, fileName, parts, part }: Stream): Record<string, string> {
   const name = fileName === undefined ? {} : { 'content-disposition': `attachment; filename="${fileName}"` }
-  return { ...safeHeaders, 'content-type': contentType, ...name }
+  if (parts === undefined) return { ...safeHeaders, 'content-type': contentType, ...name }
+  const { start, end } = part ?? { start: 0, end: parts.bytes - 1 }
+  const range = part === undefined ? {} : { 'content-range': `bytes ${start}-${end}/${parts.bytes}` }
+  return {
+    ...safeHeaders, 'content-type': contentType, ...name, 'accept-ranges': 'bytes', 'etag': parts.tag,
+    'content-length': String(end - start + 1), ...range
+  }
 }
 
 async function pump(

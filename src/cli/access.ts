@@ -1,18 +1,23 @@
-// `login`, `logout`, `whoami` and `ssh-config`. A password is never an argument, where every process of the
-// machine could read it: it is asked for without an echo, or read from standard input or SALLYPORT_PASSWORD.
-// The one-time code is asked for when the server says that it wants one.
+// `login`, `logout`, `whoami` and `ssh-config`. Without a name the login is confirmed in the console, by
+// whatever proves a person there; the program only waits. A password or the first token is never an argument,
+// where every process of the machine could read it: it is asked for without an echo, or read from standard
+// input or the environment. The one-time code is asked for when the server says that it wants one.
 import { readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline/promises'
-import { userInfo } from 'node:os'
+import { hostname, userInfo } from 'node:os'
 import { Writable } from 'node:stream'
-import type { CallerJson, IssuedJson, SshDoorJson } from '../api/client-types.ts'
+import type { BeganJson, CallerJson, IssuedJson, SshDoorJson } from '../api/client-types.ts'
 import { createClient } from './client.ts'
 import type { Client } from './client.ts'
-import { exit } from './command.ts'
-import type { Run } from './command.ts'
+import { pause } from '../clock.ts'
+import { UsageError, exit } from './command.ts'
+import type { Invocation, Run } from './command.ts'
 import { Failure } from './failure.ts'
 import { clientOf, flag, text } from './connect.ts'
 import { findConnection, localPlace, readLogins, writeLogin } from './place.ts'
+
+/** What a server means by "slow down". */
+const slowerSeconds = 5
 
 export const login: Run = async call => {
   const found = await findConnection(call.config, text(call, 'server'))
@@ -21,10 +26,7 @@ export const login: Run = async call => {
   const known = found.server === local.server ? local.ca : found.ca
   const ca = caFile === undefined ? known : readFileSync(caFile, 'utf8')
   const client = createClient({ server: found.server, ca, token: undefined, as: 'nobody' })
-  const oneTime = text(call, 'token')
-  const issued = oneTime === undefined
-    ? await withPassword(client, await askedFor(call.args[0] ?? userInfo().username))
-    : await client.post<IssuedJson>('/redeem', { token: oneTime })
+  const issued = await logIn(call, client)
   const { name, roles, token, expiresAt } = issued
   const kept = { server: found.server, user: name, token, expiresAt }
   writeLogin(found.server, ca === undefined ? kept : { ...kept, ca })
@@ -78,6 +80,42 @@ export const sshConfig: Run = async call => {
   call.out.line(['Host sallyport', `  HostName ${host}`, `  Port ${port}`, `  User ${user}`].join('\n'))
   if (targets.length > 0) call.out.line(`Host ${targets.join(' ')}\n  ProxyJump sallyport`)
   return exit.ok
+}
+
+async function logIn(call: Invocation, client: Client): Promise<IssuedJson> {
+  const [user] = call.args
+  if (user?.startsWith('sally_') === true) {
+    throw new UsageError('every process can read a command line: `login --token` asks for the token, or '
+      + 'reads it from standard input or SALLYPORT_ONE_TIME_TOKEN')
+  }
+  if (flag(call, 'token')) return client.post<IssuedJson>('/redeem', { token: await oneTimeToken() })
+  const { SALLYPORT_PASSWORD: password } = process.env
+  if (user === undefined && password === undefined) return confirmedElsewhere(call, client)
+  return withPassword(client, await askedFor(user ?? userInfo().username))
+}
+
+async function oneTimeToken(): Promise<string> {
+  const { SALLYPORT_ONE_TIME_TOKEN: token } = process.env
+  if (token !== undefined) return token
+  const given = process.stdin.isTTY ? await askSilently('one-time token: ') : readFileSync(0, 'utf8')
+  return given.trim()
+}
+
+/** RFC 8628: asks again and again, as seldom as the server says. */
+async function confirmedElsewhere(call: Invocation, client: Client): Promise<IssuedJson> {
+  const what = `sallyport login by ${userInfo().username} on ${hostname()}`.slice(0, 100)
+  const began = await client.post<BeganJson>('/device/code', { what })
+  call.out.aside(`open ${began.verificationUriComplete} and confirm ${began.userCode}, within ten minutes`)
+  for (let seconds = began.intervalSeconds; ;) {
+    await pause(seconds * 1000)
+    try {
+      return await client.post<IssuedJson>('/device/token', { deviceCode: began.deviceCode })
+    } catch (thrown) {
+      const code = thrown instanceof Failure ? thrown.code : undefined
+      if (code === 'slow-down') seconds += slowerSeconds
+      else if (code !== 'authorization-pending') throw thrown
+    }
+  }
 }
 
 interface Given {

@@ -13,7 +13,8 @@ export const list: Run = async call => {
   const client = await clientOf(call)
   const { events } = await client.get<{ events: AuditJson[] }>('/audit', {
     kind: text(call, 'kind'), actor: text(call, 'actor'), subject: text(call, 'subject'),
-    since: text(call, 'since'), until: text(call, 'until'), limit: number(call, 'limit', 100, 1)
+    since: text(call, 'since'), until: text(call, 'until'), before: text(call, 'before'),
+    limit: number(call, 'limit', 100, 1)
   })
   if (call.json) call.out.json(events)
   else call.out.table(['AT', 'WHAT', 'BY', 'ON', 'DETAIL'], events.map(event =>

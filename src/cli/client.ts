@@ -22,7 +22,7 @@ export interface Client {
   put<T>(path: string, body: unknown): Promise<T>
   delete<T>(path: string): Promise<T>
   /** An answer that comes piece by piece; ends with it, throws Failure when it breaks off. */
-  stream(path: string, query?: Query, signal?: AbortSignal): AsyncIterable<Buffer>
+  stream(path: string, query?: Query, signal?: AbortSignal, body?: unknown): AsyncIterable<Buffer>
 }
 
 export function createClient(connection: Connection): Client {
@@ -36,7 +36,7 @@ export function createClient(connection: Connection): Client {
     post: async <T>(path: string, body: unknown) => await json('POST', path, undefined, body) as T,
     put: async <T>(path: string, body: unknown) => await json('PUT', path, undefined, body) as T,
     delete: async <T>(path: string) => await json('DELETE', path) as T,
-    stream: (path, query, signal) => streamOf(connection, path, query, signal)
+    stream: (path, query, signal, body) => streamOf(connection, path, query, signal, body)
   }
 }
 
@@ -46,9 +46,9 @@ export function pathOf(parts: TemplateStringsArray, ...values: readonly string[]
 }
 
 async function * streamOf(
-  connection: Connection, path: string, query?: Query, signal?: AbortSignal
+  connection: Connection, path: string, query?: Query, signal?: AbortSignal, body?: unknown
 ): AsyncGenerator<Buffer> {
-  const answer = await send(connection, 'GET', path, query, undefined, signal)
+  const answer = await send(connection, body === undefined ? 'GET' : 'POST', path, query, body, signal)
   try {
     for await (const chunk of answer) yield chunk as Buffer
   } catch (thrown) {

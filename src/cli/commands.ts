@@ -29,15 +29,20 @@ const running: Command[] = [
   },
   {
     words: ['login'], args: '[USER]',
-    summary: 'log in to a server; password and, where one is enrolled, one-time code are asked for',
+    summary: 'log in to a server: by a code that is confirmed in the console, or as USER with a password',
     details: [
-      'Without a terminal the password is read from standard input, or from SALLYPORT_PASSWORD; the code',
-      'is the second line there, or SALLYPORT_CODE.'
+      'With USER password and, where one is enrolled, one-time code are asked for. Without a terminal the',
+      'password is read from standard input, or from SALLYPORT_PASSWORD; the code is the second line',
+      'there, or SALLYPORT_CODE.'
     ],
     options: {
       server,
       ca: takes('FILE', "PEM of the authority of the server's certificate"),
-      token: takes('TOKEN', 'redeem the one-time token of the first start instead')
+      token: {
+        type: 'boolean',
+        describe: 'redeem the one-time token of the first start (asked for, standard input, or in\n'
+          + 'SALLYPORT_ONE_TIME_TOKEN)'
+      }
     },
     load: async () => (await import('./access.ts')).login
   },
@@ -123,6 +128,11 @@ const users: Command[] = [
   {
     words: ['users', 'unenrol'], args: 'NAME', summary: 'take the second factor of a person away (admins)',
     options: { server }, load: async () => (await import('./users.ts')).unenrol
+  },
+  {
+    words: ['users', 'unbind'], args: 'NAME',
+    summary: 'forget who a person is at the identity provider: the name is somebody else\'s now (admins)',
+    options: { server }, load: async () => (await import('./users.ts')).unbind
   }
 ]
 
@@ -173,6 +183,13 @@ const sessions: Command[] = [
     load: async () => (await import('./sessions.ts')).search
   },
   {
+    words: ['policy', 'what-if'], args: '', summary: 'try rules, of a list or a grant, on recordings',
+    options: {
+      file: takes('FILE', 'the rules', 'f'), session: takes('ID', 'in it only'), since, until, server
+    },
+    load: async () => (await import('./policy.ts')).whatIf
+  },
+  {
     words: ['sessions', 'verify'], args: 'ID|FILE', summary: 'check that a recording is whole and genuine',
     details: ['A file is checked here, with the public key alone; a session is checked by the server.'],
     options: { 'public-key': publicKey, server },
@@ -192,7 +209,8 @@ const ledger: Command[] = [
     options: {
       target, secret: takes('PATH', 'on this secret only'),
       owner: takes('NAME', 'of this user, application or session only'),
-      status: takes('STATUS', 'active, expired, revoked, revoking or failed'), limit, server
+      status: takes('STATUS', 'active, expired, revoked, revoking or failed'),
+      before: takes('ID', 'older than this lease'), limit, server
     },
     load: async () => (await import('./leases.ts')).list
   },
@@ -334,7 +352,7 @@ const requests: Command[] = [
     words: ['requests', 'list'], args: '', summary: 'list requests for access that matter now, newest first',
     options: {
       state: takes('STATE', 'pending, approved, denied, expired or withdrawn'),
-      all: flag('those that are over as well'), limit, server
+      all: flag('those that are over as well'), before: takes('ID', 'older than this request'), limit, server
     },
     load: async () => (await import('./requests.ts')).list
   },
@@ -400,7 +418,8 @@ const audit: Command[] = [
     options: {
       kind: takes('KIND', 'of this kind only'),
       actor: takes('NAME', 'by this user only'),
-      subject: takes('NAME', 'on this thing only'), since, until, limit, server
+      subject: takes('NAME', 'on this thing only'), since, until,
+      before: takes('CHAIN:SEQ', 'older than this event'), limit, server
     },
     load: async () => (await import('./audit.ts')).list
   },

@@ -11,7 +11,7 @@ export const list: Run = async call => {
   const client = await clientOf(call)
   const { leases } = await client.get<{ leases: LeaseJson[] }>('/leases', {
     target: text(call, 'target'), secret: text(call, 'secret'), owner: text(call, 'owner'),
-    status: text(call, 'status'), limit: number(call, 'limit', 100, 1)
+    status: text(call, 'status'), before: text(call, 'before'), limit: number(call, 'limit', 100, 1)
   })
   if (call.json) call.out.json(leases)
   else call.out.table(['ID', 'NAME', 'STATUS', 'ACCOUNT', 'STATE', 'TARGET', 'OWNER', 'CREATED', 'EXPIRES'],

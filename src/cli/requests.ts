@@ -11,7 +11,8 @@ export const list: Run = async call => {
   const client = await clientOf(call)
   const state = text(call, 'state')
   const { requests } = await client.get<{ requests: RequestJson[] }>('/requests', {
-    state, open: state === undefined && !flag(call, 'all'), limit: number(call, 'limit', 100, 1)
+    state, open: state === undefined && !flag(call, 'all'), before: text(call, 'before'),
+    limit: number(call, 'limit', 100, 1)
   })
   if (call.json) call.out.json(requests)
   else call.out.table(['ID', 'STATE', 'USER', 'CREDENTIAL', 'GRANT', 'CREATED', 'VALID UNTIL', 'REASON'],

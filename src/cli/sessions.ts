@@ -1,16 +1,21 @@
 // `sessions list`, `show`, `kill`, `receipt`, `search`: which sessions there are and what became of them.
 import { verify as checkSignature } from 'node:crypto'
 import { existsSync, readFileSync } from 'node:fs'
-import type { HitJson, ReceiptJson, SessionJson } from '../api/client-types.ts'
+import type { AuditJson, HitJson, ReceiptJson, SessionJson } from '../api/client-types.ts'
 import { inertLine } from '../recording/inert.ts'
 import { pathOf } from './client.ts'
+import type { Client } from './client.ts'
 import { exit } from './command.ts'
 import type { Invocation, Run } from './command.ts'
 import { clientOf, number, text } from './connect.ts'
+import { Failure } from './failure.ts'
 import { bytesText, shortTime } from './output.ts'
 
+/** A session has a few events, and a hundred verdicts at most. */
+const eventsMax = 1000
+
 const headings = [
-  'ID', 'STATUS', 'USER', 'CREDENTIAL', 'TARGET', 'ACCOUNT', 'STARTED', 'ENDED', 'RECEIPT'
+  'ID', 'STATUS', 'USER', 'CREDENTIAL', 'TARGET', 'PROTOCOL', 'ACCOUNT', 'STARTED', 'ENDED', 'RECEIPT'
 ]
 
 export const list: Run = async call => {
@@ -22,7 +27,8 @@ export const list: Run = async call => {
   })
   if (call.json) call.out.json(sessions)
   else call.out.table(headings, sessions.map(session => [
-    session.id, session.status, session.user, session.credential, session.target, session.account?.name,
+    session.id, session.status, session.user, session.credential, session.target,
+    [session.protocol, session.client ?? ''].join(' ').trim(), session.account?.name,
     shortTime(session.startedAt), shortTime(session.endedAt), session.receipt?.state
   ]), 'no sessions')
   return exit.ok
@@ -31,8 +37,9 @@ export const list: Run = async call => {
 export const show: Run = async call => {
   const client = await clientOf(call)
   const session = await client.get<SessionJson>(pathOf`/sessions/${call.args[0]!}`)
+  const verdicts = await verdictsOf(client, session.id)
   if (call.json) {
-    call.out.json(session)
+    call.out.json({ ...session, verdicts })
     return exit.ok
   }
   const { account, recording, receipt } = session
@@ -40,15 +47,41 @@ export const show: Run = async call => {
     ['id', session.id], ['status', session.status], ['user', session.user],
     ['credential', session.credential], ['target', session.target], ['protocol', session.protocol],
     ['database', session.database],
-    ['grant', session.grant], ['address', session.address], ['node', session.node],
+    ['grant', session.grant], ['address', session.address],
+    ['client', session.client], ['node', session.node],
     ['started', shortTime(session.startedAt)], ['expires', shortTime(session.expiresAt)],
     ['ended', shortTime(session.endedAt)], ['reason', session.reason],
     ['account', account?.name], ['account state', account?.state],
+    ...verdicts.length > 0 ? [['rules', countsOf(verdicts)] as [string, string]] : [],
     ['recording', recording?.sealed === false ? 'not sealed yet' : bytesText(recording?.bytes ?? null)],
     ['recording hash', recording?.headHash],
     ['receipt', receipt === null ? null : `${receipt.state}, signed ${shortTime(receipt.signedAt)}`]
   ])
   return exit.ok
+}
+
+interface VerdictJson {
+  at: string
+  verdict: string
+  [fact: string]: unknown
+}
+
+/** What rules said in it, oldest first; nothing for those who may not read the audit. */
+async function verdictsOf(client: Client, subject: string): Promise<VerdictJson[]> {
+  try {
+    const { events } = await client.get<{ events: AuditJson[] }>('/audit', { subject, limit: eventsMax })
+    return events.filter(({ kind }) => kind.startsWith('rule.')).reverse()
+      .map(({ at, kind, detail }) => ({ at, verdict: kind.slice('rule.'.length), ...detail as object }))
+  } catch (thrown) {
+    if (thrown instanceof Failure && thrown.code === 'not-allowed') return []
+    throw thrown
+  }
+}
+
+function countsOf(verdicts: readonly VerdictJson[]): string {
+  const counts = new Map<string, number>()
+  for (const { verdict } of verdicts) counts.set(verdict, (counts.get(verdict) ?? 0) + 1)
+  return [...counts].map(([verdict, count]) => `${count} ${verdict}`).join(', ')
 }
 
 export const kill: Run = async call => {

@@ -37,6 +37,15 @@ export const confirm: Run = async call => {
   return exit.ok
 }
 
+export const unbind: Run = async call => {
+  const client = await clientOf(call)
+  const user = call.args[0]!
+  await client.delete(pathOf`/users/${user}/identities`)
+  if (call.json) call.out.json({ user, unbound: true })
+  else call.out.line(`${user} is whoever the identity provider says next`)
+  return exit.ok
+}
+
 export const unenrol: Run = async call => {
   const client = await clientOf(call)
   const user = call.args[0]!

@@ -1,10 +1,12 @@
-// The way in: a passkey; or name and password, and what else the server asks for after that; or the one-time
-// token of the first start. The token that comes back is in a cookie that this code cannot read.
+// The way in: a passkey; or name and password, and what else the server asks for after that; or the company's
+// identity provider; or the one-time token of the first start. The token that comes back is in a cookie that
+// this code cannot read.
 import { useState } from 'preact/hooks'
-import { Refusal, post } from './call.ts'
+import type { WaysJson } from '../api/client-types.ts'
+import { Refusal, get, post } from './call.ts'
 import { html } from './html.ts'
 import type { View } from './html.ts'
-import { Problem } from './parts.ts'
+import { Problem, useLoad } from './parts.ts'
 import { canUsePasskeys, usePasskey } from './webauthn.ts'
 import type { LoginAsked } from './webauthn.ts'
 
@@ -18,6 +20,7 @@ export function Login({ entered }: { entered(): void }): View {
   const [wanted, setWanted] = useState<Wanted>({ code: false, passkey: false })
   const [failure, setFailure] = useState<unknown>()
   const [busy, setBusy] = useState(false)
+  const ways = useLoad(signal => get<WaysJson>('/browser/ways', {}, signal)).value
   const trying = async (act: () => Promise<unknown>): Promise<void> => {
     setBusy(true)
     setFailure(undefined)
@@ -59,9 +62,13 @@ export function Login({ entered }: { entered(): void }): View {
           ref=${focus} /></label>` : null}
       ${wanted.passkey ? html`<p role="status">Your passkey is needed as well.</p>` : null}
       <button disabled=${busy}>Log in</button>
+      ${typeof ways?.provider !== 'string' ? null : html`<a class="button other" href=${providerAddress()}>
+        ${ways.provider}</a>`}
       ${canUsePasskeys()
         ? html`<button type="button" class="other" disabled=${busy} onClick=${passkey}>Use a passkey</button>`
-        : wanted.passkey ? html`<p class="quiet">Passkeys work under the console's own name.</p>` : null}
+        : wanted.passkey && typeof ways?.passkeys === 'string'
+          ? html`<p>Passkeys work at <a href=${`${ways.passkeys}/console/`}>${ways.passkeys}</a>.</p>`
+          : null}
     </form>
     <details>
       <summary>First start: the one-time token</summary>
@@ -78,6 +85,12 @@ function wantedBy(thrown: unknown): Wanted | undefined {
   if (!(thrown instanceof Refusal) || thrown.code !== 'second-factor-required') return undefined
   const names = (what: string): boolean => thrown.problems.some(line => line.startsWith(`${what}:`))
   return { code: names('code'), passkey: names('passkey') }
+}
+
+/** It comes back to the page that somebody was on the way to. */
+function providerAddress(): string {
+  const { pathname, hash } = location
+  return `/login/oidc?to=${encodeURIComponent(pathname + hash)}`
 }
 
 function focus(input: HTMLInputElement | null): void {

@@ -8,6 +8,8 @@ import { AccountPage } from './account.ts'
 import { AccessPage } from './access.ts'
 import { AuditPage } from './audit.ts'
 import { Refusal, get, post } from './call.ts'
+import { ConnectPage } from './connect.ts'
+import { ConfirmPage } from './confirm.ts'
 import { CredentialPage, NewCredentialPage } from './credential.ts'
 import { DocumentPage, NewDocumentPage } from './document-form.ts'
 import { html } from './html.ts'
@@ -91,6 +93,10 @@ const pages: readonly Page[] = [
     address: /^\/console\/templates\/([\w.-]+)\/([\w.-]+)\/compare$/, title: 'Versions', watchers: true,
     view: ComparePage
   },
+  {
+    address: /^\/console\/connect\/(ssh|postgres)\/([\w.-]+)\/([\w.-]+)$/, title: 'Connect', view: ConnectPage
+  },
+  { address: /^\/console\/confirm$/, title: 'Confirm a login', view: ConfirmPage },
   { address: /^\/console\/account$/, title: 'Your logins', view: AccountPage },
   { address: /^\/console\/audit$/, title: 'Audit', menu: '/console/audit', watchers: true, view: AuditPage }
 ]

@@ -47,7 +47,8 @@ function SessionFacts({ session, linked }: { session: SessionJson, linked: boole
       : html`<${State} of=${receipt.state} />`
   return html`<${Facts} of=${[
     ['Status', html`<${State} of=${session.status} />`], ['User', session.user],
-    ['Credential', session.credential], ['Target', session.target], ['Protocol', session.protocol],
+    ['Credential', session.credential], ['Target', session.target],
+    ['Protocol', session.client === null ? session.protocol : `${session.protocol}, ${session.client}`],
     ['Database', session.database ?? undefined], ['Grant', session.grant], ['From', session.address],
     ['Node', session.node], ['Started', html`<${When} at=${startedAt} />`],
     ['Ended', html`<${When} at=${endedAt} />`],

@@ -20,20 +20,23 @@ interface Choice {
 
 export function StartPage({ caller }: PageProps): View {
   return html`<h1>Start</h1>
-    ${isWatcher(caller) ? html`<${FirstSteps} /><${Live} />` : html`<${Open} user=${caller.name} />`}`
+    ${isWatcher(caller) ? html`<${FirstSteps} /><${Live} />` : null}
+    <${Open} user=${caller.name} watches=${isWatcher(caller)} />`
 }
 
-/** What a person may open. */
-function Open({ user }: { user: string }): View {
+/** What a person may open; whoever looks after others often may nothing, and need not be told. */
+function Open({ user, watches }: { user: string, watches: boolean }): View {
   const loaded = useLoad(async signal => ({
     doors: await get<DoorsJson>('/doors', {}, signal),
     explained: await get<ExplainedJson>('/explain', { login: user }, signal)
   }), [user])
+  if (watches && loaded.value === undefined) return html`<span hidden></span>`
   return show(loaded, ({ doors, explained }) => {
     const choices = explained.choices.filter(({ refusal }) => refusal === null)
+    if (choices.length === 0 && watches) return null
     if (choices.length === 0) return html`<p>Nothing is open to you yet: an admin declares a grant.</p>`
     return html`<h2>Open to you</h2>
-      ${choices.map(choice => html`<${Ready} choice=${{ user, ...choice }} doors=${doors} />`)}`
+      ${choices.map(choice => html`<${Ready} choice=${{ user, ...choice }} doors=${doors} own />`)}`
   })
 }
 
@@ -127,7 +130,9 @@ function FirstSteps(): View {
 }
 
 /** The line to paste, for what stock clients can open. */
-function Ready({ choice, doors }: { choice: Choice, doors: DoorsJson }): View {
+function Ready(
+  { choice, doors, own = false }: { choice: Choice, doors: DoorsJson, own?: boolean }
+): View {
   const { user, credential, target, protocol } = choice
   const explained = useLoad(signal =>
     get<ExplainedJson>('/explain', { login: `${user}+${credential}@${target}` }, signal), [user, credential])
@@ -137,6 +142,8 @@ function Ready({ choice, doors }: { choice: Choice, doors: DoorsJson }): View {
     <p><strong>${user}</strong> with ${credential} on ${target}</p>
     ${line === undefined ? html`<p class="quiet">This node takes no ${protocol} sessions.</p>`
       : html`<pre><code>${line}</code></pre>`}
+    ${!own || (protocol !== 'ssh' && protocol !== 'postgres') ? null : html`<p>
+      <a href=${`/console/connect/${protocol}/${credential}/${target}`}>Open it in this browser</a></p>`}
     ${refusal === undefined || refusal === null ? null
       : html`<p class="bad">It would be refused: ${refusal}</p>`}
     ${explained.failure === undefined ? null : html`<${Problem} failure=${explained.failure} />`}

@@ -39,6 +39,8 @@ interface Line {
   error?: { severity: string, sqlstate: string, message: string }
   notices?: string[]
   durationMs?: number
+  /** Of a statement: what a rule said to it. */
+  verdict?: { verdict: string, rule: string, kinds: string }
   alarm?: string
   cut?: boolean
   event?: string
@@ -128,7 +130,7 @@ function lineView(line: Line): Content {
   const at = html`<a class="at" href=${`#at=${line.atMs / 1000}`} title=${line.at}>${momentOf(line.atMs)}</a>`
   if (line.type === 'close') return html`${at}<p class="event">${line.how}: ${line.reason}</p>`
   if (line.type === 'event') return html`${at}<p class="event">${line.event}</p>`
-  const { sql = '', parameters = [], error, durationMs, alarm, cut, outcome, notices = [] } = line
+  const { sql = '', parameters = [], error, durationMs, verdict, alarm, cut, outcome, notices = [] } = line
   return html`${at}
     <div class="statement">
       <pre><code>${sql}${cut === true ? ' …' : ''}</code></pre>
@@ -137,6 +139,8 @@ function lineView(line: Line): Content {
       ${notices.map(notice => html`<p class="quiet">${notice}</p>`)}
       ${error === undefined ? null : html`<p class="bad"><strong>${error.severity} ${error.sqlstate}</strong>
         ${' '}${error.message}</p>`}
+      ${verdict === undefined ? null : html`<p class="bad"><strong>Rule ${verdict.rule}</strong>
+        ${' '}${verdict.verdict} ${verdict.kinds}</p>`}
       ${alarm === undefined ? null : html`<p class="bad"><strong>Alarm</strong>: a password is set</p>`}
       <p class="outcome">${outcomeOf(line)}${durationMs === undefined ? '' : ` · ${durationMs.toFixed(1)} ms`}
         ${outcome === 'skipped' ? ' · not run, because of the error before it' : ''}

@@ -5,16 +5,16 @@
 // itself. Every way through the branches is scanned at save time, so an unused branch cannot hide a mistake.
 import { Liquid, TokenKind, Tokenizer } from 'liquidjs'
 import { encodeWord } from './percent.ts'
-import {
-  UnfitValue, assertWellFormed, quoteIdentifier, quoteLiteral, scanSql, statementProblems
-} from './sql-text.ts'
+import { dialects } from './sql-dialect.ts'
+import type { SqlContext, SqlDialect } from './sql-dialect.ts'
+import { UnfitValue, assertWellFormed } from './sql-text.ts'
 import type { HolePlace, SqlPiece } from './sql-text.ts'
 
 /**
- * `sql`: one statement of PostgreSQL. `data`: a value that the plugin quotes itself. `path`: of a URL, a hole
- * is one segment or a piece of one.
+ * One statement in some SQL. `data`: a value that the plugin quotes itself. `path`: of a URL, a hole is one
+ * segment or a piece of one.
  */
-export type TextContext = 'sql' | 'data' | 'path'
+export type TextContext = SqlContext | 'data' | 'path'
 
 /**
  * What a hole can print, secrets exposed or masked. Absent or empty: false in a condition, an error in a
@@ -47,7 +47,7 @@ const renderLimitMs = 1000
 
 const variableName = '[a-z][a-z0-9_]{0,62}'
 const holeForm = new RegExp(
-  `^\\{\\{\\s*(${variableName})\\s*(?:\\|\\s*(ident|literal|identlist)\\s*)?\\}\\}$`
+  `^\\{\\{\\s*(${variableName})\\s*(?:\\|\\s*(ident|literal|identlist|binary)\\s*)?\\}\\}$`
 )
 const conditionForm = new RegExp(`^(${variableName})(?:\\s*(?:==|!=)\\s*(?:'[\\w .-]*'|"[\\w .-]*"))?$`)
 const tagForm = /^\{%\s*(if|elsif|unless|else|endif|endunless|comment|endcomment)\b\s*([^%{}]*?)\s*%\}$/
@@ -70,15 +70,20 @@ export function compileText(text: string, context: TextContext): CompiledText {
   const nodes = reader.read(text)
   const { holes, uses, lists, words, problems } = reader
   const places = new Map<number, HolePlace>()
-  if (problems.size === 0 && context === 'sql') checkPaths(nodes, holes, places, problems)
+  const dialect = dialectOf(context)
+  if (problems.size === 0 && dialect !== undefined) checkPaths(dialect, nodes, holes, places, problems)
   const render = problems.size > 0 ? refuseToRender : renderer(text, holes, places, context, problems)
   const bare = holes.filter(({ filter }, number) => filter === undefined && places.get(number) === 'plain')
   const numbers = new Set(bare.map(hole => hole.name))
   return { uses, lists, words, numbers, problems: [...problems], render }
 }
 
+function dialectOf(context: TextContext): SqlDialect | undefined {
+  return context === 'data' || context === 'path' ? undefined : dialects[context]
+}
+
 function checkPaths(
-  nodes: Node[], holes: Hole[], places: Map<number, HolePlace>, problems: Set<string>
+  dialect: SqlDialect, nodes: Node[], holes: Hole[], places: Map<number, HolePlace>, problems: Set<string>
 ): void {
   const paths = expand(nodes)
   if (paths === undefined) {
@@ -86,7 +91,7 @@ function checkPaths(
     return
   }
   for (const path of paths) {
-    const scan = scanSql(joinText(path))
+    const scan = dialect.scan(joinText(path))
     for (const problem of scan.problems) problems.add(problem)
     for (const [number, place] of scan.places) {
       if ((places.get(number) ?? place) !== place) {
@@ -112,7 +117,8 @@ function renderer(
     const inSql = places.get(number) === 'plain' ? 'count' : 'inert'
     const bare = context === 'path' ? 'segment' : context === 'data' ? 'datum' : inSql
     // The filter hears the name as well, so that its error can say which variable is unfit.
-    const filled = `{{ ${hole.name} | ${hole.filter ?? bare}: '${hole.name}' }}`
+    const filter = hole.filter === undefined ? bare : `${context}_${hole.filter}`
+    const filled = `{{ ${hole.name} | ${filter}: '${hole.name}' }}`
     source = source.slice(0, hole.begin) + filled + source.slice(hole.end)
   }
   let parsed: ReturnType<Liquid['parse']>
@@ -124,7 +130,7 @@ function renderer(
   }
   return values => {
     const rendered = renderParsed(parsed, scopeOf(values))
-    const [problem] = context === 'sql' ? statementProblems(rendered) : []
+    const [problem] = dialectOf(context)?.problems(rendered) ?? []
     if (problem !== undefined) throw new UnfitValue(`with these values, ${problem}`)
     return rendered
   }
@@ -197,10 +203,10 @@ class Reader {
   readonly lists = new Set<string>()
   readonly words = new Set<string>()
   readonly problems = new Set<string>()
-  readonly #context: TextContext
+  readonly #dialect: SqlDialect | undefined
 
   constructor(context: TextContext) {
-    this.#context = context
+    this.#dialect = dialectOf(context)
   }
 
   read(text: string): Node[] {
@@ -238,12 +244,15 @@ class Reader {
     const form = holeForm.exec(source)
     const [, name, filter] = form ?? []
     if (name === undefined) {
-      const filters = this.#context === 'sql' ? '{{ name | ident }}, | literal, | identlist or ' : ''
+      const filters = this.#dialect === undefined ? '' : '{{ name | ident }}, | literal, | identlist or '
       this.problems.add(`${shown(source)}: a hole is ${filters}{{ name }}`)
       return
     }
-    if (this.#context !== 'sql' && filter !== undefined) {
+    if (this.#dialect === undefined && filter !== undefined) {
       this.problems.add(`${shown(source)}: no filter here, the plugin quotes`)
+    }
+    if (filter === 'binary' && this.#dialect?.binary === undefined) {
+      this.problems.add(`${shown(source)}: there are no constants of bytes here`)
     }
     this.uses.add(name)
     if (filter === 'identlist') this.lists.add(name)
@@ -311,13 +320,16 @@ function makeEngine(): Liquid {
   }
   for (const filter of Object.keys(made.filters)) delete made.filters[filter]
   const filters: Record<string, (value: unknown) => string> = {
-    ident: value => quoteIdentifier(text(value)),
-    literal: value => quoteLiteral(text(value)),
-    identlist: value => items(value).map(quoteIdentifier).join(', '),
     inert: value => inert(text(value)),
     count: value => count(text(value)),
     datum: value => datum(text(value)),
     segment: value => segment(text(value))
+  }
+  for (const [context, { identifier, literal, binary }] of Object.entries(dialects)) {
+    filters[`${context}_ident`] = value => identifier(text(value))
+    filters[`${context}_literal`] = value => literal(text(value))
+    filters[`${context}_identlist`] = value => items(value).map(identifier).join(', ')
+    if (binary !== undefined) filters[`${context}_binary`] = value => binary(text(value))
   }
   for (const [filter, handler] of Object.entries(filters)) {
     const act = (value: unknown, name: unknown): string => named(name, () => handler(value))

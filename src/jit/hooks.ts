@@ -41,7 +41,8 @@ export const hookLimits: HookLimits = {
   parallel: 8,
   waitingMax: 20_000,
   togetherMax: 64,
-  groupsMax: 2,
+  groupsMax: 4,
+  groupAloneMs: 100,
   // As many as run at once; a target counts its connections, and rights that it took back should end soon.
   keptMax: 8,
   keptIdleMs: 15_000,
@@ -281,7 +282,8 @@ class HookRunner implements Hooks {
     if (first === undefined || plugin.verifyTogether === undefined) return seen
     const { access, template } = first.job
     const errands = those.map(({ job }) => ({ account: job.account, variables: job.variables }))
-    const context = this.#context(this.#limits.verifyMs, redact, undefined)
+    const { keeper } = this.#gate(plugin, access.target)
+    const context = this.#context(this.#limits.verifyMs, redact, undefined, keeper)
     try {
       const looks = await this.#raced(
         plugin.verifyTogether(access, template, errands, context), context.signal)
@@ -306,7 +308,8 @@ class HookRunner implements Hooks {
   }
 
   async #look(plugin: Plugin, job: HookJob, redact: Redactor): Promise<Verified> {
-    const context = this.#context(this.#limits.verifyMs, redact, job.signal)
+    const { keeper } = this.#gate(plugin, job.access.target)
+    const context = this.#context(this.#limits.verifyMs, redact, job.signal, keeper)
     const pinned = { template: job.template, variables: job.variables }
     try {
       return await this.#raced(plugin.verify(job.access, job.account, context, pinned), context.signal)
@@ -345,7 +348,9 @@ class HookRunner implements Hooks {
     }
   }
 
-  #context(limitMs: number, redact: Redactor, signal: AbortSignal | undefined): LimitedContext {
+  #context(
+    limitMs: number, redact: Redactor, signal: AbortSignal | undefined, kept?: Keeper
+  ): LimitedContext {
     const { clock, log } = this.#options
     const endsMs = clock.monotonicMs() + limitMs
     const limit = new AbortController()
@@ -358,6 +363,7 @@ class HookRunner implements Hooks {
       statementTimeoutMs: this.#limits.statementMs,
       remainingMs: () => endsMs - clock.monotonicMs(),
       now: () => clock.now(),
+      kept,
       log: line => log(redact(line)),
       stop
     }
@@ -399,9 +405,7 @@ class HookRunner implements Hooks {
     const known = this.#gates.get(key)
     if (known !== undefined) return known
     for (const [other, { queue, keeper }] of this.#gates) {
-      if (!queue.idle) continue
-      keeper.close()
-      this.#gates.delete(other)
+      if (queue.idle && keeper.isEmpty) this.#gates.delete(other)
     }
     const queue = new TargetQueue(target.name, this.#limits, this.#options.clock, {
       knock: () => plugin.knock(target, this.#limits.connectMs),

@@ -70,6 +70,10 @@ export class Keeper implements KeptConnections {
     if (this.#idle.length > keptMax) this.#end(this.#idle[0]!)
   }
 
+  get isEmpty(): boolean {
+    return this.#idle.length === 0
+  }
+
   async clear(): Promise<boolean> {
     const entries = [...this.#idle]
     for (const entry of entries) this.#forget(entry)

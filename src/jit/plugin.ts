@@ -102,8 +102,8 @@ export interface HookContext {
    */
   before?: Verified | undefined
   /**
-   * Connections of earlier hooks on this target, for plugins that can clean one of whatever it carries. Not
-   * for a look that proves.
+   * Connections of earlier hooks on this target, for plugins that can clean one of whatever it carries. A
+   * look that proves may close them to make room, but takes none.
    */
   kept?: KeptConnections | undefined
   /** One line for the operator's log; secrets are redacted before it is kept. */
@@ -237,6 +237,12 @@ export interface Plugin {
    * lease. Left out where `mint` gives a password, or where accounts have none.
    */
   mintTyped?(): Promise<Minted>
+  /**
+   * For leases whose maximum grew: a template (action `enable`) that moves the end which the target keeps of
+   * an account to `expires_at`, and does nothing else; `none` where targets keep no end. Left out where an
+   * end cannot be moved: there the maximum stays what it was at issue.
+   */
+  readonly prolong?: string | undefined
   /**
    * True when something accepts connections at the target's address; nothing is said to it. Lets those who
    * wait for a target that was away begin again.

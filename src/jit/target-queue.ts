@@ -18,8 +18,10 @@ export interface QueueLimits {
   waitingMax: number
   /** Actions in one group: what it holds up when it fails, and one transaction on the target. */
   togetherMax: number
-  /** Groups of one kind at once; with more of them each is smaller. */
+  /** Groups of one kind at once, when one of them takes long. */
   groupsMax: number
+  /** For so long the last group is the only one of its kind: who comes meanwhile makes the next larger. */
+  groupAloneMs: number
   /** Connection failures in a row until the breaker opens. */
   failuresMax: number
   /** First and longest pause of an open breaker, milliseconds. */
@@ -74,7 +76,8 @@ export class TargetQueue {
   #closings: Waiting[] = []
   #openingsTurn = true
   readonly #busyAccounts = new Set<string>()
-  readonly #groups = new Map<string, number>()
+  readonly #groups = new Map<string, { running: number, startedMs: number }>()
+  #cancelLook: Cancel | undefined
   #running = 0
   #failures = 0
   #lastError: string | undefined
@@ -167,15 +170,15 @@ export class TargetQueue {
   }
 
   #endGroup(group: string): void {
-    const left = (this.#groups.get(group) ?? 1) - 1
-    if (left > 0) this.#groups.set(group, left)
-    else this.#groups.delete(group)
+    const known = this.#groups.get(group)
+    if (known !== undefined && --known.running <= 0) this.#groups.delete(group)
   }
 
   /** Stops knocking and refuses who still waits. */
   close(): void {
     this.#closed = true
     this.#cancelKnock?.()
+    this.#cancelLook?.()
     for (const waiting of [...this.#openings, ...this.#closings]) {
       waiting.refuse(new SallyportError('shutting-down'))
     }
@@ -232,7 +235,7 @@ export class TargetQueue {
       this.#trial = this.#openUntilMs !== undefined
       this.#running++
       for (const { account } of taken) this.#busyAccounts.add(account)
-      if (first.group !== undefined) this.#groups.set(first.group, (this.#groups.get(first.group) ?? 0) + 1)
+      if (first.group !== undefined) this.#beginGroup(first.group)
       first.start(taken)
     }
   }
@@ -242,7 +245,14 @@ export class TargetQueue {
     const opening = this.#openingsTurn
     for (const isOpening of [opening, !opening]) {
       const queue = isOpening ? this.#openings : this.#closings
-      const first = queue.find(waiting => this.#mayStart(waiting))
+      const groups = new Map<string, boolean>()
+      const mayBegin = (group: string): boolean => {
+        const may = groups.get(group) ?? this.#mayBegin(group, queue)
+        groups.set(group, may)
+        return may
+      }
+      const first = queue.find(({ account, group }) =>
+        !this.#busyAccounts.has(account) && (group === undefined || mayBegin(group)))
       if (first === undefined) continue
       this.#openingsTurn = !isOpening
       const taken = this.#withCompanions(first, queue)
@@ -254,9 +264,24 @@ export class TargetQueue {
     return []
   }
 
-  #mayStart({ account, group }: Waiting): boolean {
-    if (this.#busyAccounts.has(account)) return false
-    return group === undefined || (this.#groups.get(group) ?? 0) < this.#limits.groupsMax
+  #mayBegin(group: string, queue: readonly Waiting[]): boolean {
+    const known = this.#groups.get(group)
+    if (known === undefined) return true
+    if (known.running >= this.#limits.groupsMax) return false
+    // Waiting would not make it larger.
+    if (queue.filter(waiting => waiting.group === group).length >= this.#limits.togetherMax) return true
+    const leftMs = known.startedMs + this.#limits.groupAloneMs - this.#clock.monotonicMs()
+    if (leftMs <= 0) return true
+    this.#cancelLook ??= this.#clock.after(leftMs, () => {
+      this.#cancelLook = undefined
+      this.#next()
+    })
+    return false
+  }
+
+  #beginGroup(group: string): void {
+    const running = (this.#groups.get(group)?.running ?? 0) + 1
+    this.#groups.set(group, { running, startedMs: this.#clock.monotonicMs() })
   }
 
   /** By account: no two actions on one account go together. */

@@ -11,6 +11,7 @@ import type { PlainValue, TextContext } from './holes.ts'
 import { fillHttp, fillLook, httpFields, isList, lookFields, readHttp, readLook } from './http-text.ts'
 import type { HttpStep, Look, ReadTools } from './http-text.ts'
 import type { Action, Variables } from './plugin.ts'
+import { sqlOfPlugin } from './sql-dialect.ts'
 import { UnfitValue } from './sql-text.ts'
 import { readStrictYaml } from './strict-yaml.ts'
 
@@ -169,7 +170,9 @@ export function renderStep(
       ([name, text]) => [name, compiled(text, 'data').render(values)] as const
     )
     return {
-      sql: step.sql === undefined ? undefined : compiled(step.sql, 'sql').render(values),
+      sql: step.sql === undefined
+        ? undefined
+        : compiled(step.sql, sqlOfPlugin(template.plugin)).render(values),
       script: step.script === undefined
         ? undefined
         : compiled(step.script, 'shell').render({ ...absentOf(template), ...values }),
@@ -218,6 +221,8 @@ class TemplateReader {
   readonly #numbers = new Set<string>()
   /** By steps, to later ones; true for lists. */
   readonly #given = new Map<string, boolean>()
+  /** Known as soon as the plugin is. */
+  #sqlContext = sqlOfPlugin('')
   readonly #tools: ReadTools = {
     problem: (path, problem) => this.#problem(path, problem),
     compile: (path, text, context) => this.#compile(path, text, context)
@@ -232,6 +237,7 @@ class TemplateReader {
     ])
     const id = this.#word(fields, 'id', idForm, 'plugin/name')
     const plugin = this.#word(fields, 'plugin', wordForm, 'a word')
+    this.#sqlContext = sqlOfPlugin(plugin)
     const action = this.#text(fields, 'action', '')
     if (!actions.includes(action)) this.#problem('action', `must be one of ${actions.join(', ')}`)
     if (plugin !== '' && id !== '' && !id.startsWith(`${plugin}/`)) {
@@ -388,7 +394,7 @@ class TemplateReader {
     if (verb !== undefined && !(typeof verb === 'string' && wordForm.test(verb))) {
       this.#problem(`${path}.do`, 'must be a word')
     }
-    if (sql !== undefined) this.#compile(`${path}.sql`, sql, 'sql')
+    if (sql !== undefined) this.#compile(`${path}.sql`, sql, this.#sqlContext)
     if (script !== undefined) this.#compile(`${path}.script`, script, 'shell')
     const options: Record<string, string> = {}
     const given = fields.has('with') ? this.#map(`${path}.with`, fields.get('with')) : undefined

@@ -24,11 +24,18 @@ export interface LedgerOptions {
   boot: string
   /** This process was declared dead, and goes on under another boot. */
   onBoot(boot: string): void
+  /** What definitions say now of how long leases may live (S9). */
+  maximums(): Promise<MaximumOf>
   /** A name for a new account; `attempt` counts those that were already used on the target, from 0. */
   mintName(request: IssueRequest, attempt: number): string
   log: LedgerLog
   limits?: Partial<LedgerLimits> | undefined
 }
+
+/** The end of a lease's whole lifetime as its definition says today; its own where that is gone. */
+export type MaximumOf = (
+  lease: { credential: string, ownerKind: Owner['kind'], owner: string, createdAt: Date, maxAt: Date }
+) => Date
 
 export interface IssueRequest {
   /** Name of the credential. */

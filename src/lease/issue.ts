@@ -12,7 +12,7 @@ import type { Context, IssueRequest } from './context.ts'
 import { pack, unpack } from './keep.ts'
 import { deadManGraceMs, hookWork, runHook } from './remove.ts'
 import type { Remover } from './remove.ts'
-import type { Claimant, Intent, Intended, Term } from './store-port.ts'
+import type { Audited, Claimant, Intent, Intended, Term } from './store-port.ts'
 
 /** What was issued, before it becomes a lease that can be released. */
 export interface Issued {
@@ -85,7 +85,7 @@ async function issueNew(context: Context, remover: Remover, request: IssueReques
   for (let attempt = 0; attempt < limits.namesMax; attempt++) {
     const intent = intentOf(context, request, mintName(request, attempt))
     const claimEndsMs = clock.monotonicMs() + intent.claimMs
-    const intended = await writeIntent(context, intent)
+    const intended = await writeIntent(context, { ...intent, audited: intentEvent(intent) })
     if (intended.state === 'name-taken') continue
     if (intended.state === 'fenced') throw nodeFenced()
     const { claimant } = intent
@@ -97,27 +97,28 @@ async function issueNew(context: Context, remover: Remover, request: IssueReques
   )
 }
 
-// The event and the rows must both be durable before the target hears anything; neither needs the other.
+// The event and the rows are durable together, before the target hears anything.
 async function writeIntent(context: Context, intent: Intent): Promise<Intended> {
-  const { store } = context.options
-  const [rows, event] = await Promise.allSettled([store.intend(intent), auditIntent(context, intent)])
-  if (rows.status === 'fulfilled' && event.status === 'fulfilled') return rows.value
-  const { holdId, accountId, claimant } = intent
-  context.debts.add(
-    () => abandon(context, undefined, { accountId, epoch: 1, holdId, claimant }, 'the intent failed', true)
-  )
-  const failed = [rows, event].find(each => each.status === 'rejected')
-  throw asSallyportError(failed?.reason, 'store-unavailable')
+  try {
+    return await context.options.store.intend(intent)
+  } catch (thrown) {
+    const { holdId, accountId, claimant } = intent
+    context.debts.add(
+      () => abandon(context, undefined, { accountId, epoch: 1, holdId, claimant }, 'the intent failed', true)
+    )
+    throw asSallyportError(thrown, 'store-unavailable')
+  }
 }
 
-function auditIntent({ options: { audit } }: Context, intent: Intent): Promise<void> {
+function intentEvent(intent: Intent): Audited {
   const {
     accountId, accountName, actor, target, credential, owner, holdId, kind, spec: { open: on, close: off }
   } = intent
-  return audit.append('account.intended', actor, accountId, {
+  const detail = {
     account: accountName, target, credential, kind, lease: holdId, owner: `${owner.kind} ${owner.id}`,
     open: `${on.id} v${on.version}`, close: `${off.id} v${off.version}`
-  })
+  }
+  return { kind: 'account.intended', actor, subject: accountId, detail }
 }
 
 // ---- enable-disable: one account, many holds
@@ -127,7 +128,8 @@ async function issueShared(context: Context, remover: Remover, request: IssueReq
   const intent = intentOf(context, request, request.accountName ?? '')
   const { claimant, holdId } = intent
   const giveUpMs = clock.monotonicMs() + limits.joinWaitMs
-  const asked = auditIntent(context, intent)
+  const { kind, actor, subject, detail } = intentEvent(intent)
+  const asked = context.options.audit.append(kind, actor, subject, detail)
   // It is awaited below, but not while the first answer of the store is.
   asked.catch(() => {})
   try {
@@ -221,7 +223,7 @@ async function handOut(
     const fresh = shared && request.standing === undefined
     const secret = fresh ? await secrets.put(pack(minted)) : undefined
     const asOfMs = clock.monotonicMs()
-    const terms = { claimMs, reassertMs: limits.lateCheckMs, shared, secret }
+    const terms = { claimMs, reassertMs: limits.lateCheckMs, secret }
     const settled = await store.settle(claimant, accountId, epoch, holdId, terms)
     if (settled.state === 'active') {
       return {
@@ -302,7 +304,7 @@ async function abandon(
   )
   const ended = claim === undefined
     ? await store.end(
-      { holdId, shared: true, as: 'failed', actor: 'system', detail: { why }, claimant, claimMs }
+      { holdId, as: 'failed', actor: 'system', detail: { why }, claimant, claimMs }
     )
     : undefined
   const last = claim ?? ended?.claim
@@ -318,7 +320,7 @@ async function endOrOwe(
   const end = async (): Promise<void> => {
     const claimEndsMs = clock.monotonicMs() + claimMs
     const { claim } = await store.end({
-      holdId, shared: true, as: 'failed', actor: 'system', detail: { why }, claimant, claimMs
+      holdId, as: 'failed', actor: 'system', detail: { why }, claimant, claimMs
     })
     if (claim !== undefined) void remover.start('remove', { claim, claimant, claimEndsMs })
   }

@@ -218,15 +218,12 @@ async function work(context: Context, remover: Remover, more: () => void): Promi
     hasMore = ended.length > 0
   }
   for (let hasMore = due || expired; hasMore;) {
-    const { load } = remover
-    const running = [...load.values()].reduce((sum, each) => sum + each, 0)
-    const limit = limits.inAll - running
+    const limit = limits.inAll - remover.load
     if (limit <= 0) return
-    const busy = [...load].filter(([, count]) => count >= limits.perTarget).map(([target]) => target)
     const claimEndsMs = clock.monotonicMs() + limits.claimMs
     const { claimant } = context
     const tasks = await store.due({
-      claimant, claimMs: limits.claimMs, limit, perTarget: limits.perTarget, busy
+      claimant, claimMs: limits.claimMs, limit, perTarget: limits.perTarget, room: remover.room()
     })
     for (const { act, claim } of tasks) {
       // Where one ends there is room for the next: a herd that expires together does not wait for the clock.
@@ -258,7 +255,7 @@ async function timeIsUp(context: Context, remover: Remover, lease: LocalLease): 
   lease.asking = true
   const claimEndsMs = clock.monotonicMs() + limits.claimMs
   const asked = store.end({
-    holdId: lease.holdId, shared: true, as: 'expired', actor: 'system', detail: {}, claimant,
+    holdId: lease.holdId, as: 'expired', actor: 'system', detail: {}, claimant,
     claimMs: limits.claimMs,
     ifExpiresBy: lease.expiresAt
   })

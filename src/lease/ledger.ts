@@ -12,10 +12,10 @@ import type { Issued } from './issue.ts'
 import { createJanitor } from './janitor.ts'
 import type { Janitor } from './janitor.ts'
 import { ledgerLimits } from './limits.ts'
+import { endsToday, renew } from './prolong.ts'
+import type { From } from './prolong.ts'
 import { createRemover, hookWork, runHook } from './remove.ts'
 import type { Remover } from './remove.ts'
-import { renewal } from './renew.ts'
-import type { Renewable, Renewal } from './renew.ts'
 import { asked, shown } from './view.ts'
 import type {
   Claim, Claimant, EndRequest, Known, LeaseEventRow, LeaseFilter, LeaseRow, LeasesOf, LedgerGauges, Owner
@@ -118,10 +118,13 @@ export function createLedger(options: LedgerOptions): Ledger {
       await standing(context, janitor)
       return leaseOf(context, remover, await issue(context, remover, request))
     },
-    list: async filter => (await store.list(asked(filter))).map(shown),
+    async list(filter) {
+      const endOf = await endsToday(context)
+      return (await store.list(asked(filter))).map(record => shown(record, endOf))
+    },
     async show(holdId) {
       const record = await store.show(holdId)
-      return record === undefined ? undefined : shown(record)
+      return record === undefined ? undefined : shown(record, await endsToday(context))
     },
     history: holdId => store.history(holdId),
     renew: (holdId, seconds, actor, address, latest) =>
@@ -188,8 +191,8 @@ async function giveBack(context: Context, remover: Remover, issued: Issued, reas
   const { options: { clock }, limits: { releaseWaitMs } } = context
   const { holdId, accountId, request: { kind, actor } } = issued
   context.local.delete(holdId)
-  const end = (): Promise<boolean> => endAndRemove(context, remover, {
-    holdId, shared: kind === 'enable', as: 'released', actor, detail: { reason }
+  const end = (): Promise<unknown> => endAndRemove(context, remover, {
+    holdId, as: 'released', actor, detail: { reason }
   })
   try {
     await end()
@@ -217,48 +220,24 @@ async function removeUnrecorded(context: Context, issued: Issued): Promise<void>
 
 type Ending = Omit<EndRequest, 'claimant' | 'claimMs' | 'ifExpiresBy'>
 
-/**
- * Ends a hold; begins the removal when it was the last one. True when it ended now. Throws when the store is
- * away.
- */
-async function endAndRemove(context: Context, remover: Remover, ending: Ending): Promise<boolean> {
+/** Ends a hold; begins the removal when it was the last one. Throws `store-unavailable`, `not-found`. */
+async function endAndRemove(
+  context: Context, remover: Remover, ending: Ending
+): Promise<{ ended: boolean, accountId: string }> {
   const { options: { store, clock }, limits: { claimMs }, claimant } = context
   const claimEndsMs = clock.monotonicMs() + claimMs
   const { ended, claim, hold } = await store.end({ ...ending, claimant, claimMs })
   if (hold === undefined) throw new SallyportError('not-found', { detail: `lease ${ending.holdId}` })
   if (claim !== undefined) begin(remover, claim, claimant, claimEndsMs)
-  return ended
+  return { ended, accountId: hold.accountId }
 }
 
 function begin(remover: Remover, claim: Claim, claimant: Claimant, claimEndsMs: number): void {
   void remover.start('remove', { claim, claimant, claimEndsMs })
 }
 
-/** Where somebody sits, as details of an event. */
-type From = { address?: string }
-
 function fromOf(address: string | undefined): From {
   return address === undefined ? {} : { address }
-}
-
-async function renew(
-  context: Context, holdId: string, seconds: number, actor: string, from: From, latest: Date | undefined
-): Promise<LeaseRow> {
-  const { store, audit } = context.options
-  const latestMs = latest?.getTime() ?? Infinity
-  const decide = (lease: Renewable, nowMs: number): Renewal =>
-    renewal({ ...lease, maxAtMs: Math.min(lease.maxAtMs, latestMs) }, seconds, nowMs)
-  const renewed = await store.renew(holdId, actor, decide, { seconds, ...from })
-  if (renewed === undefined) throw new SallyportError('not-found', { detail: `lease ${holdId}` })
-  if (!renewed.renewed) {
-    throw new SallyportError('invalid', { detail: renewed.reason, problems: [renewed.reason] })
-  }
-  await audit.append(
-    'lease.renewed', actor, holdId, { seconds, expiresAt: renewed.term.expiresAt.toISOString(), ...from }
-  )
-  const record = await store.show(holdId)
-  if (record === undefined) throw new SallyportError('not-found', { detail: `lease ${holdId}` })
-  return shown(record)
 }
 
 // The session is cut first, then the account is removed: a removal alone does not end what is logged in
@@ -266,15 +245,13 @@ async function renew(
 async function revoke(
   context: Context, remover: Remover, holdId: string, actor: string, from: From
 ): Promise<boolean> {
-  const { options: { audit, clock, store }, limits: { releaseWaitMs } } = context
-  const row = await store.show(holdId)
-  if (row === undefined) throw new SallyportError('not-found', { detail: `lease ${holdId}` })
-  const shared = row.accountKind === 'enable'
-  const ended = await endAndRemove(context, remover, { holdId, shared, as: 'revoked', actor, detail: from })
+  const { options: { clock }, limits: { releaseWaitMs } } = context
+  const audited = { kind: 'lease.revoked', actor, subject: holdId, detail: { ...from } }
+  const ending = { holdId, as: 'revoked', actor, detail: from, audited } as const
+  const { ended, accountId } = await endAndRemove(context, remover, ending)
   if (!ended) return false
   cutLease(context, holdId, new SallyportError('lease-lost', { detail: `the lease was revoked by ${actor}` }))
-  await audit.append('lease.revoked', actor, holdId, { ...from })
-  const removal = remover.running(row.account)
+  const removal = remover.running(accountId)
   if (removal !== undefined) await waitAtMost(clock, removal, releaseWaitMs)
   return true
 }

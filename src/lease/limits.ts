@@ -24,8 +24,12 @@ export interface LedgerLimits {
   probeMs: number
   /** The accounts of a target that came back are tried over this time. */
   wakeSpreadMs: number
-  /** Removals at once: of one target, and in all. */
+  /**
+   * Removals that are begun at once: of one target, and in all. The first is what a slow target gets; one
+   * that has removed many within a second gets that many, up to `perTargetMax`: a claim lasts much longer.
+   */
   perTarget: number
+  perTargetMax: number
   inAll: number
   /** Leases and processes swept in one transaction. */
   sweepBatch: number
@@ -55,7 +59,8 @@ export const ledgerLimits: LedgerLimits = {
   probeMs: 5000,
   wakeSpreadMs: 1000,
   perTarget: 16,
-  inAll: 64,
+  perTargetMax: 256,
+  inAll: 512,
   sweepBatch: 500,
   retry: { baseMs: 1000, capMs: 5 * 60_000 },
   releaseWaitMs: 10_000,

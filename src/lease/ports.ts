@@ -69,6 +69,10 @@ export interface Hooks {
   mint(plugin: string, form?: SecretForm): Minted | Promise<Minted>
   /** Acts and looks. Never throws. */
   run(work: HookWork): Promise<HookResult>
+  /** Whether the end that a target keeps of an account can be moved, or it keeps none. */
+  prolongs(plugin: string): boolean
+  /** Moves that end to `expires_at`; nothing else of the account changes. Never throws. */
+  prolong(work: HookWork): Promise<HookResult>
   /** Looks, over a fresh connection. Throws when it could not look. */
   verify(work: HookWork): Promise<Verified>
 }

@@ -8,6 +8,7 @@ import type { Injectable, Minted, Variables } from '../jit/plugin.ts'
 import { backoffMs } from './backoff.ts'
 import type { Context, Held } from './context.ts'
 import { unpack } from './keep.ts'
+import { createPace } from './pace.ts'
 import type { AccountSpec, HookWork } from './ports.ts'
 import { bounded, draftReceipts, judge } from './receipt.ts'
 import type { ReceiptState, Verdict } from './receipt.ts'
@@ -20,18 +21,20 @@ export interface Remover {
   start(act: Task['act'], held: Held): Promise<void>
   /** The removal that this node is at for an account, if any. */
   running(accountId: string): Promise<void> | undefined
-  /** How many are running, for each target. */
-  readonly load: ReadonlyMap<string, number>
+  /** How many may be begun now, for each target where some are running or were a moment ago. */
+  room(): Readonly<Record<string, number>>
+  /** How many are running. */
+  readonly load: number
   /** Resolves when none is running. */
   idle(): Promise<void>
 }
 
 export function createRemover(context: Context): Remover {
   const running = new Map<string, Promise<void>>()
-  const load = new Map<string, number>()
+  const pace = createPace(context)
 
   const track = async (target: string, work: Promise<void>): Promise<void> => {
-    load.set(target, (load.get(target) ?? 0) + 1)
+    pace.began(target)
     try {
       await work
     } catch (thrown) {
@@ -41,9 +44,7 @@ export function createRemover(context: Context): Remover {
         { code, detail, reference, target }, 'ledger: a removal was not brought to its end'
       )
     } finally {
-      const left = (load.get(target) ?? 1) - 1
-      if (left > 0) load.set(target, left)
-      else load.delete(target)
+      pace.ended(target)
     }
   }
 
@@ -57,7 +58,8 @@ export function createRemover(context: Context): Remover {
       })
     },
     running: accountId => running.get(accountId),
-    load,
+    room: () => pace.room(),
+    get load() { return pace.load },
     async idle() {
       while (running.size > 0) await Promise.all(running.values())
     }

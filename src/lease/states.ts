@@ -3,6 +3,9 @@
 // epoch): a node that was overtaken finds another epoch and changes nothing. If a move that is not listed
 // here happens, an account can be forgotten; a test drives the store through all of them and compares.
 
+/** Leases in one list; the next ones are asked for with `before`. */
+export const leasesListedMax = 1000
+
 export const accountStates = [
   /**
    * Wanted on the target; no byte has gone there for it (shared accounts that wait for somebody to switch

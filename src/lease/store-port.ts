@@ -6,6 +6,14 @@ import type { AccountKind, AccountSpec } from './ports.ts'
 import type { Renewable, Renewal } from './renew.ts'
 import type { AccountState, HoldState, LeaseStatus } from './states.ts'
 
+/** An event of the audit log that is durable exactly when the move is that it is about. */
+export interface Audited {
+  kind: string
+  actor: string
+  subject: string
+  detail: Record<string, unknown>
+}
+
 export interface Owner {
   kind: 'session' | 'user' | 'application'
   id: string
@@ -38,6 +46,8 @@ export interface Intent {
   /** From the end of the whole lifetime to the fall of the dead-man's switch. */
   deadManMs: number
   claimMs: number
+  /** Only of a new account (`intend`). */
+  audited?: Audited | undefined
 }
 
 export interface Term {
@@ -109,8 +119,6 @@ export interface SettleTerms {
   claimMs: number
   /** When to look again whether a late effect changed a shared account that was taken over. */
   reassertMs: number
-  /** Others may hold the account too. */
-  shared: boolean
   /** Id of the sealed secret of a shared account. */
   secret: string | undefined
 }
@@ -145,8 +153,6 @@ export interface Ended {
 
 export interface EndRequest {
   holdId: string
-  /** The account may have other holds; when not known, true. */
-  shared: boolean
   as: 'released' | 'expired' | 'revoked' | 'failed'
   actor: string
   detail: Record<string, unknown>
@@ -154,6 +160,8 @@ export interface EndRequest {
   claimMs: number
   /** Ends it only if it still expires at that instant or before; otherwise it was renewed. */
   ifExpiresBy?: Date | undefined
+  /** Only where it ended now. */
+  audited?: Audited | undefined
 }
 
 export type Renewed = { renewed: true, term: Term } | { renewed: false, reason: string }
@@ -180,8 +188,8 @@ export interface RemovalResult {
   /** One row for each session that used the account, or one without a session; all with the same body. */
   receipts: readonly ReceiptDraft[]
   event: { kind: string, detail: Record<string, unknown> }
-  /** The audit event of the receipts: durable exactly when they are. */
-  audited: { kind: string, detail: Record<string, unknown> } | undefined
+  /** The audit event of the receipts. */
+  audited: Pick<Audited, 'kind' | 'detail'> | undefined
 }
 
 export interface Assertion {
@@ -199,8 +207,8 @@ export interface Due {
   limit: number
   /** Most accounts to take for one target. */
   perTarget: number
-  /** Targets that have no room now. */
-  busy: readonly string[]
+  /** The same for some targets by name; 0 for one that has no room now. */
+  room: Readonly<Record<string, number>>
 }
 
 export interface Beat {
@@ -248,6 +256,8 @@ export interface LeaseRow {
 export interface LeaseRecord extends Omit<LeaseRow, 'status' | 'renewableMs'> {
   /** The account was proved gone since the lease ended, or others keep the shared account on. */
   settled: boolean
+  /** Of its account. */
+  plugin: string
   /** The store's now. */
   asOf: Date
 }
@@ -258,6 +268,8 @@ export interface LeaseFilter {
   ownerKind?: Owner['kind'] | undefined
   owner?: string | undefined
   status?: string | undefined
+  /** Id of the last lease of the page before. */
+  before?: string | undefined
   limit: number
 }
 
@@ -311,10 +323,13 @@ export interface LedgerStore {
   late(accountId: string, actor: string, reason: string): Promise<boolean>
 
   end(request: EndRequest): Promise<Ended>
-  /** Undefined when there is no such hold. */
+  /**
+   * Undefined when there is no such hold. Renewed beyond the end of its lifetime, it has `maxAt` as its new
+   * one.
+   */
   renew(
     holdId: string, actor: string, decide: (lease: Renewable, nowMs: number) => Renewal,
-    detail?: Record<string, unknown>
+    detail?: Record<string, unknown>, maxAt?: Date
   ): Promise<Renewed | undefined>
   /** Whether there is anything for `expire` and `due`: one cheap statement for every tick. */
   pending(): Promise<{ expired: boolean, due: boolean }>

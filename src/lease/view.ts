@@ -5,11 +5,16 @@ import { renewableMs } from './renew.ts'
 import { accountStates, holdStates, leaseStatus } from './states.ts'
 import type { LeaseFilter, LeaseRecord, LeaseRow, RecordFilter } from './store-port.ts'
 
-export function shown({ settled, asOf, ...record }: LeaseRecord): LeaseRow {
-  const { holdState, accountState, expiresAt, maxAt } = record
+/** `endOf`: the end of its whole lifetime, as it is today. */
+export function shown(
+  known: LeaseRecord, endOf: (record: LeaseRecord) => Date = ({ maxAt }) => maxAt
+): LeaseRow {
+  const { settled, asOf, plugin: _, ...record } = known
+  const { holdState, accountState, expiresAt } = record
+  const maxAt = endOf(known)
   const lease = { state: holdState, expiresAtMs: expiresAt.getTime(), maxAtMs: maxAt.getTime() }
   return {
-    ...record,
+    ...record, maxAt,
     status: leaseStatus(holdState, accountState, settled),
     renewableMs: renewableMs(lease, asOf.getTime())
   }

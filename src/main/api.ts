@@ -19,8 +19,7 @@ import { createProve } from './prove.ts'
 import { revokeWithdrawn } from './secrets.ts'
 import { createOrphans, examineTargets } from './targets.ts'
 import { openUserAuthority } from './user-authority.ts'
-
-export const version = '0.1.0'
+import { version } from './version.ts'
 
 export function apiPorts(rooms: Rooms): ApiPorts {
   const {
@@ -29,7 +28,7 @@ export function apiPorts(rooms: Rooms): ApiPorts {
   const penalties = createPenalties(clock, config.limits.loginFailuresPerMinuteMax)
   return {
     clock, version, node: config.node, shelf: rooms.shelf, tokens,
-    applicationTokens: rooms.applicationTokens,
+    applicationTokens: rooms.applicationTokens, idempotency: rooms.idempotency,
     resources: {
       ...resources,
       async changed() {
@@ -59,6 +58,7 @@ export function apiPorts(rooms: Rooms): ApiPorts {
     policy: { declared: rooms.declared, readLoginName, printLoginName, choicesOf, choicesFor },
     ssh: () => sshDoor(rooms),
     tunnel: () => tunnelDoor(rooms),
+    browserTicket: (user, login) => rooms.tickets.issue(user, { kind: 'web', user, login }),
     postgres: () => config.listen.postgres === undefined ? undefined : reachedAt(config.listen.postgres),
     secondFactors: rooms.secondFactors,
     logins: rooms.logins,
@@ -67,7 +67,8 @@ export function apiPorts(rooms: Rooms): ApiPorts {
       receipts: ids => receipts.newestOf(ids),
       kill: (id, by) => rooms.liveSessions.kill(id, by)
     },
-    recordings: createEvidence(config.recordings.directory, clock, rooms.signer.publicKey),
+    recordings: createEvidence(
+      config.recordings.directory, clock, rooms.signer.publicKey, rooms.rules),
     leases: ledger,
     requests: rooms.approvals,
     secrets: rooms.secrets,
@@ -155,6 +156,10 @@ async function examine(rooms: Rooms, signal: AbortSignal): Promise<HealthCheck[]
     ...hooks.health().filter(each => each.breaker !== 'closed').map(each => ({
       name: `hooks of ${each.target}`, status: 'warning' as const,
       detail: `wait for the target: ${each.lastError ?? 'failing'}`
+    })),
+    ...(await rooms.deliveries.look()).map(({ receiver, failure, behind }) => ({
+      name: `audit to ${receiver}`, status: failure === undefined ? 'ok' as const : 'failed' as const,
+      detail: `${behind} events wait${failure === undefined ? '' : `: ${failure}`}`
     })),
     ...await examineTargets(rooms, hooks, signal)
   ]

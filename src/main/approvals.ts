@@ -59,6 +59,11 @@ export function createApprovals({ clock, log, requests, changed }: ApprovalsPort
       return row.id
     },
 
+    async askFor(wish) {
+      const { row } = await create({ ...wish, emergency: false })
+      return row.id
+    },
+
     async decided(request, waitMs, left) {
       const signal = AbortSignal.any([left, closing.signal])
       const due = clock.monotonicMs() + waitMs

@@ -4,7 +4,7 @@
 import { createHash } from 'node:crypto'
 import { readFileSync, readdirSync } from 'node:fs'
 import { stripTypeScriptTypes } from 'node:module'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { ConsoleFile, ConsoleFiles } from '../api/console.ts'
 
@@ -18,6 +18,10 @@ const libraries = {
 } as const
 /** Loaded by the session's page when there is a terminal to show. */
 const player = ['asciinema-player.min.js', 'asciinema-player.css'] as const
+/** Loaded by the page that has a shell. */
+const xterm = [
+  '@xterm/xterm/lib/xterm.mjs', '@xterm/xterm/css/xterm.css', '@xterm/addon-fit/lib/addon-fit.mjs'
+]
 /** Of other rooms: what text of strangers looks like is said once. */
 const shared = ['recording/inert.ts'] as const
 
@@ -45,6 +49,7 @@ function readConsole(): ConsoleFiles {
   }
   for (const path of Object.values(libraries)) add(`npm/${path}`, ofPackage(path))
   for (const name of player) add(`player/${name}`, ofPackage(`asciinema-player/dist/bundle/${name}`))
+  for (const path of xterm) add(`xterm/${basename(path)}`, ofPackage(path))
   const hash = createHash('sha256')
   for (const [path, { body }] of files) hash.update(path).update(body)
   const digest = hash.digest('hex').slice(0, 16)
@@ -53,7 +58,8 @@ function readConsole(): ConsoleFiles {
     Object.entries(libraries).map(([name, path]) => [name, `${at}/npm/${path}`]))
   const inline = JSON.stringify({ imports })
   const inlineSha256 = createHash('sha256').update(inline).digest('base64')
-  const modules = [...files.keys()].filter(path => /\.m?[jt]s$/.test(path) && !path.startsWith('player/'))
+  const modules = [...files.keys()].filter(path =>
+    /\.m?[jt]s$/.test(path) && !/^(player|xterm)\//.test(path))
   return { digest, files, html: page(at, inline, modules), inlineSha256 }
 }
 

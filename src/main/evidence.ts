@@ -11,9 +11,13 @@ import { tail } from '../recording/reader.ts'
 import type { RecordingFile } from '../recording/reader.ts'
 import { Screenplay, scenes } from '../recording/screenplay.ts'
 import type { Scene } from '../recording/screenplay.ts'
+import type { Rules } from './rules.ts'
+import { whatIf } from './what-if.ts'
 import { readPublicKeys, verify } from '../recording/verify.ts'
 
-export function createEvidence(dir: string, clock: Clock, publicPem: string): RecordingPort {
+export function createEvidence(
+  dir: string, clock: Clock, publicPem: string, rules: Pick<Rules, 'parseSql'>
+): RecordingPort {
   const keys = readPublicKeys(publicPem)
   const moments = createMoments()
   const pathOf = (session: string): string => {
@@ -23,7 +27,7 @@ export function createEvidence(dir: string, clock: Clock, publicPem: string): Re
   }
   return {
     publicKey: () => publicPem,
-    raw: session => createReadStream(pathOf(session)),
+    raw: (session, part) => bytesOf(pathOf(session), part),
     scenes: session => closing(openRecording(dir, session), file => scenes(file)),
     follow: (session, signal) => closing(openRecording(dir, session), file => followed(file, clock, signal)),
     export: (session, format) => closing(openRecording(dir, session), file => exportAs(file, format)),
@@ -35,9 +39,15 @@ export function createEvidence(dir: string, clock: Clock, publicPem: string): Re
       closing(openRecording(dir, session), file => linesFrom(file, fromMs, before)),
     fileCopy: (session, number) => closing(openRecording(dir, session), file => fileCopy(file, number)),
     verify: async (session, expected) => verify(pathOf(session), keys, { session, ...expected }),
+    whatIf: wanted => whatIf(dir, rules.parseSql, wanted),
     search: ({ query, limit, session, signal }) =>
       search({ dir, query, hitsMax: limit, signal, ...session === undefined ? {} : { filters: { session } } })
   }
+}
+
+/** Opened when the first piece is asked for: nobody has to close what nobody reads. */
+async function* bytesOf(path: string, part?: { start: number, end: number }): AsyncGenerator<Uint8Array> {
+  yield* createReadStream(path, part ?? {}) as AsyncIterable<Uint8Array>
 }
 
 async function* closing<T>(

@@ -1,8 +1,9 @@
 // Joins the ledger to the hook runner: the ledger speaks of accounts and pinned templates, the runner wants
 // an address, a login and a parsed template. The authentication credential is looked up at the moment of the
 // hook, by name, so that a rotated admin password is used from the next hook on (F34), and a target that
-// moved is found. Only while the store is away a removal goes with what the last hook went with: else every
-// account of a session that ends during the outage would stay until its end (F13).
+// moved is found; a secret is opened again only when another one stands in its place. Only while the store is
+// away a removal goes with what the last hook went with: else every account of a session that ends during the
+// outage would stay until its end (F13).
 import { SallyportError, asSallyportError } from '../errors.ts'
 import type { Access, Injectable, TargetAddress } from '../jit/plugin.ts'
 import type { HookJob, HookResult, Hooks as HookRunner } from '../jit/hooks.ts'
@@ -39,51 +40,66 @@ export function createLedgerHooks(runner: HookRunner, shelf: Shelf, ports: Acces
     parsed.set(pinned.sha256, template)
     return template
   }
-  const accesses = new Map<string, Access>()
+  const accesses = new Map<string, { access: Access, basis: string }>()
   const accessFor = async ({ spec, template, own }: HookWork): Promise<Access> => {
     const removal = template.action === 'delete' || template.action === 'disable'
     const key = JSON.stringify([spec.target.name, spec.authenticationCredential])
     try {
-      const access = await accessOf(ports, spec.target, spec.authenticationCredential, own)
+      const { basis, open } = await wayOf(ports, spec.target, spec.authenticationCredential, own)
+      const last = accesses.get(key)
+      if (last !== undefined && last.basis === basis) return last.access
+      const access = await open()
       if (accesses.size >= accessesMax) accesses.clear()
-      if (access.secret !== own) accesses.set(key, access)
+      if (basis !== undefined) accesses.set(key, { access, basis })
       return access
     } catch (thrown) {
       const last = accesses.get(key)
       const away = asSallyportError(thrown).code === 'store-unavailable'
       if (!removal || last === undefined || !away) throw thrown
-      return last
+      return last.access
     }
   }
-  const jobOf = async (wanted: HookWork): Promise<HookJob> => {
-    const { spec, template, own: _, ...work } = wanted
-    return {
-      ...work,
-      action: template.action,
-      pluginId: spec.plugin,
-      template: templateOf(template),
-      access: await accessFor(wanted)
+  const jobOf = async (wanted: HookWork, template = templateOf(wanted.template)): Promise<HookJob> => {
+    const { spec, template: _pinned, own: _own, ...work } = wanted
+    const { action } = template
+    return { ...work, action, pluginId: spec.plugin, template, access: await accessFor(wanted) }
+  }
+  const run = async (work: HookWork, template?: Template): Promise<HookResult> => {
+    try {
+      return await runner.run(await jobOf(work, template))
+    } catch (thrown) {
+      return notBegun(asSallyportError(thrown))
     }
   }
   return {
     mint: (plugin, form) => mintFor(shelf.plugin(plugin), form),
-    async run(work) {
-      try {
-        return await runner.run(await jobOf(work))
-      } catch (thrown) {
-        return notBegun(asSallyportError(thrown))
+    run: work => run(work),
+    prolongs: plugin => prolongingOf(shelf, plugin) !== undefined,
+    async prolong(work) {
+      const text = prolongingOf(shelf, work.spec.plugin)
+      if (text === undefined) {
+        return notBegun(new SallyportError('invalid', { detail: 'its end cannot be moved' }))
       }
+      return text === 'none' ? { ...untouched, state: 'done' } : await run(work, parseTemplate(text))
     },
     verify: async work => runner.verify(await jobOf(work))
   }
 }
 
+/** How a plugin moves the end of an account; undefined where it cannot, or this build has no such plugin. */
+function prolongingOf(shelf: Shelf, plugin: string): string | undefined {
+  try {
+    return shelf.plugin(plugin).prolong
+  } catch {
+    return undefined
+  }
+}
+
+const untouched = { changed: false, retryable: true, residue: [], quarantined: false, tookMs: 0 }
+
 // The store was away, or the credential that authenticates is gone: nothing was sent.
 function notBegun({ code, detail }: SallyportError): HookResult {
-  return {
-    state: 'refused', changed: false, code, error: detail, retryable: true, residue: [], quarantined: false,
-    tookMs: 0
-  }
+  return { ...untouched, state: 'refused', code, error: detail }
 }
 
 /**
@@ -93,20 +109,45 @@ function notBegun({ code, detail }: SallyportError): HookResult {
 export async function accessOf(
   ports: AccessPorts, known: TargetAddress, credentialName: string, own?: Injectable
 ): Promise<Access> {
+  return (await wayOf(ports, known, credentialName, own)).open()
+}
+
+/** An access before its secret is opened. */
+interface Way {
+  /** All that it rests on; undefined where that is a secret which no reference stands for. */
+  basis: string | undefined
+  open(): Promise<Access>
+}
+
+async function wayOf(
+  ports: AccessPorts, known: TargetAddress, credentialName: string, own: Injectable | undefined
+): Promise<Way> {
   const declared = await ports.declared()
   const base = declared.secrets.get(credentialName)
-  if (base?.type === 'static') return baseAccess(ports, known, base)
+  if (base?.type === 'static') {
+    // Where it points is in its sealed values, and the host keys of an SSH target may be learnt meanwhile.
+    const isSsh = known.protocol === 'ssh' || base.provider === 'ssh'
+    const basis = isSsh ? undefined : JSON.stringify([known, base])
+    return { basis, open: () => baseAccess(ports, known, base) }
+  }
   const credential = declared.credentials.get(credentialName)
   const target = await locate(addressOf(declared.targets.get(known.name)) ?? known, ports.hostKeysOf)
   if (credential?.username === undefined) {
     const detail = `credential ${credentialName}, which authenticates the hook`
     throw new SallyportError('not-found', { detail })
   }
-  const secret = await storedSecret(ports, credential) ?? own
-  if (secret === undefined) {
-    throw new SallyportError('not-found', { detail: `a secret of credential ${credentialName}` })
+  const { username, privateKey, password } = credential
+  const reference = privateKey ?? password
+  return {
+    basis: reference === undefined
+      ? undefined
+      : JSON.stringify([target, username, privateKey === undefined ? 'password' : 'key', reference]),
+    async open() {
+      const secret = await storedSecret(ports, credential) ?? own
+      if (secret !== undefined) return { target, username, secret }
+      throw new SallyportError('not-found', { detail: `a secret of credential ${credentialName}` })
+    }
   }
-  return { target, username: credential.username, secret }
 }
 
 /** A base secret says both where and as whom; rotated, it counts from the next hook on. */

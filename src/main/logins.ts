@@ -1,6 +1,6 @@
-// Ways in for people beside password and code, over the rooms that are open: passkeys. What they are bound to
-// is where the console is, as browsers see it: the origin that the configuration says, or the address that we
-// listen on.
+// Ways in for people beside password and code, over the rooms that are open: passkeys, and an identity
+// provider. What they are bound to is where the console is, as browsers see it: the origin that the
+// configuration says, or the address that we listen on.
 import { hostname } from 'node:os'
 import { isIP } from 'node:net'
 import type { LoginPorts } from '../api/ports-login.ts'
@@ -8,7 +8,11 @@ import type { Clock } from '../clock.ts'
 import type { Config } from '../config.ts'
 import type { AuditLog } from '../store/audit.ts'
 import type { Database } from '../store/database.ts'
+import { createIdentities } from '../store/identities.ts'
+import { createLoginRequests } from '../store/login-requests.ts'
 import { createPasskeys } from '../store/passkeys.ts'
+import { createLoginRequestPort } from './login-requests.ts'
+import { createOidcPort } from './oidc.ts'
 import { createPasskeyPort } from './passkeys.ts'
 
 export interface LoginNeeds {
@@ -22,8 +26,15 @@ export interface LoginNeeds {
 
 export function createLogins({ config, clock, database, audit, key }: LoginNeeds): LoginPorts {
   const rows = createPasskeys(database, audit)
+  const origin = consoleOrigin(config)
+  const setting = config.login.oidc
   return {
-    passkeys: createPasskeyPort({ clock, rows, audit, key, origin: domainOf(consoleOrigin(config)) })
+    passkeys: createPasskeyPort({ clock, rows, audit, key, origin: domainOf(origin) }),
+    oidc: setting === undefined || origin === undefined
+      ? undefined
+      : createOidcPort({ clock, key, setting, origin, spend: challenge => rows.spend(challenge) }),
+    identities: createIdentities(database, audit),
+    requests: createLoginRequestPort({ clock, rows: createLoginRequests(database, audit), origin })
   }
 }
 

@@ -28,7 +28,8 @@ export interface Meter {
 }
 
 type MeteredRooms = Pick<Rooms,
-  'config' | 'clock' | 'database' | 'audit' | 'registry' | 'ledger' | 'hooks' | 'recordings' | 'sessions'>
+  'config' | 'clock' | 'database' | 'audit' | 'deliveries' | 'registry' | 'ledger' | 'hooks' | 'recordings'
+  | 'sessions'>
 
 /** Accounts whose removal has begun here and is not proved yet: an hour in which a large target is away. */
 const removalsMax = 100_000
@@ -95,6 +96,10 @@ function declareGauges(metrics: Metrics) {
     recorderSlow: gauge('sallyport_recorder_slow', 'Whether the disk of the recordings holds sessions up.'),
     auditSeq: gauge('sallyport_audit_chain_length', 'Events in the audit chain of this start of the node.'),
     auditWaiting: gauge('sallyport_audit_events_waiting', 'Audit events that the store has not taken yet.'),
+    receiverFailing: gauge('sallyport_audit_receiver_failing',
+      'Whether a receiver of audit events does not take them.', ['receiver']),
+    receiverBehind: gauge('sallyport_audit_receiver_events_waiting',
+      'Audit events that a receiver has not got yet.', ['receiver']),
     memory: gauge('process_resident_memory_bytes', 'Memory of the process.'),
     heap: gauge('sallyport_heap_used_bytes', 'Objects of JavaScript.'),
     started: gauge('process_start_time_seconds', 'When the process started.'),
@@ -136,8 +141,11 @@ function lookAtHooks(gauges: Gauges, hooks: Hooks): void {
 }
 
 /** What only the store knows; absent while it is away, never stale. */
-async function askStore(gauges: Gauges, { clock, database, ledger }: MeteredRooms): Promise<void> {
-  for (const gauge of [gauges.storeTrip, gauges.leases, gauges.accounts, gauges.oldest]) gauge.clear()
+async function askStore(
+  gauges: Gauges, { clock, database, ledger, deliveries }: MeteredRooms
+): Promise<void> {
+  const { storeTrip, leases, accounts: states, oldest, receiverFailing, receiverBehind } = gauges
+  for (const gauge of [storeTrip, leases, states, oldest, receiverFailing, receiverBehind]) gauge.clear()
   const startedMs = clock.monotonicMs()
   try {
     await database.now()
@@ -148,6 +156,10 @@ async function askStore(gauges: Gauges, { clock, database, ledger }: MeteredRoom
       if (state !== 'proved-gone') gauges.accounts.set(accounts[state] ?? 0, [state])
     }
     gauges.oldest.set(oldestUnwantedSeconds)
+    for (const { receiver, failure, behind } of await deliveries.look()) {
+      receiverFailing.set(failure === undefined ? 0 : 1, [receiver])
+      receiverBehind.set(behind, [receiver])
+    }
     gauges.storeUp.set(1)
   } catch {
     gauges.storeUp.set(0)

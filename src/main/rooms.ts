@@ -26,11 +26,14 @@ import { createApplicationTokens } from '../store/application-tokens.ts'
 import type { ApplicationTokens } from '../store/application-tokens.ts'
 import { openAudit } from '../store/audit.ts'
 import type { AuditLog } from '../store/audit.ts'
+import { createAuditOutbox } from '../store/audit-outbox.ts'
 import { openDatabase } from '../store/database.ts'
 import type { Database } from '../store/database.ts'
 import { openSigner } from '../store/keys.ts'
 import type { Signer } from '../store/keys.ts'
 import { createHostKeys } from '../store/host-keys.ts'
+import { createIdempotencyKeys } from '../store/idempotency.ts'
+import type { IdempotencyKeys } from '../store/idempotency.ts'
 import { createLedgerStore } from '../store/ledger.ts'
 import { createReceipts } from '../store/receipts.ts'
 import type { Receipts } from '../store/receipts.ts'
@@ -54,6 +57,8 @@ import { mockVerifier } from '../wire/postgres/verifier.ts'
 import { shippedPlugins } from '../../plugins/shipped.ts'
 import { createApprovals } from './approvals.ts'
 import type { Approvals } from './approvals.ts'
+import { startDeliveries } from './deliveries.ts'
+import type { Deliveries } from './deliveries.ts'
 import { createCodeGuard } from './code-guard.ts'
 import { createLedgerHooks } from './hooks.ts'
 import { createHostKeysOf } from './host-keys.ts'
@@ -64,12 +69,15 @@ import type { LiveSessions } from './live-sessions.ts'
 import { createMeter } from './meter.ts'
 import type { Meter } from './meter.ts'
 import type { Secrets } from '../secrets/secrets.ts'
+import { createRules } from './rules.ts'
+import type { Rules } from './rules.ts'
 import { createSecondFactors } from './second-factors.ts'
 import type { SecondFactors } from './second-factors.ts'
-import { openSecretRoom } from './secrets.ts'
+import { maximums, openSecretRoom } from './secrets.ts'
 import { shippedTemplates } from './templates.ts'
 import { createVerifiers } from './verifiers.ts'
 import type { VerifierOf } from './verifiers.ts'
+import { version } from './version.ts'
 
 export interface Rooms {
   config: Config
@@ -84,6 +92,7 @@ export interface Rooms {
   templates: Templates
   tokens: Tokens
   applicationTokens: ApplicationTokens
+  idempotency: IdempotencyKeys
   secrets: Secrets
   sessions: Sessions
   receipts: Receipts
@@ -94,6 +103,8 @@ export interface Rooms {
   registry: Registry
   liveSessions: LiveSessions
   approvals: Approvals
+  deliveries: Deliveries
+  rules: Rules
   declared(): Promise<Declared>
   openSecret(reference: SecretReference): Promise<Secret<string>>
   hostKeysOf: HostKeysOf
@@ -142,7 +153,8 @@ async function openAll(
     dataDir: config.store.kind === 'pglite' ? config.store.directory : config.data, clock, onNotice
   })
   closers.push(() => database.close())
-  closers.push(watchClock(database, clock))
+  // Whoever needs the store hears that it is away; here only its clock matters.
+  closers.push(repeatedly(clock, clockLookMs, () => database.now()))
   const { masterKey, oldMasterKeys } = config
   const secrets = await openSecrets({ database, masterKey, oldMasterKeys })
   const checkpointFile = join(config.data, 'checkpoints.jsonl')
@@ -150,6 +162,9 @@ async function openAll(
   const audit = await openAudit({ database, clock, signer, node, boot, instance, checkpointFile, onNotice })
   closers.push(() => audit.close())
   if (oldMasterKeys.length > 0) await rotate(secrets, audit, log)
+  const outbox = createAuditOutbox(database, `${node}/${boot}`)
+  const deliveries = startDeliveries({ config, clock, log, audit, outbox, version })
+  closers.push(() => deliveries.close())
   const resources = createResources(database, secrets, audit)
   const templates = createTemplates(database)
   await templates.ship(shippedTemplates())
@@ -197,15 +212,21 @@ async function openAll(
       open: id => secrets.open(id),
       forget: id => secrets.remove(id)
     },
-    mintName: ({ namePattern }) => mintName(namePattern)
+    mintName: ({ namePattern }) => mintName(namePattern),
+    maximums: () => maximums({ declared, clock })
   })
   await ledger.start()
   closers.push(() => ledger.stop())
+
+  const idempotency = createIdempotencyKeys(database, secrets, node, () => boot)
+  closers.push(repeatedly(clock, sweepMs, () => idempotency.sweep()))
 
   const room = { clock, declared, openSecret, templates, ledger, audit, log }
   const opened = openSecretRoom(room, createRenewals(database, secrets, audit))
   closers.push(() => opened.close())
 
+  const rules = createRules(clock, log)
+  closers.push(() => rules.close())
   const requests = createRequests(database, audit)
   const approvals = createApprovals({
     clock, log, requests, changed: request => liveSessions.requestChanged(request)
@@ -223,9 +244,9 @@ async function openAll(
   const seed = keyFor('mock verifier')
   return {
     config, clock, log, meter, signer, database, audit, checkpointFile, resources, templates,
-    tokens: createTokens(database), applicationTokens: createApplicationTokens(database, audit),
+    tokens: createTokens(database), idempotency, applicationTokens: createApplicationTokens(database, audit),
     secrets: opened.secrets, sessions, receipts: createReceipts(database), recordings, shelf, hooks, ledger,
-    registry, liveSessions, approvals, declared, openSecret, hostKeysOf,
+    registry, liveSessions, approvals, deliveries, rules, declared, openSecret, hostKeysOf,
     verifierOf: createVerifiers(openSecret, name => mockVerifier(seed, name)),
     tickets: createTickets(clock),
     logins: createLogins({ config, clock, database, audit, key: keyFor('logins') }),
@@ -237,12 +258,15 @@ async function openAll(
 // F19: the store's clock and ours are compared as they are read; a jump of either is then in the log.
 const clockLookMs = 30_000
 
-function watchClock(database: Database, clock: Clock): () => void {
+// Answers are kept for ten minutes, and half a minute more.
+const sweepMs = 30_000
+
+/** Does something now and then again; what fails is tried again at the next time. */
+function repeatedly(clock: Clock, everyMs: number, act: () => Promise<unknown>): () => void {
   let cancel: Cancel
   const look = (): void => {
-    // Whoever needs the store hears that it is away; here only its clock matters.
-    database.now().catch(() => undefined)
-    cancel = clock.after(clockLookMs, look)
+    act().catch(() => undefined)
+    cancel = clock.after(everyMs, look)
   }
   look()
   return () => cancel()

@@ -2,8 +2,11 @@
 // now, the ledger that makes the accounts.
 import { firstAdminName, localAdminName } from '../api/access.ts'
 import { asSallyportError } from '../errors.ts'
+import type { MaximumOf } from '../lease/context.ts'
 import type { Owner } from '../lease/store-port.ts'
-import { mayHave } from '../policy/secrets.ts'
+import { endToday, mayHave } from '../policy/secrets.ts'
+import type { Holder } from '../policy/secrets.ts'
+import type { Declared } from '../policy/types.ts'
 import type { Cancel, Clock } from '../clock.ts'
 import { createRenewer, renewalOwner } from '../secrets/renewal.ts'
 import type { RenewalStore } from '../secrets/renewal.ts'
@@ -30,10 +33,7 @@ export async function revokeWithdrawn(
     const now = await declared()
     const withdrawn = (await ledger.holders()).filter(({ owner, credential }) => {
       if (isUndeclared(owner)) return false
-      const user = owner.kind === 'user' ? now.users.get(owner.id) : undefined
-      const roles = user === undefined || user.disabled ? [] : user.roles
-      const kind = owner.kind === 'user' ? 'user' as const : 'application' as const
-      return !mayHave(now, { kind, name: owner.id, roles }, credential, clock.now())
+      return !mayHave(now, holderOf(now, owner), credential, clock.now())
     })
     const worker = async (): Promise<void> => {
       for (let each = withdrawn.pop(); each !== undefined && !isOver(); each = withdrawn.pop()) {
@@ -45,6 +45,24 @@ export async function revokeWithdrawn(
     const { code, detail } = asSallyportError(thrown)
     log.error({ code, detail }, 'leases whose grant was withdrawn could not all be revoked')
   }
+}
+
+/** S9: how long leases may live as their definitions say now. */
+export async function maximums(
+  { declared, clock }: Pick<LeaseNeeds, 'declared' | 'clock'>
+): Promise<MaximumOf> {
+  const now = await declared()
+  return ({ ownerKind: kind, owner: id, ...lease }) => kind === 'session'
+    ? lease.maxAt
+    : endToday(now, holderOf(now, { kind, id }), lease, clock.now())
+}
+
+function holderOf({ users }: Declared, owner: Owner): Holder {
+  const { kind, id: name } = owner
+  const user = kind === 'user' ? users.get(name) : undefined
+  const declared = user === undefined || user.disabled ? [] : user.roles
+  const roles = isUndeclared(owner) ? ['admin' as const] : declared
+  return { kind: kind === 'user' ? 'user' : 'application', name, roles }
 }
 
 /** The local admin and the first one; and a renewed credential is of the secret itself. */

@@ -38,9 +38,39 @@ export function approvalFor(
 }
 
 /** Who may decide on it now; nobody where the grant is gone or asks for nothing any more. */
-export function approversOf({ grants, users }: Declared, { user, grant }: Asked): readonly string[] {
-  const rule = grants.find(({ name }) => name === grant)
-  return (rule?.approval?.by ?? []).filter(name => name !== user && users.get(name)?.disabled === false)
+export function approversOf(declared: Declared, { user, grant }: Asked): readonly string[] {
+  const { users } = declared
+  return (termsOf(declared, grant)?.by ?? [])
+    .filter(name => name !== user && users.get(name)?.disabled === false)
+}
+
+/**
+ * What a request for one thing within a session has in the place of its grant: no name of a grant has a `#`,
+ * so that it never opens a session. `what` tells apart what is asked for.
+ */
+export function ruleKey(grant: string, rule: number, session: string, what: string): string {
+  return `${rulePrefix(grant, rule)}${session}/${what}`
+}
+
+function rulePrefix(grant: string, rule: number): string {
+  return `${grant}#${rule}/`
+}
+
+/** What has to be agreed on, as it is declared now; by the name of a grant or the key of a rule. */
+export function termsOf({ grants }: Declared, key: string): ApprovalRule | undefined {
+  const [, name = key, number] = /^([^#]+)#(\d+)\//.exec(key) ?? []
+  const grant = grants.find(each => each.name === name)
+  return number === undefined ? grant?.approval : grant?.rules?.[Number(number) - 1]?.approval
+}
+
+/** What somebody decides on: names of grants, and beginnings of the keys of rules. */
+export function decidedBy({ grants }: Declared, user: string): { grants: string[], rules: string[] } {
+  const isBy = (terms: ApprovalRule | undefined): boolean => terms?.by.includes(user) === true
+  return {
+    grants: grants.filter(({ approval }) => isBy(approval)).map(({ name }) => name),
+    rules: grants.flatMap(({ name, rules = [] }) =>
+      rules.flatMap(({ approval }, index) => isBy(approval) ? [rulePrefix(name, index + 1)] : []))
+  }
 }
 
 export interface Request {

@@ -17,9 +17,9 @@ export interface Challenge {
 }
 
 /** `purpose`: what it may be answered for, e.g. `passkey of alice`; in base64url. */
-export function mintChallenge(key: Buffer, purpose: string, now: Date): string {
+export function mintChallenge(key: Buffer, purpose: string, now: Date, seconds = challengeSeconds): string {
   const expiry = Buffer.alloc(expiryBytes)
-  expiry.writeUIntBE(now.getTime() + challengeSeconds * 1000, 0, expiryBytes)
+  expiry.writeUIntBE(now.getTime() + seconds * 1000, 0, expiryBytes)
   const head = Buffer.concat([randomBytes(nonceBytes), expiry])
   return Buffer.concat([head, markOf(key, purpose, head)]).toString('base64url')
 }

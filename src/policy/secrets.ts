@@ -223,3 +223,20 @@ function isOpen({ notBefore, notAfter }: GrantRule, now: Date): boolean {
   return (notBefore === undefined || Date.parse(notBefore) <= at)
     && (notAfter === undefined || at < Date.parse(notAfter))
 }
+
+/**
+ * S9: the end of a lease's whole lifetime as its definition says now; what it was made with where that is
+ * gone. One that grew does not outlive what gives its owner the secret.
+ */
+export function endToday(
+  declared: Declared, holder: Holder,
+  { credential, createdAt, maxAt }: { credential: string, createdAt: Date, maxAt: Date }, now: Date
+): Date {
+  const secret = declared.secrets.get(credential)
+  if (secret?.type !== 'dynamic') return maxAt
+  const todayMs = createdAt.getTime() + secret.maxTtlSeconds * 1000
+  if (todayMs <= maxAt.getTime()) return new Date(todayMs)
+  if (!mayHave(declared, holder, credential, now)) return maxAt
+  const grantMs = authoriseSecret(declared, holder, credential, now)
+  return new Date(Math.max(maxAt.getTime(), Math.min(todayMs, grantMs)))
+}

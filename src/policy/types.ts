@@ -3,6 +3,7 @@
 // values.
 import type { Action, TlsPolicy } from '../jit/plugin.ts'
 import type { Application, Environment, Profile, SecretDefinition } from './secrets.ts'
+import type { SqlKind } from './sql-kinds.ts'
 
 /** Names of resources: also what people type in login names, so no character of a login grammar. */
 export const resourceNamePattern = /^[a-z0-9][a-z0-9_.-]{0,62}$/
@@ -14,18 +15,22 @@ export interface SecretReference {
 
 /** Where servers of a protocol listen, when nobody says otherwise. */
 export const defaultPorts: Readonly<Record<Target['protocol'], number | undefined>> = {
-  postgres: 5432, ssh: 22, tcp: undefined, mysql: 3306, redis: 6379, ldap: 389, http: 443
+  postgres: 5432, ssh: 22, tcp: undefined, mysql: 3306, mssql: 1433, oracle: 1521, redis: 6379, ldap: 389,
+  http: 443
 }
+
+/** A client of theirs must say which database, or which service. */
+export const protocolsWithDatabase: readonly string[] = ['postgres', 'oracle']
 
 export interface Target {
   name: string
   /** Sessions exist for the first three; the others are reached by hooks, and serve leases and `tcp`. */
-  protocol: 'postgres' | 'ssh' | 'tcp' | 'mysql' | 'redis' | 'ldap' | 'http'
+  protocol: 'postgres' | 'ssh' | 'tcp' | 'mysql' | 'mssql' | 'oracle' | 'redis' | 'ldap' | 'http'
   host: string
   port: number
   /**
-   * PostgreSQL: where hooks connect, and where a client lands that names none. LDAP: base of searches. TCP:
-   * for hooks; may be ''.
+   * PostgreSQL: where hooks connect, and where a client lands that names none. Oracle: the service. LDAP:
+   * base of searches. SQL Server and TCP: for hooks; may be ''.
    */
   database: string
   /** TCP: of the hooks' connections; a person's bytes pass as they are. */
@@ -82,6 +87,8 @@ export interface User {
   /** … nor do those that did not ask for a PIN or a finger; false when absent. */
   requirePin?: boolean | undefined
   disabled: boolean
+  /** Roles are those of the identity provider's groups, as of the last login; false when absent. */
+  rolesFromGroups?: boolean | undefined
 }
 
 /** What a person may do over SSH (D5). */
@@ -119,6 +126,28 @@ export interface GrantRule {
   emergency?: boolean | undefined
   /** Days and hours at which it counts; always when absent. */
   windows?: readonly Window[] | undefined
+  /** What may be done within a session (rules.ts): the first that fits decides; without one it may be. */
+  rules?: readonly Rule[] | undefined
+}
+
+/** From the mildest to the strictest. */
+export const ruleActions = ['allow', 'warn', 'approve', 'refuse', 'end'] as const
+export type RuleAction = typeof ruleActions[number]
+
+/** All that it says must fit. */
+export interface Rule {
+  on: 'sql' | 'command' | 'file'
+  then: RuleAction
+  /** SQL: at least one of the statement's. */
+  kinds?: readonly SqlKind[] | undefined
+  /** SQL and commands (RE2's syntax): found anywhere. */
+  pattern?: string | undefined
+  /** Files: `upload` is whatever changes something there. */
+  direction?: 'upload' | 'download' | undefined
+  /** Files: a glob. */
+  path?: string | undefined
+  /** `approve`: who has to agree. */
+  approval?: ApprovalRule | undefined
 }
 
 /** Who has to agree, and for how long that counts. */

@@ -16,10 +16,10 @@ import { ClientTape } from './client-tape.ts'
 import type { Frame } from './format.ts'
 import { Names, decoderFor, readItem } from './questions.ts'
 import type { Item } from './questions.ts'
-import { readBatches } from './reader.ts'
+import { parseBody, readBatches } from './reader.ts'
 import type { ReadOptions, RecordingFile } from './reader.ts'
 import { frameKind } from './recording.ts'
-import { messageRecord, withoutSecrets } from './statement.ts'
+import { messageRecord, verdictOf, withoutSecrets } from './statement.ts'
 import type { StatementError, StatementRecord, StatementResult } from './statement.ts'
 
 /** Questions without an answer that are remembered; a pipeline is far below. The oldest are given up. */
@@ -33,7 +33,11 @@ type Outcome = StatementRecord['outcome']
 /** Where something was found. */
 type Place = Pick<Frame, 'offset' | 'lane' | 'atMicroseconds'>
 
+/** Query, Parse and FunctionCall: what rules are asked about, which counts them as we do. */
+const judgedTags = new Set([0x51, 0x50, 0x46])
+
 interface Running extends Item {
+  judged: number | undefined
   results: StatementResult[]
   notices: string[]
   error: StatementError | undefined
@@ -50,6 +54,7 @@ class Lane {
    */
   skipping: Names | undefined
   decode = decoderFor('UTF8')
+  judged = 0
   lastAnswerMs = 0
 
   /** Takes the first items off. */
@@ -76,13 +81,15 @@ function addResult(results: StatementResult[], result: StatementResult): void {
 
 function toRecord(item: Running, outcome: Outcome, names: Names, sinceMs: number): StatementRecord {
   const { atMs, lane, offset, type, results, notices, error, answeredMs } = item
-  const { sql, parameters, cut } = type === 'execute' || type === 'bind' ? names.portal(item.name) : item
+  const { sql, parameters, cut, verdict } =
+    type === 'execute' || type === 'bind' ? names.portal(item.name) : item
   const kind = type === 'query' || type === 'execute' || type === 'call' ? type : 'prepare'
   const sum = (of: (result: StatementResult) => number): number =>
     results.reduce((total, each) => total + of(each), 0)
   return withoutSecrets({
     ...messageRecord(atMs, lane, offset),
     kind, sql, parameters, outcome, results, notices, error,
+    ...verdict !== undefined && { verdict },
     tag: results.at(-1)?.tag ?? '',
     rows: sum(result => result.rows),
     bytes: sum(result => result.bytes),
@@ -99,6 +106,7 @@ export class StatementDecoder {
   #done: StatementRecord[] = []
 
   push(frame: Frame): StatementRecord[] {
+    if (frame.kind === frameKind.event) this.#verdict(frame)
     if (frame.kind !== frameKind.statement && frame.kind !== frameKind.result) return []
     const lane = this.#lane(frame.lane)
     try {
@@ -150,12 +158,23 @@ export class StatementDecoder {
     return done
   }
 
+  /** It comes behind the message that it is about, and before the answer. */
+  #verdict({ lane, body }: Frame): void {
+    if (!body.includes('"verdict"')) return
+    const event = parseBody(body)
+    const item = this.#lanes.get(lane)?.items.find(({ judged }) => judged === event['message'])
+    if (item !== undefined) item.verdict = verdictOf(event)
+  }
+
   // ---- questions
 
   #ask(lane: Lane, place: Place, message: TapedFrame): void {
+    const judged = judgedTags.has(message.tag) ? lane.judged++ : undefined
     const read = readItem(message, place, lane.decode)
     if (read === undefined) return
-    const item: Running = { ...read, results: [], notices: [], error: undefined, answeredMs: undefined }
+    const item: Running = {
+      ...read, judged, results: [], notices: [], error: undefined, answeredMs: undefined
+    }
     if (item.type === 'copy-fail') {
       lane.items.find(shows)?.notices.push(`the client gave the copy up: ${item.sql}`)
       return

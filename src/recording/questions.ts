@@ -9,6 +9,7 @@ import {
 } from '../wire/postgres/statements.ts'
 import type { Values } from '../wire/postgres/statements.ts'
 import type { Frame } from './format.ts'
+import type { StatementVerdict } from './statement.ts'
 
 /** Of one text so much is decoded and shown. */
 const shownBytesMax = 256 * 1024
@@ -57,12 +58,15 @@ export interface Item {
   sql: string
   parameters: (string | null)[]
   cut: boolean
+  /** What a rule said to it. */
+  verdict?: StatementVerdict | undefined
 }
 
 interface Known {
   sql: string
   parameters: (string | null)[]
   cut: boolean
+  verdict?: StatementVerdict | undefined
 }
 
 interface Shown {
@@ -167,12 +171,14 @@ export class Names {
 
   /** The target did this. */
   pass(item: Item): void {
-    const { sql, parameters, cut } = item
-    if (item.type === 'parse') this.#set(this.#statements, item.name, { sql, parameters: [], cut })
+    const { sql, parameters, cut, verdict } = item
+    if (item.type === 'parse') this.#set(this.#statements, item.name, { sql, parameters: [], cut, verdict })
     else if (item.type === 'bind') {
       const statement = this.#statement(item.of)
       const text = statement?.sql ?? `<prepared statement ${JSON.stringify(item.of)} is not on this tape>`
-      this.#set(this.#portals, item.name, { sql: text, parameters, cut: cut || statement?.cut === true })
+      this.#set(this.#portals, item.name, {
+        sql: text, parameters, cut: cut || statement?.cut === true, verdict: statement?.verdict
+      })
     } else if (item.type === 'close') {
       this.#forget(item.of === 'statement' ? this.#statements : this.#portals, item.name)
     }

@@ -36,6 +36,8 @@ export interface RecordingHead {
   /** ISO 8601 UTC. Names the folder of the file (year/month/day). */
   startedAt: string
   node: string
+  /** `web`: over a page of the console. */
+  client?: string
   /** PostgreSQL: the database, for the prompt in a replay. */
   database?: string
   /** Terminals: the size at the start; later sizes are `resize` events. */

@@ -10,6 +10,7 @@ import { parseBody, parseClose, parseHead, readBatches } from './reader.ts'
 import type { ReadOptions, RecordingFile } from './reader.ts'
 import { frameKind } from './recording.ts'
 import type { RecordingHead } from './recording.ts'
+import { verdictText } from './statement.ts'
 import type { StatementRecord } from './statement.ts'
 import { TerminalFilter, terminalReset } from './terminal.ts'
 
@@ -52,8 +53,9 @@ function parametersText(parameters: readonly (string | null)[]): string {
 
 /** What came of a statement, in one line or more, each a comment. */
 export function outcomeText(record: StatementRecord): string {
-  const { outcome, results, notices, error, durationMs, alarm } = record
+  const { outcome, results, notices, error, durationMs, verdict, alarm } = record
   const lines = notices.map(notice => `-- ${inertLine(notice)}`)
+  if (verdict !== undefined) lines.unshift(`-- ${inertLine(verdictText(verdict))}`)
   for (const { tag, rows, bytes, copiedBytes } of results) {
     const facts = [inertLine(tag === '' ? 'no result' : tag)]
     if (bytes > 0) facts.push(counted(rows, 'row'), counted(bytes, 'byte'))
@@ -163,7 +165,10 @@ export class Screenplay {
       case frameKind.output: {
         return this.#isDumped ? this.#dumped(atMs, frame, lane) : this.#output(atMs, frame, lane)
       }
-      case frameKind.event: return this.#event(atMs, frame.body, lane)
+      case frameKind.event: {
+        this.#statements.push(frame)
+        return this.#event(atMs, frame.body, lane)
+      }
       case frameKind.statement:
       case frameKind.result: return this.#statements.push(frame).flatMap(record => this.#statement(record))
       case frameKind.close: {

@@ -20,6 +20,13 @@ export interface StatementResult {
   copiedBytes: number
 }
 
+export interface StatementVerdict {
+  verdict: string
+  /** Place in the grant's list, from 1; `none`: it could not be read. */
+  rule: string
+  kinds: string
+}
+
 export interface StatementRecord {
   /** Milliseconds since the start of the recording: when the client asked. */
   atMs: number
@@ -48,6 +55,8 @@ export interface StatementRecord {
   error: StatementError | undefined
   notices: string[]
   durationMs: number | undefined
+  /** What a rule of the grant said to it; undefined: nothing. */
+  verdict?: StatementVerdict | undefined
   /** The person may have made a way round the proxy. */
   alarm: 'password-change' | undefined
   /** SQL or parameters are longer than what is shown, or than what is on the tape. */
@@ -61,6 +70,19 @@ export function messageRecord(atMs: number, lane: number, offset: number): State
     rows: 0, bytes: 0, copiedBytes: 0, error: undefined, notices: [], durationMs: undefined, alarm: undefined,
     cut: false
   }
+}
+
+/** From the body of a `verdict` event; undefined when it is none. */
+export function verdictOf(
+  { type, verdict, rule, kinds }: Record<string, unknown>
+): StatementVerdict | undefined {
+  if (type !== 'verdict' || typeof verdict !== 'string') return undefined
+  return { verdict, rule: String(rule), kinds: typeof kinds === 'string' ? kinds : '' }
+}
+
+/** `rule 2: refused (drop)`. */
+export function verdictText({ verdict, rule, kinds }: StatementVerdict): string {
+  return `rule ${rule}: ${verdict}${kinds === '' ? '' : ` (${kinds})`}`
 }
 
 function maskedError(error: StatementError): StatementError {

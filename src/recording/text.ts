@@ -9,6 +9,7 @@ import { StatementDecoder } from './postgres.ts'
 import { parseBody, parseHead, readBatches } from './reader.ts'
 import type { RecordingFile } from './reader.ts'
 import { frameKind } from './recording.ts'
+import { verdictText } from './statement.ts'
 import type { StatementRecord } from './statement.ts'
 import { Screen } from './screen.ts'
 import { TerminalFilter } from './terminal.ts'
@@ -46,13 +47,13 @@ interface OpenLine {
 
 /** Everything of a statement that can be searched, in one text. */
 export function statementText(record: StatementRecord): string {
-  const { sql, parameters, results, error, notices } = record
+  const { sql, parameters, results, error, notices, verdict } = record
   const parts = [
     sql,
     ...parameters.filter(value => value !== null),
     ...results.map(result => result.tag),
     ...error === undefined ? [] : [error.sqlstate, error.message, error.detail ?? '', error.hint ?? ''],
-    ...notices
+    ...notices, ...verdict === undefined ? [] : [verdictText(verdict)]
   ]
   return parts.filter(part => part !== '').join('\n')
 }
@@ -76,6 +77,7 @@ export class TextReader {
       case frameKind.result: return this.#statements.push(frame).map(toLine)
       case frameKind.output: return this.#output(frame)
       case frameKind.event: {
+        this.#statements.push(frame)
         const event = parseBody(frame.body)
         const words = Object.values(event).filter(value => typeof value === 'string')
         const line: TextLine = { ...placeOf(frame), kind: 'event', text: words.join(' ') }

@@ -11,6 +11,7 @@ import { authoriseSecret, baseName, mayHave, plainFields } from '../policy/secre
 import type {
   DynamicSecret, Holder, OutputField, Provisioning, SecretDefinition, StaticSecret
 } from '../policy/secrets.ts'
+import { protocolsWithDatabase } from '../policy/types.ts'
 import type { Declared } from '../policy/types.ts'
 import { Secret } from '../secret.ts'
 import { openValues, planOf } from './plan.ts'
@@ -198,7 +199,7 @@ function valuesOf(
   const fields: Partial<Record<OutputField, Secret<string>>> = {
     username: new Secret(accountName), ...made ?? secretFields(inject), host: new Secret(target.host),
     port: new Secret(String(target.port)),
-    ...target.database === undefined || target.protocol !== 'postgres'
+    ...target.database === undefined || !protocolsWithDatabase.includes(target.protocol)
       ? {}
       : { database: new Secret(target.database) }
   }

@@ -4,15 +4,30 @@
 import { SallyportError } from '../errors.ts'
 import type { Approval, ApprovalNeeded } from '../policy/approvals.ts'
 import type { Decision, Grant } from '../policy/authorise.ts'
+import type { ApprovalRule } from '../policy/types.ts'
 import type { Claim, Person } from './front.ts'
 
 export type RequestState = 'pending' | 'approved' | 'denied' | 'expired' | 'withdrawn'
+
+/** Something within a session that a rule of its grant makes others agree to. */
+export interface RuleWish {
+  user: string
+  credential: string
+  /** Names grant, rule, session and what is asked for: see `ruleKey` of policy/approvals.ts. */
+  grant: string
+  /** What is asked for, as an approver may see it. */
+  reason: string
+  validForSeconds: number
+  origin: string
+}
 
 export interface ApprovalPort {
   /** Requests of a user that are approved now. */
   validOf(user: string): Promise<readonly Approval[]>
   /** The pending request for this, made now where there was none; returns its id. */
   ask(needed: ApprovalNeeded, claim: Claim): Promise<string>
+  /** The same for one thing that is done within a session. */
+  askFor(wish: RuleWish): Promise<string>
   /**
    * What has become of a request as soon as it is not pending any more, or of one that is pending still after
    * `waitMs`. Rejects with the signal's reason.
@@ -25,10 +40,9 @@ export async function waitForApproval(
   { approvals }: { approvals: ApprovalPort }, needed: ApprovalNeeded, claim: Claim,
   person: Person, decideAgain: () => Promise<Decision>
 ): Promise<Grant> {
-  const { count, waitForSeconds } = needed.approval
+  const { waitForSeconds } = needed.approval
   const request = await approvals.ask(needed, claim)
-  const asked = count === 1 ? 'one approval' : `${count} approvals`
-  person.tell(`request ${request} needs ${asked}: waiting for up to ${spanOf(waitForSeconds)}`)
+  person.tell(waitWords(request, needed.approval))
 
   const leaving = new AbortController()
   const stop = person.onLeft(() => leaving.abort(new SallyportError('client-closed', {
@@ -49,6 +63,12 @@ export async function waitForApproval(
   if ('approval' in decision) throw new SallyportError('request-ended', what)
   person.tell(`request ${request} is approved`)
   return decision
+}
+
+/** What somebody is told who waits. */
+export function waitWords(request: string, { count, waitForSeconds }: ApprovalRule): string {
+  const asked = count === 1 ? 'one approval' : `${count} approvals`
+  return `request ${request} needs ${asked}: waiting for up to ${spanOf(waitForSeconds)}`
 }
 
 function spanOf(seconds: number): string {

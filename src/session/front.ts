@@ -5,6 +5,7 @@ import type { Injectable, TargetAddress } from '../jit/plugin.ts'
 import type { ChannelKind } from '../policy/types.ts'
 import type { Ending, Recording } from '../recording/recording.ts'
 import type { HandOver } from './hand-over.ts'
+import type { Judge } from './judge.ts'
 
 export type { ChannelKind, HandOver }
 
@@ -19,6 +20,18 @@ export interface Claim {
   /** Address of the socket's peer, without the port. */
   address: string
   tls: boolean
+  /** How they come, where it is not with a client of their own: through a page of the console. */
+  client?: 'web' | undefined
+  /** Of somebody whom the API has let in: what it gave them, in the place of a proof on this connection. */
+  ticket?: Ticket | undefined
+}
+
+/** Counts once, and only from the login that asked for it. */
+export interface Ticket {
+  text: string
+  /** Whose login brings it, and which of theirs; the API says so of every request. */
+  user: string
+  login: string
 }
 
 /**
@@ -76,6 +89,8 @@ export interface Upstreaming {
   channels: readonly ChannelKind[]
   /** SSH: copies of transferred files are kept. */
   copyFiles: boolean
+  /** What the grant's rules say to what is done; undefined: it has none. */
+  judge?: Judge | undefined
 }
 
 /** One credential that a person may open, for those who have to choose. */

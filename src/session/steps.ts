@@ -10,10 +10,11 @@ import type { Credential, Declared, SecretReference, Target, User } from '../pol
 import type { Ending, Recording, RecordingHead } from '../recording/recording.ts'
 import type { Secret } from '../secret.ts'
 import { waitForApproval } from './approve.ts'
-import type { ApprovalPort } from './approve.ts'
-import type { Challenge, Claim, Proof, SecondFactor, Upstreaming } from './front.ts'
+import type { Challenge, Claim, Proof, SecondFactor, Ticket, Upstreaming } from './front.ts'
 import { handOver } from './hand-over.ts'
 import { mintSessionId } from './id.ts'
+import { createJudge } from './judge.ts'
+import type { JudgePorts } from './judge.ts'
 import type { LiveSession, Registry } from './registry.ts'
 import type { OpenSession, SessionLease, Steps } from './session.ts'
 
@@ -28,14 +29,13 @@ export interface IssuedAccount {
   release(reason: string): Promise<void>
 }
 
-export interface StepPorts {
+export interface StepPorts extends JudgePorts {
   clock: Clock
   node: string
   registry: Registry
   declared(): Promise<Declared>
   authorise(
     declared: Declared, user: User, wish: Wish, now: Date, approvals?: readonly Approval[]): Decision
-  approvals: ApprovalPort
   /** The user part of a login name; undefined when no grammar matches. */
   userOf(login: string, database: string | undefined): string | undefined
   /** True when a login name says which credential is meant. */
@@ -55,8 +55,9 @@ export interface StepPorts {
   verifierOf(declared: Declared, name: string): Promise<string>
   /** What somebody has to prove beside; asked for names that do not exist as well, at the same cost. */
   secondFactorOf(name: string, address: string): Promise<SecondFactor | undefined>
+  /** Uses a ticket up; true when the API gave it to this very login, which had to prove all that is asked. */
+  admits(ticket: Ticket): boolean
   sessions: SessionBook
-  audit(kind: string, actor: string, subject: string, detail: Record<string, unknown>): Promise<void>
   createRecording(head: RecordingHead): Promise<Recording>
   issue(session: LiveSession, tell: (line: string) => void): Promise<IssuedAccount>
 }
@@ -137,6 +138,7 @@ async function authenticate(
   const name = ports.userOf(claim.login, claim.database)
   const declared = await ports.declared()
   const user = declared.users.get(name ?? '')
+  if (claim.ticket !== undefined) return admitted(ports, claim, claim.ticket, user)
   const verifier = await ports.verifierOf(declared, name ?? '')
   const factor = await ports.secondFactorOf(name ?? '', claim.address)
   const refused = async (code: 'auth-failed' | 'second-factor-required', why: string): Promise<never> => {
@@ -176,6 +178,17 @@ async function authenticate(
   return user
 }
 
+/** Whoever was let in by the API proves here that it was them, and nothing else. */
+async function admitted(
+  ports: StepPorts, { protocol, address }: Claim, ticket: Ticket, user: User | undefined
+): Promise<User> {
+  const holds = ports.admits(ticket)
+  if (holds && user?.name === ticket.user) return user
+  const why = holds ? 'a ticket of somebody else' : 'no such ticket'
+  await ports.audit('login.refused', ticket.user, address, { protocol, client: 'web', why })
+  throw new SallyportError('auth-failed', { detail: `${ticket.user}: ${why}` })
+}
+
 async function openSession(
   ports: StepPorts, grant: Grant, claim: Claim, tell: (line: string) => void
 ): Promise<OpenSession> {
@@ -189,6 +202,7 @@ async function openSession(
     await ports.audit('session.opened', grant.user.name, id, {
       credential: grant.credential.name, target: grant.target.name, grant: grant.rule.name,
       protocol: claim.protocol, address: claim.address, tls: claim.tls,
+      ...claim.client === undefined ? {} : { client: claim.client },
       ...grant.request === undefined ? {} : { request: grant.request }
     })
     return session
@@ -216,7 +230,8 @@ async function record(ports: StepPorts, session: OpenSession): Promise<Recording
   const recording = await ports.createRecording({
     session: session.id, user: grant.user.name, credential: grant.credential.name, target: grant.target.name,
     protocol: grant.target.protocol, address: live.claim.address, startedAt: live.startedAt.toISOString(),
-    node: ports.node, ...grant.database === undefined ? {} : { database: grant.database }
+    node: ports.node, ...live.claim.client === undefined ? {} : { client: live.claim.client },
+    ...grant.database === undefined ? {} : { database: grant.database }
   })
   const lost = (): void => {
     ports.registry.cut(session.id, asSallyportError(recording.failed.reason, 'recorder-failed'))
@@ -240,7 +255,8 @@ async function lease(
 ): Promise<SessionLease> {
   const { grant } = session
   const { credential, database, replication, channels } = grant
-  const rights = { allowReplication: replication, channels, copyFiles: grant.rule.copyFiles === true }
+  const judge = createJudge(ports, session.id, grant)
+  const rights = { allowReplication: replication, channels, copyFiles: grant.rule.copyFiles === true, judge }
   const target = await ports.located(grant.target)
   if (credential.jit?.enabled !== true) {
     // Through a tunnel people bring a login of their own: a stored secret is nobody's to see.

@@ -8,7 +8,7 @@ import { verifyAudit } from './audit-verify.ts'
 import type { AuditEvidence, AuditVerdict } from './audit-verify.ts'
 import type { Json } from './canonical.ts'
 import type { Database } from './database.ts'
-import { and, asc, desc, eq, gt, gte, lte, or } from './drizzle.ts'
+import { and, asc, desc, eq, gt, gte, lte, or, sql } from './drizzle.ts'
 import { auditCheckpoint, auditEvent } from './schema.ts'
 
 export interface AuditFilter {
@@ -17,6 +17,8 @@ export interface AuditFilter {
   subject?: string | undefined
   since?: Date | undefined
   until?: Date | undefined
+  /** The last event of the page before. */
+  before?: { chain: string, seq: number } | undefined
   limit: number
 }
 
@@ -25,13 +27,16 @@ const pageRows = 2_000
 
 /** The newest events that match, newest first. */
 export async function listAudit(database: Database, filter: AuditFilter): Promise<readonly AuditRow[]> {
-  const { kind, actor, subject, since, until, limit } = filter
+  const { kind, actor, subject, since, until, before, limit } = filter
   const rows = await database.run(handle => handle.select().from(auditEvent).where(and(
     kind === undefined ? undefined : eq(auditEvent.kind, kind),
     actor === undefined ? undefined : eq(auditEvent.actor, actor),
     subject === undefined ? undefined : eq(auditEvent.subject, subject),
     since === undefined ? undefined : gte(auditEvent.at, since.toISOString()),
-    until === undefined ? undefined : lte(auditEvent.at, until.toISOString())
+    until === undefined ? undefined : lte(auditEvent.at, until.toISOString()),
+    before === undefined ? undefined : sql`(${auditEvent.at}, ${auditEvent.chain}, ${auditEvent.seq}) <
+      (select c.at, c.chain, c.seq from ${auditEvent} as c
+        where c.chain = ${before.chain} and c.seq = ${before.seq})`
   )).orderBy(desc(auditEvent.at), desc(auditEvent.chain), desc(auditEvent.seq)).limit(limit))
   return rows.map(asRow)
 }

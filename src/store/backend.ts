@@ -45,7 +45,7 @@ export function createConnection(
   let destroyed = false
   const dialOnce = (to: Destination): Duplex => {
     if (stream !== undefined || destroyed) throw lost()
-    stream = dial(to)
+    stream = gathered(dial(to))
     return stream
   }
   const all = {
@@ -70,6 +70,27 @@ export function createConnection(
       stream?.destroy()
     }
   }
+}
+
+/**
+ * The driver writes each larger statement by itself; those of one moment travel together, since each write
+ * costs more than most statements.
+ */
+function gathered(stream: Duplex): Duplex {
+  const write = stream.write.bind(stream) as (...words: unknown[]) => boolean
+  let isHeld = false
+  stream.write = (...words: unknown[]): boolean => {
+    if (!isHeld) {
+      isHeld = true
+      stream.cork()
+      process.nextTick(() => {
+        isHeld = false
+        stream.uncork()
+      })
+    }
+    return write(...words)
+  }
+  return stream
 }
 
 /** The error of a statement whose connection is gone: its effect is not known. */

@@ -4,13 +4,12 @@
 import type { SQL } from 'drizzle-orm'
 import type { Renewable, Renewal } from '../lease/renew.ts'
 import type { HoldState } from '../lease/states.ts'
-import type { AuditLog } from './audit.ts'
 import type { Database, Handle } from './database.ts'
 import { sql } from './drizzle.ts'
+import type { Move, MoveWriter } from './ledger-group.ts'
 import {
-  claimColumns, claimOf, claimantName, inMs, jsonOf, justEnded, live, ms, query, queryOne, said, setOf,
-  termColumns,
-  termOf
+  claimColumns, claimOf, claimantName, delayed, inMs, inOrder, itemsOf, jsonOf, justEnded, live, lockAccounts,
+  lockMode, ms, query, queryOne, said, saidText, setOf, termColumns, termOf
 } from './ledger-sql.ts'
 import type { Row } from './ledger-sql.ts'
 import type {
@@ -30,29 +29,15 @@ const scanMax = 500
 const owedLook = sql`case when account.claimed_by is null then account.verify_left
   else greatest(account.verify_left, 1) end`
 
-/** The part of the audit log that can share a transaction. */
-export type AuditInTransaction = Pick<AuditLog, 'appendIn'>
-
-export function closeMoves(database: Database, audit: AuditInTransaction): CloseMoves {
+export function closeMoves(database: Database, writer: MoveWriter): CloseMoves {
   return {
-    end: request => request.shared
-      ? database.transaction(tx => endShared(tx, request))
-      : database.run(handle => end(handle, request)),
-    renew: (holdId, actor, decide, detail = {}) =>
-      database.transaction(tx => renew(tx, holdId, actor, decide, detail)),
+    end: request => writer.write(ending, request),
+    renew: (holdId, actor, decide, detail = {}, longest) =>
+      database.transaction(tx => renew(tx, holdId, actor, decide, detail, longest)),
     pending: () => database.run(handle => pending(handle)),
     expire: limit => database.transaction(tx => expire(tx, limit)),
     due: request => database.transaction(tx => due(tx, request)),
-    finish: (claimant, claim, result) => {
-      const { audited } = result
-      if (audited === undefined) return database.run(handle => finish(handle, claimant, claim, result))
-      // A receipt without its event would not be chained: a crash between the two must not be possible.
-      return database.transaction(async tx => {
-        const outcome = await finish(tx, claimant, claim, result)
-        if (outcome === 'done') audit.appendIn(tx, audited.kind, 'system', claim.accountId, audited.detail)
-        return outcome
-      })
-    },
+    finish: (claimant, claim, result) => writer.write(finishing, { claimant, claim, result }),
     asserted: (claimant, claim, result) => database.run(handle => asserted(handle, claimant, claim, result)),
     probe: () => database.run(handle => probe(handle)),
     wake: (target, spreadMs) => database.run(async handle => {
@@ -68,55 +53,69 @@ export function closeMoves(database: Database, audit: AuditInTransaction): Close
   }
 }
 
-// Others may end or join at the same moment: who else is there must be read by a statement that begins under
-// the lock.
-async function endShared(tx: Handle, request: EndRequest): Promise<Ended> {
-  await query(tx, sql`
-    select id from account where id = (select account from hold where id = ${request.holdId}) for update`)
-  return end(tx, request)
+const ending: Move<EndRequest, Ended> = {
+  keyOf: ({ holdId }) => holdId,
+  auditOf: ({ audited }, { ended }) => ended ? audited : undefined,
+  async act(tx, requests, alone) {
+    // Others may end or join at the same moment: who else is there must be read by a statement that begins
+    // under the lock.
+    if (alone) {
+      const holds = setOf(requests.map(({ holdId }) => holdId))
+      await lockAccounts(tx, sql`(select account from hold where id in ${holds})`)
+    }
+    const { filter, lock } = lockMode(alone, 'account, hold')
+    const items = requests.map(({ holdId, as, actor, detail, claimant, claimMs, ifExpiresBy }) => ({
+      hold_id: holdId, ended_as: as, actor, detail, claimer: claimantName(claimant), claim_ms: claimMs,
+      by_ms: ifExpiresBy?.getTime() ?? null
+    }))
+    const rows = await query(tx, sql`
+      with i as (${itemsOf(items, `hold_id text, ended_as text, actor text, detail jsonb, claimer text,
+        claim_ms float8, by_ms float8`)}),
+      a as (
+        select account.id, account.state, i.* from i join hold on hold.id = i.hold_id
+          join account on account.id = hold.account where ${filter} ${lock}
+      ),
+      own as (
+        select hold.*, a.idx, coalesce(hold.expires_at
+          > to_timestamp(a.by_ms / 1000) + interval '1 millisecond', false) as renewed
+        from hold join a on hold.id = a.hold_id for update of hold
+      ),
+      h as (
+        update hold set state = a.ended_as, ended_at = now() from own join a on a.idx = own.idx
+        where hold.id = own.id and own.state in ${live} and not own.renewed
+        returning hold.id, hold.owner_kind, hold.owner, own.idx
+      ),
+      others as (
+        select a.idx, exists (select from hold o where o.account = a.id and o.state in ${live}
+          and o.id <> a.hold_id) as live from a
+      ),
+      u as (
+        update account set epoch = account.epoch + 1,
+          state = case when a.state = 'active' then 'removing' else 'proved-gone' end,
+          claimed_by = case when a.state = 'active' then a.claimer end,
+          next_at = case when a.state = 'active' then ${delayed('a.claim_ms')} end,
+          ended_at = case when a.state = 'active' then account.ended_at else now() end,
+          attempts = 0, last_error = null, verify_left = ${owedLook}
+        from a join h on h.idx = a.idx join others o on o.idx = a.idx
+        where account.id = a.id and not o.live and a.state in ('active', 'intended')
+        returning account.*, a.idx
+      ),
+      e as (
+        insert into lease_event (account, hold, kind, actor, detail)
+        select a.id, h.id, a.ended_as, a.actor, a.detail from a join h on h.idx = a.idx
+      )
+      select own.idx, own.id as hold_id, own.account as hold_account, own.state as hold_state, own.owner_kind,
+        own.owner, own.node, own.boot, own.renewed, h.id is not null as ended, ${termColumns('own')},
+        ${claimColumns('u', justEnded('h', 'h.id is not null'))}
+      from own left join h on h.idx = own.idx left join u on u.idx = own.idx`)
+    return inOrder(requests, rows, row => endedOf(row, requests[Number(row.idx)]!))
+      .map(ended => ended ?? (alone ? noHold : undefined))
+  }
 }
 
-async function end(handle: Handle, request: EndRequest): Promise<Ended> {
-  const { holdId, as, actor, detail, claimant, claimMs, ifExpiresBy } = request
-  const renewedPast = ifExpiresBy === undefined
-    ? sql`false`
-    : sql`hold.expires_at > to_timestamp(${ifExpiresBy.getTime()}::float8 / 1000) + interval '1 millisecond'`
-  const row = await queryOne(handle, sql`
-    with a as (
-      select id, state from account where id = (select account from hold where id = ${holdId}) for update
-    ),
-    own as (
-      select hold.*, ${renewedPast} as renewed from hold join a on hold.account = a.id
-      where hold.id = ${holdId} for update of hold
-    ),
-    h as (
-      update hold set state = ${as}, ended_at = now() from own
-      where hold.id = own.id and own.state in ${live} and not own.renewed
-        returning hold.id, hold.owner_kind, hold.owner
-    ),
-    others as (
-      select exists (select from hold o join a on o.account = a.id where o.state in ${live}
-        and o.id <> ${holdId}) as live
-    ),
-    u as (
-      update account set epoch = account.epoch + 1,
-        state = case when a.state = 'active' then 'removing' else 'proved-gone' end,
-        claimed_by = case when a.state = 'active' then ${claimantName(claimant)} end,
-        next_at = case when a.state = 'active' then ${inMs(claimMs)} end,
-        ended_at = case when a.state = 'active' then account.ended_at else now() end,
-        attempts = 0, last_error = null, verify_left = ${owedLook}
-      from a, h, others where account.id = a.id and not others.live and a.state in ('active', 'intended')
-      returning account.*
-    ),
-    e as (
-      insert into lease_event (account, hold, kind, actor, detail)
-      select a.id, h.id, ${as}, ${actor}, ${jsonOf(detail)} from a, h
-    )
-    select own.id as hold_id, own.account as hold_account, own.state as hold_state, own.owner_kind, own.owner,
-      own.node, own.boot, own.renewed, h.id is not null as ended, ${termColumns('own')},
-      ${claimColumns('u', justEnded('h', 'h.id is not null'))}
-    from own left join h on true left join u on true`)
-  if (row === undefined) return { ended: false, hold: undefined, claim: undefined, renewed: undefined }
+const noHold: Ended = { ended: false, hold: undefined, claim: undefined, renewed: undefined }
+
+function endedOf(row: Row, { as }: EndRequest): Ended {
   const ended = row.ended === true
   const hold = heldBy({ ...row, hold_state: ended ? as : row.hold_state })
   const alive = row.hold_state === 'pending' || row.hold_state === 'active'
@@ -137,7 +136,7 @@ function heldBy(row: Row): EndedHold {
 
 async function renew(
   tx: Handle, holdId: string, actor: string, decide: (lease: Renewable, nowMs: number) => Renewal,
-  detail: Record<string, unknown>
+  detail: Record<string, unknown>, longest: Date | undefined
 ): Promise<Renewed | undefined> {
   await query(
     tx, sql`select id from account where id = (select account from hold where id = ${holdId}) for update`
@@ -153,8 +152,10 @@ async function renew(
     await event(tx, holdId, 'renewal-refused', actor, { ...detail, reason: verdict.reason })
     return verdict
   }
+  const maxAtMs = verdict.expiresAtMs > lease.maxAtMs ? longest?.getTime() ?? lease.maxAtMs : lease.maxAtMs
   const [after] = await query(tx, sql`
-    update hold set expires_at = to_timestamp(${verdict.expiresAtMs}::float8 / 1000), renewals = renewals + 1
+    update hold set expires_at = to_timestamp(${verdict.expiresAtMs}::float8 / 1000), renewals = renewals + 1,
+      max_at = greatest(max_at, to_timestamp(${maxAtMs}::float8 / 1000))
     where id = ${holdId} returning ${termColumns('hold')}`)
   const term = termOf(after ?? row)
   await event(tx, holdId, 'renewed', actor, { ...detail, expiresAt: term.expiresAt.toISOString() })
@@ -207,15 +208,17 @@ async function expire(tx: Handle, limit: number): Promise<readonly EndedHold[]> 
   return rows.map(heldBy)
 }
 
-async function due(tx: Handle, { claimant, claimMs, limit, perTarget, busy }: Due): Promise<readonly Task[]> {
+async function due(tx: Handle, { claimant, claimMs, limit, perTarget, room }: Due): Promise<readonly Task[]> {
+  const rooms = sql`${JSON.stringify(room)}::jsonb`
+  const full = Object.keys(room).filter(target => (room[target] ?? 0) <= 0)
   const locked = await query(tx, sql`
     select a.id from account a join (
       select id, row_number() over (partition by target order by next_at) as place from (
-        select id, target, next_at from account where next_at <= now() and target not in ${setOf(busy)}
+        select id, target, next_at from account where next_at <= now() and target not in ${setOf(full)}
         order by next_at limit ${scanMax}::int
       ) as scanned
     ) as placed on placed.id = a.id
-    where placed.place <= ${perTarget}::int and a.next_at <= now()
+    where placed.place <= coalesce((${rooms} ->> a.target)::int, ${perTarget}::int) and a.next_at <= now()
     order by a.id limit ${limit}::int for update of a skip locked`)
   if (locked.length === 0) return []
   const ids = setOf(locked.map(row => String(row.id)))
@@ -261,41 +264,68 @@ async function due(tx: Handle, { claimant, claimMs, limit, perTarget, busy }: Du
 const beingRemoved = sql.raw(`('removing', 'stuck', 'quarantined', 'unreachable')`)
 const beingAsserted = sql.raw(`('active')`)
 
+interface Finishing {
+  claimant: Claimant
+  claim: Claim
+  result: RemovalResult
+}
+
+const finishing: Move<Finishing, 'done' | 'fenced'> = {
+  keyOf: ({ claim }) => claim.accountId,
+  // A receipt without its event would not be chained: a crash between the two must not be possible.
+  auditOf: ({ claim, result: { audited } }, outcome) => audited === undefined || outcome === 'fenced'
+    ? undefined
+    : { ...audited, actor: 'system', subject: claim.accountId },
+  async act(tx, those, alone) {
+    if (alone) await lockAccounts(tx, setOf(those.map(({ claim }) => claim.accountId)))
+    const { filter, lock } = lockMode(alone, 'account')
+    const items = those.map(({ claimant, claim, result }) => ({
+      account_id: claim.accountId, epoch: claim.epoch, was: claim.state, claimer: claimantName(claimant),
+      next: result.state, gone: result.state === 'proved-gone', next_ms: result.nextInMs,
+      attempts: result.attempts, verify_left: result.verifyLeft, error: saidText(result.error),
+      receipts: result.receipts, event: result.event.kind, detail: result.event.detail
+    }))
+    // Only the holder of the claim may write what it found: same state, same epoch.
+    const rows = await query(tx, sql`
+      with i as (${itemsOf(items, `account_id text, epoch int, was text, claimer text, next text,
+        gone boolean, next_ms float8, attempts int, verify_left int, error text, receipts jsonb, event text,
+        detail jsonb`)}),
+      t as (
+        select account.id, account.epoch as now_epoch, account.state, account.claimed_by, i.*
+        from account join i on i.account_id = account.id where ${filter} ${lock}
+      ),
+      a as (
+        select *, exists (select from hold o where o.account = t.id and o.state in ${live}) as wanted from t
+        where now_epoch = epoch and state = was and state in ${beingRemoved} and claimed_by = claimer
+      ),
+      u as (
+        update account set
+          state = case when a.gone and a.wanted then 'intended' else a.next end,
+          claimed_by = null, attempts = a.attempts, verify_left = a.verify_left, last_error = a.error,
+          next_at = case when not a.gone or a.wanted then ${delayed('a.next_ms')} end,
+          secret = case when a.gone then null else account.secret end,
+          ended_at = case when a.gone then now() else account.ended_at end
+        from a where account.id = a.id returning account.id, a.idx
+      ),
+      r as (
+        insert into receipt (id, account, session, body, key_id, signature)
+        select d.id, a.id, d.session, d.body::jsonb, d."keyId", d.signature
+        from a, jsonb_to_recordset(a.receipts)
+          as d(id text, session text, body text, "keyId" text, signature text)
+      ),
+      e as (
+        insert into lease_event (account, kind, actor, detail) select id, event, 'system', detail from a
+      )
+      select t.idx, u.id is not null as done from t left join u on u.idx = t.idx`)
+    return inOrder(those, rows, row => row.done === true ? 'done' as const : 'fenced' as const)
+      .map(outcome => outcome ?? (alone ? 'fenced' : undefined))
+  }
+}
+
 // Only the holder of the claim may write what it found: same state, same epoch.
 function held(claimant: Claimant, { accountId, epoch, state }: Claim, states: SQL): SQL {
   return sql`select id from account where id = ${accountId} and epoch = ${epoch} and state = ${state}
     and state in ${states} and claimed_by = ${claimantName(claimant)} for update`
-}
-
-async function finish(
-  handle: Handle, claimant: Claimant, claim: Claim, result: RemovalResult
-): Promise<'done' | 'fenced'> {
-  const { state, nextInMs, attempts, verifyLeft, error, receipts } = result
-  const gone = state === 'proved-gone'
-  const rows = await query(handle, sql`
-    with a as (${held(claimant, claim, beingRemoved)}),
-    w as (select exists (select from hold o join a on o.account = a.id where o.state in ${live}) as wanted),
-    u as (
-      update account set
-        state = case when ${gone}::boolean and w.wanted then 'intended' else ${state} end,
-        claimed_by = null, attempts = ${attempts}, verify_left = ${verifyLeft}, last_error = ${said(error)},
-        next_at = case when not ${gone}::boolean or w.wanted then ${inMs(nextInMs)} end,
-        secret = case when ${gone}::boolean then null else account.secret end,
-        ended_at = case when ${gone}::boolean then now() else account.ended_at end
-      from a, w where account.id = a.id returning account.id
-    ),
-    r as (
-      insert into receipt (id, account, session, body, key_id, signature)
-      select d.id, u.id, d.session, d.body::jsonb, d."keyId", d.signature
-      from u, jsonb_to_recordset(${JSON.stringify(receipts)}::jsonb)
-        as d(id text, session text, body text, "keyId" text, signature text)
-    ),
-    e as (
-      insert into lease_event (account, kind, actor, detail)
-      select id, ${result.event.kind}, 'system', ${jsonOf(result.event.detail)} from u
-    )
-    select id from u`)
-  return rows.length > 0 ? 'done' : 'fenced'
 }
 
 async function asserted(

@@ -5,9 +5,10 @@
 import type { SQL } from 'drizzle-orm'
 import type { Database, Handle } from './database.ts'
 import { sql } from './drizzle.ts'
+import type { Move, MoveWriter } from './ledger-group.ts'
 import {
-  claimColumns, claimOf, claimantName, inMs, jsonOf, justEnded, live, query, queryOne, said, termColumns,
-  termOf, text
+  claimColumns, claimOf, claimantName, delayed, inMs, inOrder, itemsOf, jsonOf, justEnded, live, lockAccounts,
+  lockMode, query, queryOne, said, setOf, termColumns, termOf, text
 } from './ledger-sql.ts'
 import type { Row } from './ledger-sql.ts'
 import type {
@@ -20,27 +21,16 @@ type OpenMoves = Pick<LedgerStore, 'intend' | 'join' | 'settle' | 'fail' | 'late
 // one.
 const loginMsMax = 120_000
 
-export function openMoves(database: Database): OpenMoves {
+export function openMoves(database: Database, writer: MoveWriter): OpenMoves {
   return {
-    intend: intent => database.run(handle => intend(handle, intent)),
+    intend: intent => writer.write(intending, intent),
     join: intent => database.transaction(tx => join(tx, intent)),
-    settle: (claimant, accountId, epoch, holdId, terms) => {
-      const act = (handle: Handle): Promise<Settled> => settle(
-        handle, claimant, accountId, epoch, holdId, terms
-      )
-      return terms.shared ? database.transaction(tx => underLock(tx, accountId, act)) : database.run(act)
-    },
+    settle: (claimant, accountId, epoch, holdId, terms) =>
+      writer.write(settling, { claimant, accountId, epoch, holdId, terms }),
     fail: (claimant, accountId, epoch, holdId, failure) =>
       database.run(handle => fail(handle, claimant, accountId, epoch, holdId, failure)),
     late: (accountId, actor, reason) => database.run(handle => late(handle, accountId, actor, reason))
   }
-}
-
-// The lock in a statement of its own: another session may be joining a shared account at this moment, and
-// only a statement that begins under the lock sees its hold.
-async function underLock<T>(tx: Handle, accountId: string, act: (tx: Handle) => Promise<T>): Promise<T> {
-  await query(tx, sql`select id from account where id = ${accountId} for update`)
-  return act(tx)
 }
 
 /** The node, as long as this boot of it was not fenced. */
@@ -56,34 +46,57 @@ function holdRow(intent: Intent, account: SQL, from: SQL): SQL {
       'pending', ${inMs(ttlMs)}, ${inMs(maxTtlMs)} from ${from}`
 }
 
-async function intend(handle: Handle, intent: Intent): Promise<Intended> {
-  const { accountId, holdId, target, accountName, credential, spec, claimant, claimMs, actor } = intent
-  const row = await queryOne(handle, sql`
-    with n as (${standing(claimant)}),
-    a as (
-      insert into account (id, target, name, kind, credential, state, epoch, claimed_by, next_at, spec)
-      select ${accountId}, ${target}, ${accountName}, 'create', ${credential}, 'creating', 1,
-        ${claimantName(claimant)}, ${inMs(claimMs)}, ${jsonOf(spec)} from n
-      on conflict (target, name) do nothing returning id
-    ),
-    h as (${holdRow(intent, sql`id`, sql`a`)} returning expires_at, max_at),
-    e as (
-      insert into lease_event (account, hold, kind, actor, detail)
-      select id, ${holdId}, 'intended', ${actor}, ${openDetail(intent)} from a
-    )
-    select (select count(*) from n)::int as standing, ${termColumns('h')}
-    from (select 1) as one left join h on true`)
-  if (row === undefined || row.standing === 0) return { state: 'fenced' }
-  if (row.expires_ms === null) return { state: 'name-taken' }
-  return { state: 'claimed', accountId, epoch: 1, term: termOf(row) }
+const intending: Move<Intent, Intended> = {
+  keyOf: ({ accountId }) => accountId,
+  auditOf: ({ audited }, { state }) => state === 'claimed' ? audited : undefined,
+  async act(tx, intents) {
+    const items = intents.map(intent => {
+      const { accountId, holdId, target, accountName, credential, spec, claimant, claimMs, actor } = intent
+      return {
+        account_id: accountId, hold_id: holdId, target, name: accountName, credential, spec, actor,
+        node: claimant.node, boot: claimant.boot, claimed_by: claimantName(claimant), claim_ms: claimMs,
+        hold_name: intent.leaseName, owner_kind: intent.owner.kind, owner: intent.owner.id,
+        ttl_ms: intent.ttlMs, max_ttl_ms: intent.maxTtlMs, detail: openDetail(intent)
+      }
+    })
+    const rows = await query(tx, sql`
+      with i as (${itemsOf(items, `account_id text, hold_id text, target text, name text, credential text,
+        spec jsonb, actor text, node text, boot text, claimed_by text, claim_ms float8, hold_name text,
+        owner_kind text, owner text, ttl_ms float8, max_ttl_ms float8, detail jsonb`)}),
+      n as (select i.* from i join node on node.id = i.node and node.boot = i.boot),
+      a as (
+        insert into account (id, target, name, kind, credential, state, epoch, claimed_by, next_at, spec)
+        select account_id, target, name, 'create', credential, 'creating', 1, claimed_by,
+          ${delayed('claim_ms')}, spec from n
+        on conflict (target, name) do nothing returning id
+      ),
+      h as (
+        insert into hold (id, account, name, owner_kind, owner, node, boot, state, expires_at, max_at)
+        select hold_id, account_id, hold_name, owner_kind, owner, node, boot, 'pending',
+          ${delayed('ttl_ms')}, ${delayed('max_ttl_ms')} from n join a on a.id = n.account_id
+        returning account, expires_at, max_at
+      ),
+      e as (
+        insert into lease_event (account, hold, kind, actor, detail)
+        select account_id, hold_id, 'intended', actor, detail from n join a on a.id = n.account_id
+      )
+      select i.idx, n.idx is not null as standing, ${termColumns('h')}
+      from i left join n on n.idx = i.idx left join h on h.account = n.account_id`)
+    return inOrder(intents, rows, row => {
+      const { accountId } = intents[Number(row.idx)]!
+      if (row.standing !== true) return { state: 'fenced' }
+      if (row.expires_ms === null) return { state: 'name-taken' }
+      return { state: 'claimed', accountId, epoch: 1, term: termOf(row) }
+    })
+  }
 }
 
-function openDetail({ spec, owner, accountName, address }: Intent): SQL {
+function openDetail({ spec, owner, accountName, address }: Intent): Record<string, unknown> {
   const { open, close, plugin } = spec
-  return jsonOf({
+  return {
     owner: `${owner.kind} ${owner.id}`, accountName, plugin, ...address === undefined ? {} : { address },
     open: `${open.id} v${open.version}`, close: `${close.id} v${close.version}`
-  })
+  }
 }
 
 async function join(tx: Handle, intent: Intent): Promise<Joined> {
@@ -112,7 +125,7 @@ async function join(tx: Handle, intent: Intent): Promise<Joined> {
     ),
     e as (
       insert into lease_event (account, hold, kind, actor, detail)
-      select id, ${holdId}, 'intended', ${actor}, ${openDetail(intent)} from a
+      select id, ${holdId}, 'intended', ${actor}, ${jsonOf(openDetail(intent))} from a
     )
     select epoch from a`)
   return { state: 'claimed', accountId, epoch: Number(claimed?.epoch), term }
@@ -166,52 +179,77 @@ async function ownHold(tx: Handle, intent: Intent, accountId: string): Promise<R
     ${holdRow(intent, sql`${accountId}`, sql`n`)} returning state, ${termColumns('hold')}`)
 }
 
-async function settle(
-  handle: Handle, claimant: Claimant, accountId: string, epoch: number, holdId: string,
-  { claimMs, reassertMs, secret }: SettleTerms
-): Promise<Settled> {
-  const row = await queryOne(handle, sql`
-    with a as (
-      select id, kind from account where id = ${accountId} and epoch = ${epoch}
-        and state = 'creating' for update
-    ),
-    h as (
-      select hold.* from hold join a on hold.account = a.id
-      where hold.id = ${holdId} and hold.state = 'pending' and hold.expires_at > now()
-        and exists (${standing(claimant)}) for update of hold
-    ),
-    wanted as (
-      select exists (select from h) or exists (
-        select from hold o join a on o.account = a.id where o.state in ${live} and o.id <> ${holdId}) as still
-    ),
-    u as (
-      update account set
-        state = case when wanted.still then 'active' else 'removing' end,
-        epoch = case when wanted.still then account.epoch else account.epoch + 1 end,
-        claimed_by = case when wanted.still then null else account.claimed_by end,
-        next_at = case when not wanted.still then ${inMs(claimMs)}
-          when account.kind = 'enable' and account.verify_left > 0 then ${inMs(reassertMs)} end,
-        active_at = now(), secret = coalesce(${secret ?? null}::text, account.secret)
-      from a, wanted where account.id = a.id returning account.*
-    ),
-    uh as (
-      update hold set state = case when exists (select from h) then 'active' else 'failed' end,
-        ended_at = case when exists (select from h) then null else now() end
-      from a where hold.id = ${holdId} and hold.account = a.id and hold.state = 'pending'
-      returning hold.id, hold.owner_kind, hold.owner, hold.state
-    ),
-    e as (
-      insert into lease_event (account, hold, kind, actor, detail)
-      select u.id, ${holdId}, case when exists (select from h) then 'active' else 'withdrawn' end, 'system',
-        jsonb_build_object('epoch', ${epoch}::int) from u
-    )
-    select exists (select from h)
-      as handed, wanted.still, ${claimColumns('u', justEnded('uh', `uh.state = 'failed'`))},
-      (select ${ms3('h')} from h) as term
-    from u cross join wanted left join uh on true`)
-  if (row === undefined) return { state: 'fenced' }
-  if (row.handed === true) return { state: 'active', term: termOf(row.term as Row) }
-  return { state: 'withdrawn', claim: row.still === true ? undefined : claimOf(row) }
+interface Settling {
+  claimant: Claimant
+  accountId: string
+  epoch: number
+  holdId: string
+  terms: SettleTerms
+}
+
+const settling: Move<Settling, Settled> = {
+  keyOf: ({ accountId }) => accountId,
+  async act(tx, those, alone) {
+    // Another session may be joining a shared account at this moment, and only a statement that begins under
+    // the lock sees its hold.
+    if (alone) await lockAccounts(tx, setOf(those.map(({ accountId }) => accountId)))
+    const { filter, lock } = lockMode(alone, 'account, hold')
+    const items = those.map(({ claimant, accountId, epoch, holdId, terms }) => ({
+      account_id: accountId, hold_id: holdId, epoch, node: claimant.node, boot: claimant.boot,
+      claim_ms: terms.claimMs, reassert_ms: terms.reassertMs, secret: terms.secret ?? null
+    }))
+    const rows = await query(tx, sql`
+      with i as (${itemsOf(items, `account_id text, hold_id text, epoch int, node text, boot text,
+        claim_ms float8, reassert_ms float8, secret text`)}),
+      t as (
+        select account.id, account.epoch as now_epoch, account.state, i.idx, i.epoch, i.hold_id, i.node,
+          i.boot, i.claim_ms, i.reassert_ms, i.secret
+        from i join account on account.id = i.account_id join hold on hold.id = i.hold_id
+        where ${filter} ${lock}
+      ),
+      a as (select * from t where now_epoch = epoch and state = 'creating'),
+      h as (
+        select hold.*, a.idx from hold join a on hold.account = a.id
+        where hold.id = a.hold_id and hold.state = 'pending' and hold.expires_at > now()
+          and exists (select from node where node.id = a.node and node.boot = a.boot) for update of hold
+      ),
+      w as (
+        select a.idx, exists (select from h where h.idx = a.idx) as handed, exists (
+          select from hold o where o.account = a.id and o.state in ${live} and o.id <> a.hold_id) as others
+        from a
+      ),
+      u as (
+        update account set
+          state = case when w.handed or w.others then 'active' else 'removing' end,
+          epoch = case when w.handed or w.others then account.epoch else account.epoch + 1 end,
+          claimed_by = case when w.handed or w.others then null else account.claimed_by end,
+          next_at = case when not (w.handed or w.others) then ${delayed('a.claim_ms')}
+            when account.kind = 'enable' and account.verify_left > 0 then ${delayed('a.reassert_ms')} end,
+          active_at = now(), secret = coalesce(a.secret, account.secret)
+        from a join w on w.idx = a.idx where account.id = a.id returning account.*, a.idx
+      ),
+      uh as (
+        update hold set state = case when w.handed then 'active' else 'failed' end,
+          ended_at = case when w.handed then null else now() end
+        from a join w on w.idx = a.idx
+        where hold.id = a.hold_id and hold.account = a.id and hold.state = 'pending'
+        returning hold.id, hold.owner_kind, hold.owner, hold.state, a.idx
+      ),
+      e as (
+        insert into lease_event (account, hold, kind, actor, detail)
+        select a.id, a.hold_id, case when w.handed then 'active' else 'withdrawn' end, 'system',
+          jsonb_build_object('epoch', a.epoch) from a join w on w.idx = a.idx
+      )
+      select t.idx, u.id is not null as settled, w.handed, w.others,
+        ${claimColumns('u', justEnded('uh', `uh.state = 'failed'`))},
+        (select ${ms3('h')} from h where h.idx = t.idx) as term
+      from t left join w on w.idx = t.idx left join u on u.idx = t.idx left join uh on uh.idx = t.idx`)
+    return inOrder<Settled>(those, rows, row => {
+      if (row.settled !== true) return { state: 'fenced' }
+      if (row.handed === true) return { state: 'active', term: termOf(row.term as Row) }
+      return { state: 'withdrawn', claim: row.others === true ? undefined : claimOf(row) }
+    }).map(settled => settled ?? (alone ? { state: 'fenced' } : undefined))
+  }
 }
 
 /** A Term as one JSON value, where it comes from a row that may be absent. */

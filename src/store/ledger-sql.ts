@@ -42,9 +42,53 @@ export function jsonOf(value: unknown): SQL {
   return sql`${JSON.stringify(storableJson(value))}::jsonb`
 }
 
+/**
+ * What goes into a statement for several moves, as the rows of `i`: the items' values by name, with their
+ * place in `idx`. `columns`: names and types.
+ */
+export function itemsOf(items: readonly Record<string, unknown>[], columns: string): SQL {
+  const rows = items.map((item, idx) => ({ ...item, idx }))
+  return sql`select * from jsonb_to_recordset(${jsonOf(rows)}) as i(idx int, ${sql.raw(columns)})`
+}
+
+/** Rows of such a statement in the order of the items; undefined where there is none. */
+export function inOrder<R>(items: readonly unknown[], rows: readonly Row[], read: (row: Row) => R):
+  (R | undefined)[] {
+  const byPlace = new Map(rows.map(row => [Number(row.idx), row]))
+  return items.map((_, idx) => {
+    const row = byPlace.get(idx)
+    return row === undefined ? undefined : read(row)
+  })
+}
+
+/**
+ * How a move locks its rows: by itself it waits, and its statement follows the account's lock; in a group it
+ * takes what is free, so that it waits for nobody and others cannot deadlock with it, and only accounts that
+ * have one hold, since what others hold is read under the lock only.
+ */
+export function lockMode(alone: boolean, tables: string): { filter: SQL, lock: SQL } {
+  return alone
+    ? { filter: sql`true`, lock: sql`for update of ${sql.raw(tables)}` }
+    : { filter: sql`account.kind = 'create'`, lock: sql`for update of ${sql.raw(tables)} skip locked` }
+}
+
+/** In a statement of its own: only one that begins under the lock sees what others have written. */
+export async function lockAccounts(tx: Handle, ids: SQL): Promise<void> {
+  await query(tx, sql`select id from account where id in ${ids} order by id for update`)
+}
+
+/** A delay of an item's column from now, on the store's clock. */
+export function delayed(column: string): SQL {
+  return sql`(now() + ${sql.raw(column)} * interval '1 millisecond')`
+}
+
 /** A text of peers as the store can keep it; null when there is none. */
 export function said(message: string | undefined): SQL {
-  return sql`${message === undefined ? null : storableText(message, messageLengthMax)}::text`
+  return sql`${saidText(message)}::text`
+}
+
+export function saidText(message: string | undefined): string | null {
+  return message === undefined ? null : storableText(message, messageLengthMax)
 }
 
 export function instant(value: unknown): Date {

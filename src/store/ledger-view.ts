@@ -2,6 +2,7 @@
 // we know of a name that was found somewhere. Reads only; what status that is for a person, the ledger
 // decides (lease/view.ts).
 import type { SQL } from 'drizzle-orm'
+import { leasesListedMax } from '../lease/states.ts'
 import type { AccountState, HoldState } from '../lease/states.ts'
 import type { Database, Handle } from './database.ts'
 import { sql } from './drizzle.ts'
@@ -15,8 +16,8 @@ type Views = Pick<LedgerStore,
   'endedOf' | 'liveHolds' | 'holders' | 'list' | 'show' | 'history' | 'accountOf' | 'dependants' | 'known' |
   'standing' | 'gauges'>
 
-// Everything that a person can be shown at once; beyond that they filter.
-const listMax = 1000
+/** Sentences about what still needs a target or a credential. */
+const dependantsMax = 1000
 
 export function ledgerViews(database: Database): Views {
   const read = <T>(act: (handle: Handle) => Promise<T>): Promise<T> => database.run(act)
@@ -73,7 +74,7 @@ const settled = sql`((a.ended_at is not null and h.ended_at <= a.ended_at) or ex
 
 function leases(where: SQL, limit: number): SQL {
   return sql`
-    select h.id, h.name, h.account, a.name as account_name, a.kind, a.state
+    select h.id, h.name, h.account, a.name as account_name, a.kind, a.spec->>'plugin' as plugin, a.state
       as account_state, a.target, a.credential,
       h.owner_kind, h.owner, h.state as hold_state, ${ms(sql`h.issued_at`)} as issued_ms,
       ${ms(sql`h.expires_at`)} as expires_ms, ${ms(sql`h.max_at`)} as max_ms, ${ms(sql`h.ended_at`)}
@@ -84,16 +85,19 @@ function leases(where: SQL, limit: number): SQL {
 }
 
 async function list(handle: Handle, filter: RecordFilter): Promise<LeaseRecord[]> {
-  const { target, credential, ownerKind, owner, combinations, limit } = filter
+  const { target, credential, ownerKind, owner, combinations, before, limit } = filter
   const parts = [sql`true`]
   if (target !== undefined) parts.push(sql`a.target = ${target}`)
   if (credential !== undefined) parts.push(sql`a.credential = ${credential}`)
   if (ownerKind !== undefined) parts.push(sql`h.owner_kind = ${ownerKind}`)
   if (owner !== undefined) parts.push(sql`h.owner = ${owner}`)
+  if (before !== undefined) {
+    parts.push(sql`(h.issued_at, h.id) < (select issued_at, id from hold where id = ${before})`)
+  }
   if (combinations !== undefined) {
     parts.push(sql`h.state || ' ' || a.state || ' ' || ${settled}::text in ${setOf(combinations)}`)
   }
-  const rows = await query(handle, leases(sql.join(parts, sql` and `), Math.min(limit, listMax)))
+  const rows = await query(handle, leases(sql.join(parts, sql` and `), Math.min(limit, leasesListedMax)))
   return rows.map(leaseOf)
 }
 
@@ -104,7 +108,7 @@ function leaseOf(row: Row): LeaseRecord {
     accountKind: row.kind as LeaseRecord['accountKind'], accountState: row.account_state as AccountState,
     target: String(row.target), credential: String(row.credential),
     ownerKind: row.owner_kind as LeaseRecord['ownerKind'], owner: String(row.owner),
-    holdState: row.hold_state as HoldState, settled: row.settled === true,
+    holdState: row.hold_state as HoldState, settled: row.settled === true, plugin: String(row.plugin),
     createdAt: instant(row.issued_ms), expiresAt: instant(row.expires_ms), maxAt: instant(row.max_ms),
     endedAt: row.ended_ms === null ? null : instant(row.ended_ms), asOf: instant(row.now_ms),
     renewals: Number(row.renewals), attempts: Number(row.attempts), lastError: text(row.last_error) ?? null
@@ -135,7 +139,7 @@ async function dependants(handle: Handle, kind: 'target' | 'credential', name: s
     : sql`(a.credential = ${name} or a.spec ->> 'authenticationCredential' = ${name})`
   const rows = await query(handle, sql`
     select a.name, a.target, a.state from account a where a.state <> 'proved-gone' and ${match}
-    order by a.target, a.name limit ${listMax}::int`)
+    order by a.target, a.name limit ${dependantsMax}::int`)
   return rows.map(row => `account ${String(row.name)} on ${String(row.target)} is ${String(row.state)}`)
 }
 

@@ -4,7 +4,8 @@
 // store.
 import type { Database } from './database.ts'
 import { closeMoves } from './ledger-close.ts'
-import type { AuditInTransaction } from './ledger-close.ts'
+import { createMoveWriter } from './ledger-group.ts'
+import type { AuditInTransaction } from './ledger-group.ts'
 import { nodeMoves } from './ledger-node.ts'
 import { openMoves } from './ledger-open.ts'
 import { ledgerViews } from './ledger-view.ts'
@@ -12,10 +13,12 @@ import type { LedgerStore } from '../lease/store-port.ts'
 
 /**
  * The store's side of the ledger over an open database. Every method throws `store-unavailable` when it is
- * away. `audit` takes the event of a receipt into the receipt's own transaction.
+ * away. `audit` takes the event of a move into the move's own transaction.
  */
 export function createLedgerStore(database: Database, audit: AuditInTransaction): LedgerStore {
+  const writer = createMoveWriter(database, audit)
   return {
-    ...openMoves(database), ...closeMoves(database, audit), ...nodeMoves(database), ...ledgerViews(database)
+    ...openMoves(database, writer), ...closeMoves(database, writer), ...nodeMoves(database),
+    ...ledgerViews(database)
   }
 }

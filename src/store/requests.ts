@@ -39,9 +39,13 @@ export interface RequestFilter {
   /** Of this user, or on one of these grants, whose approver asks; all where neither is given. */
   user?: string | undefined
   grants?: readonly string[] | undefined
+  /** … or whose key begins so. */
+  rules?: readonly string[] | undefined
   state?: RequestState | undefined
   /** Only what still matters: pending, valid, or to be reviewed. */
   open?: boolean | undefined
+  /** Id of the last request of the page before. */
+  before?: string | undefined
   limit: number
 }
 
@@ -130,15 +134,19 @@ export function createRequests(database: Database, audit: Audit): Requests {
 const isValid = and(eq(accessRequest.state, 'approved'), gt(accessRequest.validUntil, sql`now()`))
 const toReview = and(eq(accessRequest.emergency, true), isNull(accessRequest.reviewedAt))
 
-function condition({ user, grants, state, open }: RequestFilter) {
+const ofRule = (prefix: string) => sql`starts_with(${accessRequest.grant}, ${prefix})`
+
+function condition({ user, grants, rules = [], state, open, before }: RequestFilter) {
   const own = user === undefined ? undefined : eq(accessRequest.user, user)
   const asked = grants === undefined || grants.length === 0
     ? undefined
     : inArray(accessRequest.grant, [...grants])
   return and(
-    own === undefined ? asked : or(own, asked),
+    own === undefined ? asked : or(own, asked, ...rules.map(ofRule)),
     state === undefined ? undefined : eq(accessRequest.state, state),
-    open === true ? or(eq(accessRequest.state, 'pending'), isValid, toReview) : undefined
+    open === true ? or(eq(accessRequest.state, 'pending'), isValid, toReview) : undefined,
+    before === undefined ? undefined : sql`(${accessRequest.createdAt}, ${accessRequest.id}) <
+      (select c.created_at, c.id from ${accessRequest} as c where c.id = ${before})`
   )
 }
 

@@ -68,6 +68,7 @@ export function createResources(
     return declared
   }
 
+  const latest = shareReadings(() => database.detached(() => database.run(readDeclared)))
   return {
     list: kind => database.run(handle => rowsOf(handle, kind)),
     async get(kind, name) {
@@ -87,7 +88,31 @@ export function createResources(
       return result
     }, changeMsMax),
     changed: () => Promise.resolve(),
-    declared: () => database.run(readDeclared)
+    declared: () => database.inTransaction() ? database.run(readDeclared) : latest()
+  }
+}
+
+/**
+ * One reading for all who ask while another is under way: it begins after each of them has asked, so that
+ * nobody is told less than what was true then.
+ */
+function shareReadings<T>(read: () => Promise<T>): () => Promise<T> {
+  let running: Promise<T> | undefined
+  let next: Promise<T> | undefined
+  const begin = (): Promise<T> => {
+    const mine = read().finally(() => {
+      if (running === mine) running = undefined
+    })
+    running = mine
+    return mine
+  }
+  return () => {
+    if (running === undefined) return begin()
+    next ??= running.catch(() => undefined).then(() => {
+      next = undefined
+      return begin()
+    })
+    return next
   }
 }
 

@@ -317,3 +317,46 @@ export const requestDecision = pgTable('request_decision', {
   reason: text('reason'),
   at: instant('at').notNull().default(sql`now()`)
 }, table => [primaryKey({ columns: [table.request, table.by, table.verdict] })])
+
+/**
+ * What was done for a request with an `Idempotency-Key`: written before it is done, so that the same key
+ * never does it twice. The answer, which may hold secrets, is kept sealed for minutes; that there was one, a
+ * day.
+ */
+export const idempotencyKey = pgTable('idempotency_key', {
+  /** `user alice`, `application billing`. */
+  principal: text('principal').notNull(),
+  key: text('key').notNull(),
+  /** SHA-256 of method, path, query and body. */
+  request: text('request').notNull(),
+  state: text('state', { enum: ['running', 'done', 'unknown'] }).notNull(),
+  /** Who is at it; once that boot is over, nobody knows how it ended. */
+  node: text('node').notNull(),
+  boot: text('boot').notNull(),
+  /** What came of it, in words without secrets: `lease 01h…`. */
+  said: text('said'),
+  /** secret_value id of the answer; null once nobody gets it any more. */
+  answer: text('answer'),
+  createdAt: created(),
+  answeredAt: instant('answered_at')
+}, table => [
+  primaryKey({ columns: [table.principal, table.key] }),
+  index('idempotency_key_created').on(table.createdAt),
+  index('idempotency_key_answer').on(table.answeredAt).where(sql`answer is not null`)
+])
+
+/** Who gets the audit events (syslog, webhooks), which node sends them, and since when that fails. */
+export const auditReceiver = pgTable('audit_receiver', {
+  name: text('name').primaryKey(),
+  claimedBy: text('claimed_by'),
+  claimedUntil: instant('claimed_until'),
+  failingSince: instant('failing_since'),
+  createdAt: created()
+})
+
+/** The last event of each chain that a receiver has. */
+export const auditPosition = pgTable('audit_position', {
+  receiver: text('receiver').notNull(),
+  chain: text('chain').notNull(),
+  seq: bigint('seq', { mode: 'number' }).notNull()
+}, table => [primaryKey({ columns: [table.receiver, table.chain] })])

@@ -120,11 +120,13 @@ export function createSessions({ database, clock, node, boot }: SessionOptions):
 
 function openingRow({ id, grant, claim, startedAt, expiresAt }: LiveSession) {
   const lifeMs = expiresAt.getTime() - startedAt.getTime()
+  const { address, client } = claim
   return {
     id, status: 'opening',
     user: grant.user.name, credential: grant.credential.name, target: grant.target.name,
     protocol: grant.target.protocol, grant: grant.rule.name,
-    address: claim.address, database: claim.database ?? null,
+    // Where from, and behind it how, where it was not with a client of the person's own.
+    address: client === undefined ? address : `${address} ${client}`, database: claim.database ?? null,
     // A span, so that the node's clock does not matter.
     expiresAt: sql`now() + ${lifeMs}::double precision * interval '1 millisecond'`
   } as const

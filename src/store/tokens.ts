@@ -19,6 +19,7 @@ export interface StoredToken extends TokenRow {
   createdAt: Date
   /** When another took its place. */
   supersededAt: Date | undefined
+  family: string
 }
 
 /** Tokens by the SHA-256 of their text (hex); expiry by the store's clock. */
@@ -90,6 +91,7 @@ function asToken(row: typeof apiToken.$inferSelect): StoredToken {
   const { user, roles, expiresAt, oneTime, method, authenticatedAt: at, createdAt, supersededAt } = row
   return {
     user, roles: roles as Role[], expiresAt, oneTime, createdAt, supersededAt: supersededAt ?? undefined,
+    family: row.family ?? row.hash,
     ...method === null || at === null ? {} : { login: { method, at } }
   }
 }

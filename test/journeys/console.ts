@@ -9,7 +9,7 @@ import { authenticator } from '../peers/authenticator.ts'
 import { credentialJourneys } from '../peers/console-credentials.ts'
 import { excessOf, violationsOn } from '../peers/console-look.ts'
 import { pageJourneys } from '../peers/console-pages.ts'
-import { logIn, open, startConsoleWorld, textWith } from '../peers/console-world.ts'
+import { logIn, open, pagesDeclared, startConsoleWorld, textWith } from '../peers/console-world.ts'
 import type { ConsoleWorld, Visitor } from '../peers/console-world.ts'
 import { faintTexts } from '../peers/contrast.ts'
 import { accountsOn, alicePassword, until } from '../peers/house.ts'
@@ -36,7 +36,7 @@ interface Shown {
 }
 
 test.before(async () => {
-  world = await startConsoleWorld()
+  world = await startConsoleWorld(pagesDeclared)
   const printed = "printf 'one\\n'; sleep 1; printf '\\033]0;title\\007two <b>bold</b>\\n'; sleep 1"
   const overSsh = world.ssh(printed)
   await world.psql(`SELECT 'needle', '${markup}', '${turned}', E'\\x1b[2J'; CREATE TABLE left_behind (a int)`)

@@ -229,7 +229,7 @@ test('a lease ends as it began, whatever is edited or rotated while it lives', a
   await house.sallyport('templates', 'save', 'postgres/delete-role', edited)
 })
 
-test('a maximum that was shortened holds for renewals too, and for no expiry that was given', async () => {
+test('a maximum that changed holds for renewals too, and for no expiry that was given', async () => {
   const { lease } = await generate('prod/orders-rw', '--ttl', '1200')
   const file = join(house.folder, 'shorter.yaml')
   const shorter = documents(target.port).split('---\n').find(text => text.includes('name: orders-rw'))
@@ -238,8 +238,18 @@ test('a maximum that was shortened holds for renewals too, and for no expiry tha
   const { id, expiresAt } = lease!
   assert.is((await house.json<LeaseJson>('leases', 'show', id)).expiresAt, expiresAt)
   assert.match(await refusal('leases', 'renew', id, '--ttl', '301'), /300 s can still be added/)
+  assert.is((await house.json<LeaseJson>('leases', 'show', id)).renewableSeconds, 300)
   const renewed = await house.json<LeaseJson>('leases', 'renew', id, '--ttl', '300')
   assert.is(Date.parse(renewed.expiresAt) - Date.parse(expiresAt), 300_000)
+  // Raised, it holds for the lease that is there as well, and the role's own end moves with it.
+  writeFileSync(file, shorter!.replace('maxTtl: 1h', 'maxTtl: 3h'))
+  await house.sallyport('apply', '-f', file)
+  const longer = await house.json<LeaseJson>('leases', 'renew', id, '--ttl', '9300')
+  assert.equal([longer.renewableSeconds, Date.parse(longer.expiresAt) - Date.parse(longer.createdAt)],
+    [0, 10_800_000])
+  const until = await target.psql(
+    `SELECT extract(epoch FROM rolvaliduntil) FROM pg_roles WHERE rolname = '${lease!.account.name}'`)
+  assert.ok(Number(until) * 1000 > Date.parse(longer.expiresAt), until)
   await house.json('leases', 'revoke', id)
   await house.sallyport('apply', '-f', join(house.folder, 'access.yaml'))
 })

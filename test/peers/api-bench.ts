@@ -2,6 +2,7 @@
 // `ask`. For tests of the routes; the store and the sockets have tests of their own.
 import { hashToken, mintApplicationToken, mintToken } from '../../src/api/access.ts'
 import type { Bindings } from '../../src/api/api.ts'
+import type { ApiPorts } from '../../src/api/ports.ts'
 import type { SessionRow } from '../../src/api/ports-records.ts'
 import type { Route } from '../../src/api/route.ts'
 import { allRoutes, createSallyportApi } from '../../src/api/routes.ts'
@@ -18,6 +19,7 @@ const metricsToken = new Secret('a-token-for-whoever-scrapes')
 export interface Bench {
   memory: Memory
   routes: readonly Route[]
+  ports: ApiPorts
   tokens: Readonly<Record<Role, string>>
   ask(method: string, path: string, how?: Ask): Promise<Answer>
 }
@@ -64,7 +66,7 @@ export function bench(): Bench {
   const app = createSallyportApi(ports, options)
   const bindings: Bindings = { incoming: { socket: { remoteAddress: '192.0.2.7' } } }
   return {
-    memory, tokens, routes: allRoutes(ports, options),
+    memory, ports, tokens, routes: allRoutes(ports, options),
     async ask(method, path, { token, body, headers = {} } = {}) {
       const answer = await app.request(`https://sallyport.test${path}`, {
         method, headers: {

@@ -4,7 +4,7 @@
 import { readFileSync, readdirSync } from 'node:fs'
 import { shippedPlugins } from '../../plugins/shipped.ts'
 import type {
-  ApiPorts, ApplicationTokenRow, NewApplicationToken, ResourceChange, ResourceRow, StoredToken,
+  ApiPorts, ApplicationTokenRow, KeyState, NewApplicationToken, ResourceChange, ResourceRow, StoredToken,
   TemplateRow
 } from '../../src/api/ports.ts'
 import type { AuditRow, LeaseRow, ReceiptRow, RequestRow, SessionRow } from '../../src/api/ports-records.ts'
@@ -45,6 +45,7 @@ export interface Memory {
   throttled: boolean
   ready: boolean
   requests: RequestRow[]
+  keys: Map<string, { request: string, known: KeyState }>
 }
 
 export function createMemory(): { memory: Memory, ports: ApiPorts } {
@@ -53,7 +54,8 @@ export function createMemory(): { memory: Memory, ports: ApiPorts } {
     secondFactors: new Map(),
     applicationTokens: new Map(),
     templates: shippedRows(), sessions: [], receipts: new Map(), leases: [], audit: [],
-    dependants: new Map(), failures: [], killed: [], throttled: false, ready: true, requests: []
+    dependants: new Map(), failures: [], killed: [], throttled: false, ready: true, requests: [],
+    keys: new Map()
   }
   const stored = storePorts(memory)
   const evidence = evidencePorts(memory)
@@ -89,6 +91,7 @@ export function createMemory(): { memory: Memory, ports: ApiPorts } {
     }),
     postgres: () => ({ host: '127.0.0.1', port: 6432 }),
     tunnel: () => undefined,
+    browserTicket: () => ({ ticket: 'ticket_0', expiresAt: new Date(0) }),
     requests: requestsOf(memory.requests),
     health: {
       ready: () => Promise.resolve(memory.ready),
@@ -118,7 +121,8 @@ function openIn(memory: Memory, { secret }: { secret: string }): Promise<Secret<
 }
 
 function storePorts(memory: Memory): Pick<ApiPorts,
-'applicationTokens' | 'resources' | 'templates' | 'passwords' | 'secondFactors' | 'tokens' | 'policy'> {
+'applicationTokens' | 'idempotency' | 'resources' | 'templates' | 'passwords' | 'secondFactors' | 'tokens'
+| 'policy'> {
   const byKind = (kind?: string): ResourceRow[] =>
     [...memory.resources.values()].filter(row => kind === undefined || row.kind === kind)
   const open = (reference: { secret: string }): Promise<Secret<string>> => openIn(memory, reference)
@@ -157,6 +161,7 @@ function storePorts(memory: Memory): Pick<ApiPorts,
     },
     secondFactors: secondFactorsOf(memory),
     applicationTokens: applicationTokensOf(memory),
+    idempotency: idempotencyOf(memory),
     tokens: {
       add: (hash, token) => Promise.resolve(void memory.tokens.set(hash, token)),
       supersede: (hash, by, roles) => {
@@ -226,6 +231,25 @@ function applicationTokensOf({ applicationTokens: all }: Memory): ApiPorts['appl
       for (const [hash, row] of all) if (row.application === application) all.delete(hash)
       return Promise.resolve()
     }
+  }
+}
+
+function idempotencyOf({ keys }: Memory): ApiPorts['idempotency'] {
+  const settle = (principal: string, key: string, known: KeyState): Promise<void> => {
+    const row = keys.get(`${principal} ${key}`)
+    if (row !== undefined) row.known = known
+    return Promise.resolve()
+  }
+  return {
+    claim: (principal, key, request) => {
+      const row = keys.get(`${principal} ${key}`)
+      if (row === undefined) keys.set(`${principal} ${key}`, { request, known: { state: 'running' } })
+      const known: KeyState = row?.known ?? { state: 'new' }
+      return Promise.resolve(row === undefined || row.request === request ? known : { state: 'other' })
+    },
+    done: (principal, key, said, answer) => settle(principal, key, { state: 'done', said, answer }),
+    free: (principal, key) => Promise.resolve(void keys.delete(`${principal} ${key}`)),
+    doubt: (principal, key) => settle(principal, key, { state: 'unknown' })
   }
 }
 
@@ -341,7 +365,8 @@ function evidencePorts(
     },
     recordings: {
       publicKey: () => 'PEM',
-      raw: session => (there(session), pieces(Buffer.from([0x89, 0x53, 0x50, 0x52, 0, 1, 0xff]))),
+      raw: (session, { start, end } = { start: 0, end: 9 }) =>
+        (there(session), pieces(Buffer.from('0123456789').subarray(start, end + 1))),
       scenes: session => (there(session), played()),
       follow: (session, signal) => (there(session), live(signal)),
       piece: (session, fromMs) => (there(session), Promise.resolve({
@@ -356,6 +381,7 @@ function evidencePorts(
         bytes: 10, frames: 2, seals: 1, verifiedBytes: 10, headHash: 'cafe', keyId: 'k', brokenAt: undefined,
         problem: undefined
       }),
+      whatIf: ({ rules }) => pieces({ done: true, sessions: 1, judged: rules.length, found: 0 }),
       search: ({ query }) => pieces({
         session: memory.sessions[0]?.id ?? '', path: 'p', at: '2026-11-21T00:00:00.000Z', atMs: 1, lane: 0,
         offset: 32,

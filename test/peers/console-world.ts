@@ -57,7 +57,7 @@ credentials: [web01-admin]
 `
 
 /** For the pages: something to look at, part of it hostile. */
-const pagesDeclared = `kind: environment
+export const pagesDeclared = `kind: environment
 name: prod
 ---
 kind: secret
@@ -86,13 +86,14 @@ secrets: [prod/*]
 ---
 `
 
-export async function startConsoleWorld(): Promise<ConsoleWorld> {
+/** `access`: more documents; PostgreSQL's targets and users are alice's and ada's in any case. */
+export async function startConsoleWorld(more = ''): Promise<ConsoleWorld> {
   const [{ server: target, adminPassword }, box, browser] = await Promise.all(
     [companyDatabase('15'), startLinuxBox({}), startBrowser()])
   const [sshPort, port] = [await freePort(), await freePort()]
   const product = await startProduct({
     listen: `ssh: "127.0.0.1:${sshPort}", postgres: "127.0.0.1:${port}"`,
-    access: accessDocuments({ target, adminPassword, access: people + pagesDeclared + boxDocuments(box) }),
+    access: accessDocuments({ target, adminPassword, access: people + boxDocuments(box) + more }),
     environment: { ORDERS_ADMIN_PASSWORD: adminPassword, WEB01_ADMIN_KEY: box.admin.privateKey }
   })
   Object.assign(product.environment, {

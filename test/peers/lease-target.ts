@@ -54,6 +54,8 @@ export class LeaseTarget implements Hooks {
   fences = false
   /** What it makes are tokens: they end at the time that they were made for, and nothing takes them away. */
   tokens = false
+  /** It can move the end that it keeps of an account. */
+  movesEnds = true
   away = false
   looks = 0
   mood: (call: Call) => Mood = () => ({ do: 'obey' })
@@ -135,6 +137,14 @@ export class LeaseTarget implements Hooks {
     }
     const made = this.tokens && action === 'create' ? { token: new Secret(`token of ${name}`) } : undefined
     return answer({ state: 'done', changed: true, seen: this.#seen(name, work), made })
+  }
+
+  prolongs(): boolean {
+    return this.movesEnds
+  }
+
+  prolong(work: HookWork): Promise<HookResult> {
+    return this.run({ ...work, template: { ...work.template, action: 'enable' } })
   }
 
   // Not async work, but the port's shape.

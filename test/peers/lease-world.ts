@@ -7,8 +7,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { sleep, systemClock } from '../../src/clock.ts'
 import type { Cancel, Clock } from '../../src/clock.ts'
-import type { SallyportError } from '../../src/errors.ts'
-import type { IssueRequest } from '../../src/lease/context.ts'
+import { SallyportError } from '../../src/errors.ts'
+import type { IssueRequest, MaximumOf } from '../../src/lease/context.ts'
 import { createLedger } from '../../src/lease/ledger.ts'
 import type { Ledger } from '../../src/lease/ledger.ts'
 import type { LedgerLimits } from '../../src/lease/limits.ts'
@@ -68,6 +68,8 @@ export interface World extends AsyncDisposable {
   readonly store: LedgerStore
   readonly target: LeaseTarget
   readonly audit: { kind: string, actor: string, subject: string, detail: Record<string, unknown> }[]
+  /** What the definitions say now; as at issue until a test says otherwise. */
+  maximumOf: MaximumOf
   /** While true, the audit cannot be written. */
   auditAway: boolean
   /** Starts a node; each is stopped with the world. */
@@ -126,13 +128,14 @@ export async function openWorld(
   const store = createLedgerStore(database, {
     // As the real one: part of what the transaction did, or not at all.
     appendIn(tx, kind, actor, subject, detail) {
+      if (world.auditAway) throw new SallyportError('store-unavailable', { detail: 'the audit is away' })
       database.beforeCommit(tx, () => Promise.resolve(outcome => {
         if (outcome === 'committed') world.audit.push({ kind, actor, subject, detail })
       }))
     }
   })
   const world: World = {
-    database, store, target, audit: [], auditAway: false, rows,
+    database, store, target, audit: [], auditAway: false, maximumOf: ({ maxAt }) => maxAt, rows,
     async node(name, options = {}) {
       const { limits = shortLimits, target: own = target, mintName = drawName, through } = options
       const clock = new MovableClock()
@@ -167,6 +170,7 @@ export async function openWorld(
           open: id => Promise.resolve(sealed.get(id) ?? new Secret('gone')),
           forget: id => Promise.resolve(void sealed.delete(id))
         },
+        maximums: () => Promise.resolve(lease => world.maximumOf(lease)),
         log: { info: note, warn: note, error: note }
       })
       nodes.push(ledger)

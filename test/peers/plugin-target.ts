@@ -16,6 +16,7 @@ import type {
 import { proveTemplates } from '../../src/jit/prove.ts'
 import type { Proof } from '../../src/jit/prove.ts'
 import { createShelf } from '../../src/jit/shelf.ts'
+import type { Shelf } from '../../src/jit/shelf.ts'
 import type { Template } from '../../src/jit/template.ts'
 
 export interface Account extends AccountRef {
@@ -112,18 +113,24 @@ export class PluginTarget {
   readonly log: string[] = []
   /** Values of the credential that every job gets. */
   readonly variables: Variables
+  readonly #shelf: Shelf
   #made = 0
 
-  constructor(id: string, access: Access, variables: Variables = {}, limits: Partial<HookLimits> = {}) {
-    this.plugin = shelf.plugin(id)
+  /** `own`: a shelf with the plugin over something else than its driver. */
+  constructor(
+    id: string, access: Access, variables: Variables = {}, limits: Partial<HookLimits> = {},
+    own: Shelf = shelf
+  ) {
+    this.#shelf = own
+    this.plugin = own.plugin(id)
     this.access = access
     this.variables = variables
-    this.hooks = createHooks({ shelf, clock: systemClock, limits, log: line => this.log.push(line) })
+    this.hooks = createHooks({ shelf: own, clock: systemClock, limits, log: line => this.log.push(line) })
   }
 
   template(name: string): Template {
     const file = join(import.meta.dirname, `../../templates/${this.plugin.id}/${name}.yaml`)
-    return shelf.admit(readFileSync(file, 'utf8')).template
+    return this.#shelf.admit(readFileSync(file, 'utf8')).template
   }
 
   mint(name?: string, kind: AccountRef['kind'] = 'create'): Account {
@@ -160,6 +167,16 @@ export class PluginTarget {
     if (result.state === 'done') return result
     const { state, failedStep, code, error } = result
     throw new Error(`${action}: ${state} at ${failedStep ?? code ?? ''}: ${error ?? ''}`)
+  }
+
+  /** What a renewal beyond the old maximum does. */
+  async prolong(account: Account): Promise<HookResult> {
+    const template = shelf.admit(this.plugin.prolong ?? '').template
+    const { name, accountId, epoch, kind } = account
+    return await this.hooks.run({
+      action: 'enable', pluginId: this.plugin.id, template, account: { name, accountId, epoch, kind },
+      access: this.access, variables: { expires_at: farAway }
+    })
   }
 
   async look(template: string, account: Account): Promise<Verified> {

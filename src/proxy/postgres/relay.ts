@@ -15,8 +15,10 @@ import {
 import type { Report } from '../../wire/postgres/messages.ts'
 import { closesWithin } from '../../wire/postgres/upstream.ts'
 import { ReadBuffer } from '../buffers.ts'
+import { Answers } from './answers.ts'
 import type { CancelKeys } from './cancels.ts'
 import type { Client } from './client.ts'
+import { Gate } from './gate.ts'
 import { Pace } from './pace.ts'
 import type { Target } from './target.ts'
 import { writeShared } from '../takeover.ts'
@@ -40,6 +42,9 @@ const clientLingerMs = 10_000
 
 /** After a recorder failed both connections are closed within 250 ms (R4), read or not. */
 const recorderLingerMs = 200
+
+/** Kept of what a client says behind a statement that is judged; then it is not read any more. */
+const stashBytesMax = 64 * 1024
 
 /** Notices that wait for a place between two messages. More are dropped: nobody reads them then. */
 const noticesMax = 16
@@ -80,8 +85,14 @@ export class Relay {
   #clientQuiet = true
   /** A chunk of the client waits for the recorder; nothing is read meanwhile. */
   #held = false
+  /** What came while rules were asked. */
+  #stash: Buffer[] = []
+  #stashBytes = 0
   #over = false
   #notices: Buffer[] = []
+  /** Where the grant has rules about SQL: statements are judged, and refusals put into words. */
+  readonly #gate: Gate | undefined
+  readonly #answers: Answers | undefined
   #stopGrace: (() => void) | undefined
   #leaveKeys: (() => void) | undefined
   #done: (ending: Ending) => void = () => undefined
@@ -98,6 +109,18 @@ export class Relay {
     this.#toClient = setting.client.socket
     this.#targetDirect = setting.readMode === 'shared' && !(this.#toTarget instanceof TLSSocket)
     this.#clientDirect = setting.readMode === 'shared' && !setting.client.encrypted
+    const judge = setting.target.judge?.statement
+    if (judge !== undefined) {
+      const answers = this.#answers = new Answers()
+      this.#gate = new Gate({
+        judge,
+        send: bytes => this.#deliver(bytes),
+        refused: error => answers.refused(error),
+        note: event => this.#front.event(event),
+        tell: line => this.tell(line),
+        end: error => this.#end(error.code, { error, cut: true })
+      })
+    }
   }
 
   /** Runs until a side ends or the signal aborts. Never rejects. */
@@ -157,6 +180,7 @@ export class Relay {
     const front = this.#front
     // What comes after the end is thrown away, so that the end of the stream is seen.
     if (this.#over || front.terminated) return true
+    if (this.#held && this.#gate !== undefined) return this.#keep(chunk, bytes)
     try {
       front.scanner.scan(chunk, 0, bytes)
       if (front.taped) {
@@ -166,6 +190,7 @@ export class Relay {
         const written = this.#recording.commit()
         if (written !== true) return this.#hold(chunk, bytes, written)
       }
+      if (this.#gate !== undefined) return this.#hold(chunk, bytes, Promise.resolve())
     } catch (thrown) {
       this.#broken('protocol-violation', thrown)
       return true
@@ -179,25 +204,49 @@ export class Relay {
     return room && !this.#frontPace.rests(bytes, this.#frontBuffer.large)
   }
 
-  /** The disk is slow: the bytes wait for it, and nothing more is read. */
+  /** The disk is slow, or rules have to be asked: the bytes wait for it, and nothing more is read. */
   #hold(chunk: Buffer, bytes: number, written: Promise<void>): boolean {
     const { terminated, terminatedAt } = this.#front
     const kept = this.#frontBuffer.safe(chunk, terminated ? Math.min(bytes, terminatedAt) : bytes)
     this.#held = true
     // The next read must not go where these bytes are: it may come before they are written.
     this.#frontBuffer.settle(chunk, bytes, true, false, true)
-    const deliver = (): void => {
+    const deliver = async (): Promise<void> => {
+      if (this.#over) return
+      const room = await (this.#gate?.take(kept) ?? this.#deliver(kept))
       this.#held = false
       if (this.#over) return
-      if (this.#deliver(kept)) this.#toClient.resume()
-      if (terminated) this.#clientLeaves()
+      if (terminated) return this.#clientLeaves()
+      this.#unstash()
+      if (this.#held) return
+      if (room) this.#toClient.resume()
+      else this.#toClient.pause()
     }
-    written.then(deliver, (thrown: unknown) => this.#broken('recorder-failed', thrown))
-    return false
+    written.then(
+      () => deliver().catch((thrown: unknown) => this.#broken('internal', thrown)),
+      (thrown: unknown) => this.#broken('recorder-failed', thrown))
+    return this.#gate !== undefined
+  }
+
+  /** Others may be asked for long: that somebody has left is seen only while they are read. */
+  #keep(chunk: Buffer, bytes: number): boolean {
+    this.#stash.push(Buffer.from(chunk.subarray(0, bytes)))
+    this.#stashBytes += bytes
+    this.#frontBuffer.settle(chunk, bytes, true, false, true)
+    return this.#stashBytes < stashBytesMax
+  }
+
+  #unstash(): void {
+    while (!this.#held && !this.#over) {
+      const next = this.#stash.shift()
+      if (next === undefined) return
+      this.#stashBytes -= next.length
+      this.#fromClient(next, next.length)
+    }
   }
 
   #deliver(bytes: Buffer): boolean {
-    this.#targetQuiet = this.#front.scanner.atBoundary
+    this.#targetQuiet = this.#gate?.atBoundary ?? this.#front.scanner.atBoundary
     return this.#toTarget.write(bytes)
   }
 
@@ -212,8 +261,10 @@ export class Relay {
   readonly #fromTarget = (chunk: Buffer, bytes: number): boolean => {
     if (this.#over) return true
     const back = this.#back
+    const said = this.#answers?.take(chunk, bytes) ?? chunk
+    const length = said === chunk ? bytes : said.length
     try {
-      back.scanner.scan(chunk, 0, bytes)
+      back.scanner.scan(said, 0, length)
       back.append()
     } catch (thrown) {
       back.append()
@@ -223,10 +274,13 @@ export class Relay {
     // The recorder may have failed just now.
     if (this.#over) return true
     const to = this.#toClient
-    const room = pass(to, chunk, bytes, this.#backBuffer, this.#clientDirect)
+    // Words of ours are a copy: the chunk is free.
+    const room = said === chunk
+      ? pass(to, chunk, bytes, this.#backBuffer, this.#clientDirect)
+      : to.write(said)
     const quiet = back.scanner.atBoundary
     this.#clientQuiet = quiet
-    this.#backBuffer.settle(chunk, bytes, to.writableLength > 0, !room, quiet)
+    this.#backBuffer.settle(chunk, bytes, said === chunk && to.writableLength > 0, !room, quiet)
     if (quiet && back.ready) {
       this.#busy = false
       if (this.#stopGrace !== undefined) this.#clientLeaves()
@@ -252,7 +306,8 @@ export class Relay {
   /** A cancel request with the right key came over another connection. */
   #cancelAsked(): Promise<unknown> {
     this.#front.event({ type: 'cancel' })
-    return this.#setting.target.cancel()
+    const left = this.#gate?.leave(new SallyportError('client-closed', { detail: 'cancelled' }))
+    return left === true ? Promise.resolve() : this.#setting.target.cancel()
   }
 
   // ---- the ways in which it ends
@@ -332,6 +387,7 @@ export class Relay {
     this.#over = true
     this.#stopGrace?.()
     this.#leaveKeys?.()
+    this.#gate?.stop(new SallyportError('client-closed'))
     const { signal, recording } = this.#setting
     signal.removeEventListener('abort', this.#aborted)
     recording.failed.removeEventListener('abort', this.#recorderFailed)

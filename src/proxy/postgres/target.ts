@@ -4,6 +4,7 @@
 import { SallyportError } from '../../errors.ts'
 import type { Injectable } from '../../jit/plugin.ts'
 import type { Upstreaming } from '../../session/front.ts'
+import type { Judge } from '../../session/judge.ts'
 import { asUpstreamError } from '../../wire/error.ts'
 import type { UpstreamErrorKind } from '../../wire/error.ts'
 import type { ErrorCode } from '../../errors.ts'
@@ -30,6 +31,8 @@ export interface Target {
   buffer: ReadBuffer
   /** Asks the target to cancel what runs. Never rejects. */
   cancel(): Promise<unknown>
+  /** What the grant's rules say; undefined: it has none. */
+  judge?: Judge | undefined
 }
 
 const codes: Record<UpstreamErrorKind, ErrorCode> = {
@@ -67,7 +70,7 @@ export async function connectTarget(
     })
     const cancel = (): Promise<boolean> =>
       sendCancel({ host, port, tls, pid: upstream.pid, key: upstream.cancelKey, timeoutMs: cancelMs })
-    return { upstream, buffer, cancel }
+    return { upstream, buffer, cancel, judge: upstreaming.judge }
   } catch (thrown) {
     throw refusal(thrown, username, signal)
   }

@@ -1,23 +1,23 @@
 // The front of one session on a connection whose person has proved who they are: chosen from the menu, the
-// only one that is open, or reached through `ssh -J`. Its claim is known; what the client says while the
-// account is made waits here for the relay.
+// only one that is open, or reached through `ssh -J` or a page of the console. Its claim is known; what the
+// client says while the account is made waits here for the relay.
 import type { Recording, Ending } from '../../recording/recording.ts'
 import { SallyportError } from '../../errors.ts'
 import type { Challenge, Claim, Front, Proof, Upstreaming } from '../../session/front.ts'
-import type { FrontSetting } from './setting.ts'
+import { Judged } from './judged.ts'
+import type { DoorSetting } from './setting.ts'
 import { Relay } from './relay.ts'
-import type { Adopted } from './relay.ts'
+import type { Adopted, ClientLine } from './relay.ts'
 import { connectTarget } from './target.ts'
 import type { SshUpstream } from './target.ts'
 import { disconnectReason } from './transport.ts'
-import type { Transport } from './transport.ts'
 
 /** A client that waits for its shell types ahead; its windows bound that, and this bounds the windows. */
 const aheadBytesMax = 4 * 1024 * 1024
 
 export interface DoorOptions {
-  transport: Transport
-  setting: FrontSetting
+  transport: ClientLine
+  setting: DoorSetting
   claim: Claim
   /** Messages that the client has sent and that the target shall get. */
   ahead: readonly Buffer[]
@@ -93,9 +93,10 @@ export class DoorFront implements Front<SshUpstream> {
   async relay(target: SshUpstream, recording: Recording, signal: AbortSignal): Promise<Ending> {
     if (target === undefined || 'tcp' in target) return { how: 'ended', reason: 'client-closed' }
     const { transport, setting, adopted, gone } = this.#options
+    const judged = target.judge && new Judged(target.judge, recording)
     this.#relay = new Relay({
-      client: transport, target, recording, signal, channels: target.channels, adopted, gone,
-      ahead: this.#ahead, tape: setting.tapeOf(recording, target),
+      client: transport, target, recording, signal, channels: target.channels, adopted, gone, judged,
+      ahead: this.#ahead, tape: setting.tapeOf(recording, target, judged),
       refused: (what, right) => setting.refused(recording.session, what, right)
     })
     return this.#relay.run()

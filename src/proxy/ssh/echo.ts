@@ -2,13 +2,14 @@
 // outside can see when that is. So a line is kept only when it came back: as its keys are typed, the output
 // must show them, in order, before anything else. A line that did not is counted and forgotten. When in doubt
 // nothing is kept: what was shown is in the output anyway.
+import { nextOfSequence } from '../../wire/ssh/typed-lines.ts'
 
 /** Of typed keys without an end of line so many are held. Longer pastes are counted only. */
 const heldBytesMax = 4096
 /** Lines that were typed ahead. */
 const linesMax = 256
 
-const [backspace, lineFeed, carriageReturn, escape, erase] = [0x08, 0x0a, 0x0d, 0x1b, 0x7f]
+const [backspace, lineFeed, carriageReturn, erase] = [0x08, 0x0a, 0x0d, 0x7f]
 
 class Line {
   /** As it was typed, with the end of the line. */
@@ -136,19 +137,5 @@ export class EchoedInput {
     if (this.#held > 0) this.#sink.dropped(this.#held)
     this.#lines = []
     this.#held = 0
-  }
-}
-
-/**
- * 0: text. 1: behind an escape. 2: in a control sequence. 3: behind ESC O. 4: in an operating system command.
- * What this returns is the state behind `byte`; the byte that ends a sequence still belongs to it.
- */
-function nextOfSequence(state: number, byte: number): number {
-  if (byte === escape) return 1
-  switch (state) {
-    case 1: return byte === 0x5b ? 2 : byte === 0x4f ? 3 : byte === 0x5d ? 4 : 0
-    case 2: return byte >= 0x40 && byte <= 0x7e ? 0 : 2
-    case 4: return byte === 0x07 ? 0 : 4
-    default: return 0
   }
 }

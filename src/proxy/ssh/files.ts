@@ -59,7 +59,17 @@ export interface FileSetting {
   copies: FileCopies | undefined
 }
 
-export type Transfer = { kind: 'sftp' } | { kind: 'scp', direction: 'upload' | 'download', path: string }
+export type Transfer =
+  | { kind: 'sftp' }
+  | { kind: 'scp', direction: 'upload' | 'download', recursive: boolean, path: string }
+
+/**
+ * The path of an scp, as rules may judge it: a folder's files, and what a shell makes of stars, are not known
+ * before they come, like a path that leaves the folder in which it begins.
+ */
+export function judgedPath({ direction, recursive, path }: Transfer & { kind: 'scp' }): string {
+  return direction === 'upload' || recursive || /[*?[~]/.test(path) ? `../${path}` : path
+}
 
 export class FileContent implements Content {
   readonly kind: 'sftp' | 'scp'

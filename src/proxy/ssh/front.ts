@@ -7,6 +7,7 @@ import type { Ending, Recording } from '../../recording/recording.ts'
 import type { Challenge, Claim, Doors, Front, Proof, Upstreaming } from '../../session/front.ts'
 import { WireError } from '../../wire/error.ts'
 import { Hub, claimOf } from './hub.ts'
+import { Judged } from './judged.ts'
 import { Login, bannerOf, loginMessage } from './login.ts'
 import { Mailbox } from './mailbox.ts'
 import { Relay } from './relay.ts'
@@ -163,9 +164,10 @@ export class SshFront implements Front<SshUpstream> {
 
   #pass(target: Target, recording: Recording, signal: AbortSignal): Promise<Ending> {
     const { tapeOf, refused } = this.#setting
+    const judged = target.judge && new Judged(target.judge, recording)
     const relay = this.#relay = new Relay({
-      client: this.#transport, target, recording, signal, channels: target.channels,
-      tape: tapeOf(recording, target), gone: () => this.#events.gone(),
+      client: this.#transport, target, recording, signal, channels: target.channels, judged,
+      tape: tapeOf(recording, target, judged), gone: () => this.#events.gone(),
       refused: (what, right) => refused(recording.session, what, right)
     })
     return relay.run()

@@ -14,7 +14,7 @@ import type { FrontLog } from '../turn-away.ts'
 import { clientKeyExchanges, offerOf, userSignatures } from './algorithms.ts'
 import type { CopyLimits } from './file-copies.ts'
 import { SshFront } from './front.ts'
-import type { FrontSetting } from './setting.ts'
+import type { DoorSetting, FrontSetting } from './setting.ts'
 import { readPrivateKey } from './ssh2.ts'
 import type { PrivateKey } from './ssh2.ts'
 import { fileRights } from './rights.ts'
@@ -92,17 +92,11 @@ export interface SshListener {
 /** Rejects when the address cannot be had or a host key cannot be read. */
 export async function listenSsh(options: SshListenOptions): Promise<SshListener> {
   const limits = { ...defaultSshLimits, ...options.limits }
-  const { clock, log, evidence: { copies = defaultCopies, ...evidence } = {} } = options
+  const { clock, log } = options
   const penalties = createPenalties(clock, limits.loginFailuresPerMinuteMax)
-  const door = new Door(options, limits, {
-    clock, penalties,
-    tapeOf: (recording, { channels, copyFiles }) => new SshTape(recording, {
-      clock, allowFile: fileRights(channels), channelsMax: limits.channelsMax, ...evidence,
-      copies: copyFiles ? copies : undefined
-    }),
-    openInner: (stream, host, events) => door.openInner(stream, host, events),
-    timeouts: { connectMs: limits.connectMs, handshakeMs: limits.handshakeMs, loginMs: limits.loginMs },
-    refused: (session, what, right) => options.onRefused(session, what, right)
+  const door: Door = new Door(options, limits, {
+    ...doorSetting(options), penalties,
+    openInner: (stream, host, events) => door.openInner(stream, host, events)
   })
   const listener = await listenTcp({
     host: options.host, port: options.port, limits, penalties,
@@ -120,6 +114,23 @@ export async function listenSsh(options: SshListenOptions): Promise<SshListener>
       await listener.close()
       door.close()
     }
+  }
+}
+
+/** What every session has, however its person comes. */
+export function doorSetting(
+  { clock, limits: given, evidence: { copies = defaultCopies, ...evidence } = {}, onRefused }:
+  Pick<SshListenOptions, 'clock' | 'limits' | 'evidence' | 'onRefused'>
+): DoorSetting {
+  const { channelsMax, connectMs, handshakeMs, loginMs } = { ...defaultSshLimits, ...given }
+  return {
+    clock,
+    tapeOf: (recording, { channels, copyFiles }, judged) => new SshTape(recording, {
+      clock, allowFile: fileRights(channels, judged?.file), channelsMax, ...evidence,
+      copies: copyFiles ? copies : undefined
+    }),
+    timeouts: { connectMs, handshakeMs, loginMs },
+    refused: onRefused
   }
 }
 

@@ -8,15 +8,17 @@ import { SallyportError, asSallyportError } from '../../errors.ts'
 import { frameKind } from '../../recording/recording.ts'
 import type { Ending, Recording } from '../../recording/recording.ts'
 import type { ChannelKind } from '../../session/front.ts'
+import type { Verdict } from '../../session/judge.ts'
 import { WireError } from '../../wire/error.ts'
 import {
-  channelOpen, openFailure, parseChannelOpen, parseGlobalRequest, parseOpenConfirmation, recipientOf,
-  sshMessage, stderrType, windowAdjust, windowAdjustBytes
+  channelOpen, channelRequest, openFailure, parseChannelOpen, parseGlobalRequest, parseOpenConfirmation,
+  recipientOf, sshMessage, stderrType, windowAdjust, windowAdjustBytes
 } from '../../wire/ssh/connection.ts'
 import { sshFields, sshUint32 } from '../../wire/ssh/data.ts'
 import { parseChannelRequest } from '../../wire/ssh/request.ts'
 import { otherSide } from './channels.ts'
-import type { ChannelTable, Side } from './channels.ts'
+import type { Channel, ChannelTable, Side } from './channels.ts'
+import type { Judged } from './judged.ts'
 import { clientChannels, globalRights, passedVariables, rightsOf, targetChannels } from './rights.ts'
 import type { SshTape } from './tape.ts'
 import type { Target } from './target.ts'
@@ -31,6 +33,8 @@ const waitingBytesMax = 4 * 1024 * 1024
 /** … and so little must be left before its source is read again. */
 const waitingBytesLow = 1024 * 1024
 const administrativelyProhibited = 1
+/** Every shell knows it, and this is how one says "cannot be run". */
+const refusedCommand = 'exit 126'
 /** Refusals of one session that the audit hears of; the recording has all of them. */
 const refusalsToldMax = 100
 /** Where the name of a request stands, and the bytes that a window grows by. */
@@ -51,8 +55,13 @@ export interface Adopted {
   requests: readonly Buffer[]
 }
 
+/** What a relay needs of the client's end; a page of the console has one without a transport. */
+export type ClientLine = Pick<Transport,
+  'closed' | 'waitingBytes' | 'queuedBytes' | 'listen' | 'guard' | 'send' | 'resume' | 'release'
+  | 'disconnect' | 'end'>
+
 export interface RelaySetting {
-  client: Transport
+  client: ClientLine
   target: Target
   recording: Recording
   tape: SshTape
@@ -61,6 +70,8 @@ export interface RelaySetting {
   /** What the client has said already. */
   ahead?: readonly Buffer[] | undefined
   adopted?: Adopted | undefined
+  /** Asked where the grant has rules. */
+  judged?: Judged | undefined
   /** The client's connection is closed. */
   gone(): void
   /** Something was refused: for the audit. */
@@ -93,6 +104,12 @@ export class Relay {
     this.#setting = setting
     this.#allowed = new Set(setting.channels)
     this.#channels = setting.tape.channels
+    setting.judged?.attach({
+      channels: this.#channels,
+      tell: (line, channel) => this.tell(line, channel),
+      end: error => this.#end(error),
+      again: payload => this.#handle('client', payload)
+    })
   }
 
   /** Runs until a side ends or the signal aborts. Never rejects. */
@@ -119,8 +136,8 @@ export class Relay {
   }
 
   /** One line for the person, on the standard error of a session that is open; dropped when there is none. */
-  tell(line: string): void {
-    const channel = this.#channels.all().find(({ open, numbers, closed }) =>
+  tell(line: string, only?: Channel): void {
+    const channel = (only === undefined ? this.#channels.all() : [only]).find(({ open, numbers, closed }) =>
       open.purpose.kind === 'session' && numbers.target !== undefined && !closed.client && !closed.target)
     const number = channel?.numbers.client
     if (this.#over || number === undefined) return
@@ -133,7 +150,7 @@ export class Relay {
     ]))
   }
 
-  #events(side: Side, from: Transport, to: Transport): TransportEvents {
+  #events(side: Side, from: ClientLine, to: ClientLine): TransportEvents {
     return {
       ready: () => undefined,
       message: payload => this.#handle(side, payload),
@@ -215,6 +232,8 @@ export class Relay {
   }
 
   #pass(side: Side, payload: Buffer): void {
+    const judged = side === 'client' ? this.#setting.judged : undefined
+    if (judged?.holds(payload) === true) return
     switch (payload[0]) {
       case sshMessage.channelOpen: return this.#open(side, payload)
       case sshMessage.globalRequest: return this.#ask(side, payload)
@@ -234,6 +253,9 @@ export class Relay {
         if (waiting?.length === 0) return
         break
       }
+      case sshMessage.data:
+        if (judged?.stops(payload) === true) return
+        break
       case sshMessage.windowAdjust:
         // The channel may be gone: then nobody needs it.
         if (this.#channels.find(side, recipientOf(payload)) === undefined) return
@@ -293,17 +315,35 @@ export class Relay {
 
   #request(payload: Buffer): void {
     const { recipient, type, purpose } = parseChannelRequest(payload)
-    const isSession = this.#channels.get('client', recipient).open.purpose.kind === 'session'
+    const channel = this.#channels.get('client', recipient)
+    const isSession = channel.open.purpose.kind === 'session'
     const rights = isSession ? rightsOf(purpose) : []
     const missing = rights.find(right => !this.#allowed.has(right))
     const isVariable = purpose.kind === 'env' && !passedVariables.test(purpose.name)
     if (missing === undefined && !isVariable) {
+      const verdict = isSession ? this.#setting.judged?.request(payload, channel, purpose) : undefined
+      if (verdict === 'waits') return
+      if (verdict?.error !== undefined) return this.#refuse(payload, channel, verdict, verdict.error)
       for (const right of rights) this.#invited.add(right)
       return this.#forward('client', payload)
     }
     if (missing !== undefined) this.#tellRefused(type, missing)
     const why = isVariable ? 'this variable is not passed on' : 'the grant does not allow it'
     this.#forward('client', payload, why, channelTypeAt, type.length)
+  }
+
+  /**
+   * By a rule; audit and recording have heard of it. A command is given another one in its place: a client
+   * that was refused its request shows nothing of what it was told.
+   */
+  #refuse(payload: Buffer, channel: Channel, { ends }: Verdict, error: SallyportError): void {
+    if (ends) return this.#end(error)
+    this.tell(error.clientMessage, channel)
+    const { recipient, type, wantReply } = parseChannelRequest(payload)
+    if (type !== 'exec') {
+      return this.#forward('client', payload, 'a rule of the grant', channelTypeAt, type.length)
+    }
+    this.#forward('client', channelRequest(recipient, type, wantReply, refusedCommand))
   }
 
   #tellRefused(what: string, right: ChannelKind | undefined): void {
@@ -381,7 +421,8 @@ export class Relay {
   #finish(): boolean {
     if (this.#over) return false
     this.#over = true
-    const { signal, recording, tape } = this.#setting
+    const { signal, recording, tape, judged } = this.#setting
+    judged?.stop()
     signal.removeEventListener('abort', this.#aborted)
     recording.failed.removeEventListener('abort', this.#recorderFailed)
     tape.end()

@@ -63,9 +63,15 @@ function execRights(command: Buffer): readonly ChannelKind[] {
  */
 const looking: ReadonlySet<FileOperation> = new Set(['download', 'list', 'open'])
 
-/** Judges single files; undefined when all may pass, which costs nothing. */
-export function fileRights(channels: readonly ChannelKind[]): AllowFile | undefined {
+/**
+ * Judges single files, by the grant's channels and then by its rules (`judged`); undefined when all may pass,
+ * which costs nothing.
+ */
+export function fileRights(
+  channels: readonly ChannelKind[], judged: AllowFile | undefined
+): AllowFile | undefined {
   const [up, down] = [channels.includes('upload'), channels.includes('download')]
-  if (up && down) return undefined
-  return op => op === 'download' ? down : looking.has(op) || up
+  if (up && down) return judged
+  const allowed: AllowFile = op => op === 'download' ? down : looking.has(op) || up
+  return judged === undefined ? allowed : (op, path) => allowed(op, path) && judged(op, path)
 }

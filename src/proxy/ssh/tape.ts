@@ -23,7 +23,7 @@ import { BulkContent, CommandContent, TerminalContent, UnknownContent } from './
 import type { Content, ContentSetting, InputPolicy } from './content.ts'
 import { FileCopies } from './file-copies.ts'
 import type { CopyLimits } from './file-copies.ts'
-import { FileContent } from './files.ts'
+import { FileContent, judgedPath } from './files.ts'
 import type { FileSetting, Transfer } from './files.ts'
 import { KeptOutput, outputBytesPerSecond, outputKeptBytesMax } from './kept-output.ts'
 
@@ -269,7 +269,7 @@ export class SshTape {
     if (transfer === undefined) return false
     const { pty, started } = this.channels.get('client', recipient)
     if (pty || started === 'asked') return true
-    return transfer.kind === 'scp' && !this.#allowFile(transfer.direction, transfer.path)
+    return transfer.kind === 'scp' && !this.#allowFile(transfer.direction, judgedPath(transfer))
   }
 
   #request(side: Side, request: ChannelRequest, refused: string | undefined): undefined {

@@ -9,6 +9,7 @@ import { SallyportError } from '../../errors.ts'
 import type { ErrorCode } from '../../errors.ts'
 import type { Certify, Injectable } from '../../jit/plugin.ts'
 import type { ChannelKind, Upstreaming } from '../../session/front.ts'
+import type { Judge } from '../../session/judge.ts'
 import { SshReader, sshFields, sshUint32 } from '../../wire/ssh/data.ts'
 import { blobOf, fingerprintOf, typeOf } from '../../wire/ssh/key.ts'
 import { ecdsaSignature } from '../../wire/ssh/signature.ts'
@@ -38,6 +39,8 @@ export interface Target {
   channels: readonly ChannelKind[]
   /** Copies of transferred files are kept. */
   copyFiles: boolean
+  /** What the grant's rules say; undefined: it has none. */
+  judge?: Judge | undefined
 }
 
 /**
@@ -68,8 +71,8 @@ export async function connectTarget(
     const transport = attempt.open(socket, target.name, target.hostKeys ?? [])
     await attempt.within(timeouts.handshakeMs, attempt.ready, 'the key exchange')
     await attempt.within(timeouts.loginMs, attempt.login(username, secret), 'the login')
-    const { channels, copyFiles } = upstreaming
-    return { transport, early: attempt.finish(), channels, copyFiles }
+    const { channels, copyFiles, judge } = upstreaming
+    return { transport, early: attempt.finish(), channels, copyFiles, judge }
   } catch (thrown) {
     throw attempt.abandon(thrown)
   }

@@ -156,8 +156,9 @@ class Door {
   async #serve(guest: Guest): Promise<void> {
     const { lines, address } = guest
     try {
-      const bearer = this.#options.tickets.take(await lines.next())
-      if (bearer?.kind === 'lane') return await this.#join(guest, bearer)
+      const taken = this.#options.tickets.take(await lines.next())
+      if (taken?.kind === 'lane') return await this.#join(guest, taken)
+      const bearer = taken?.kind === 'session' ? taken : undefined
       await this.#options.onSession(new TcpFront(this.#setting, {
         lines, address, bearer, authenticated: guest.admitted, close: error => this.#close(guest, error)
       }))

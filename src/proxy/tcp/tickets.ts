@@ -21,6 +21,8 @@ const ticketBytes = 32
 export type Bearer =
   /** To open a session, as this user; the login is theirs. */
   | { kind: 'session', user: string, login: string }
+  /** The same from a page of the console, for the login of a browser that asked for it (its hash). */
+  | { kind: 'web', user: string, login: string }
   /** To join one with a connection of its own. */
   | { kind: 'lane', dial(from: string): Promise<Dialled> }
 
@@ -58,7 +60,7 @@ export function createTickets(clock: Clock): Tickets {
         throw new SallyportError('too-many-connections', { detail: `tickets that ${of} has not used` })
       }
       const ticket = `ticket_${randomBytes(ticketBytes).toString('base64url')}`
-      const lifeMs = bearer.kind === 'session' ? sessionTicketMs : laneTicketMs
+      const lifeMs = bearer.kind === 'lane' ? laneTicketMs : sessionTicketMs
       entries.set(keyOf(ticket), { of, bearer, endsMs: clock.monotonicMs() + lifeMs })
       return { ticket, expiresAt: new Date(clock.now().getTime() + lifeMs) }
     },

@@ -188,6 +188,16 @@ export function sync(): Buffer {
   return frame('S')
 }
 
+/** Asks for the answers so far, without ending what is under way. */
+export function flush(): Buffer {
+  return frame('H')
+}
+
+/** In the place of the data that a COPY asks for. */
+export function copyFail(reason: string): Buffer {
+  return frame('f', cstring(reason))
+}
+
 export function terminate(): Buffer {
   return frame('X')
 }

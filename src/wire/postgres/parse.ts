@@ -118,6 +118,21 @@ export function parseReport(body: Buffer, complete: boolean = true): Report {
   }
 }
 
+/**
+ * Where in the statement an error lies, in characters from 1; undefined when it does not say. @throws as
+ * above
+ */
+export function parseReportPosition(body: Buffer): number | undefined {
+  const reader = new BodyReader(body)
+  for (let count = 0; count <= reportFieldsMax; count++) {
+    const code = reader.uint8()
+    if (code === 0) return undefined
+    const text = reader.cstring()
+    if (code === 0x50) return /^\d{1,9}$/.test(text) ? Number(text) : undefined
+  }
+  throw new WireError('too many fields in an error')
+}
+
 // A hostile target may leave it out or write a novel there.
 function sqlstateOf(text: string | undefined): string {
   return text !== undefined && /^[0-9A-Z]{5}$/.test(text) ? text : 'XX000'

@@ -1,0 +1,49 @@
+// Patterns of rules: RE2's syntax for texts, globs for paths. Who writes a rule is an admin, what it is held
+// against comes from whoever is watched: so a pattern is matched in time that grows with the text and never
+// faster. V8's RegExp cannot promise that; re2js can, since it has neither backreferences nor lookarounds. It
+// is loaded when the first pattern is.
+import { createRequire } from 'node:module'
+import type { RE2JS } from 're2js'
+import { SallyportError } from '../errors.ts'
+
+/** A pattern is a line that somebody reads before they believe it. */
+export const patternLengthMax = 500
+/** Longer texts are not searched (tens of milliseconds): see rules.ts for what they count as. */
+export const searchedLengthMax = 256 * 1024
+
+export type Matcher = (text: string) => boolean
+
+const require = createRequire(import.meta.url)
+let library: typeof RE2JS | undefined
+
+/** True where the pattern is found anywhere in the text. @throws SallyportError `invalid` */
+export function patternMatcher(pattern: string): Matcher {
+  library ??= (require('re2js') as { RE2JS: typeof RE2JS }).RE2JS
+  if (pattern.length > patternLengthMax) {
+    throw new SallyportError('invalid', { detail: `longer than ${patternLengthMax} characters` })
+  }
+  try {
+    const compiled = library.compile(pattern)
+    return text => compiled.test(text)
+  } catch (thrown) {
+    throw new SallyportError('invalid', { detail: (thrown as Error).message, cause: thrown })
+  }
+}
+
+/**
+ * True where the whole path fits: `*` and `?` within a part, `**` over parts, everything else is itself. A
+ * pattern without a slash is that of a name, wherever it is.
+ */
+export function pathMatcher(glob: string): Matcher {
+  const pieces = glob.split(/(\*\*\/?|\*|\?)/).map(piece => {
+    switch (piece) {
+      case '**/': return '(?:[^/]*/)*'
+      case '**': return '.*'
+      case '*': return '[^/]*'
+      case '?': return '[^/]'
+      default: return piece.replace(/[^A-Za-z0-9_/-]/g, character =>
+        character.charCodeAt(0) < 128 ? `\\${character}` : character)
+    }
+  })
+  return patternMatcher(`(?s)^${glob.includes('/') ? '' : '(?:.*/)?'}${pieces.join('')}$`)
+}

@@ -1,0 +1,146 @@
+// Which statements, commands and files a grant lets pass within a session: its rules in their order, the
+// first that fits decides, and what none fits is allowed. Several statements in one message are judged each,
+// and the strictest verdict counts for all. What cannot be judged (a text that no parser reads, one that is
+// too long, a path that climbs out of an unknown folder) counts against whoever sent it. Pure: what is asked
+// in, a finding out; SECURITY.md says what such rules cannot stop.
+import { pathMatcher, patternMatcher, searchedLengthMax } from './pattern.ts'
+import type { Matcher } from './pattern.ts'
+import type { ParsedStatement, SqlKind } from './sql-kinds.ts'
+import { ruleActions } from './types.ts'
+import type { Rule, RuleAction } from './types.ts'
+
+/** What was found; without a rule: nothing fits, or what it is could not be told. */
+export interface Finding {
+  then: RuleAction
+  /** Place in the list, from 1. */
+  rule: number | undefined
+  source: Rule | undefined
+  /** SQL: of the strictest statement, those that the rule is about. */
+  kinds: readonly SqlKind[]
+}
+
+/** The rules of one grant, ready to be asked. */
+export interface Rulebook {
+  /** Undefined where no rule is about it: nothing has to be looked at. */
+  readonly sql: SqlRules | undefined
+  readonly command: ((text: string) => Finding) | undefined
+  readonly file: ((direction: FileDirection, path: string) => Finding) | undefined
+}
+
+export interface SqlRules {
+  /** Some rule has a pattern: statements are wanted with their text. */
+  readonly wantsText: boolean
+  /** `parsed` is undefined for what could not be read, and `raw` for what is not known to its end. */
+  judge(parsed: readonly ParsedStatement[] | undefined, raw: string | undefined): Finding
+}
+
+/** `look`: neither; lists and attributes. */
+export type FileDirection = 'upload' | 'download' | 'look'
+
+interface Compiled {
+  rule: Rule
+  number: number
+  kinds: ReadonlySet<SqlKind> | undefined
+  matches: Matcher | undefined
+}
+
+const allowed: Finding = { then: 'allow', rule: undefined, source: undefined, kinds: [] }
+
+/** @throws SallyportError `invalid` for a pattern that is none, which no applied document has */
+export function createRulebook(rules: readonly Rule[]): Rulebook {
+  const of = (on: Rule['on']): readonly Compiled[] => rules.flatMap((rule, index) =>
+    rule.on === on ? [compiled(rule, index + 1)] : [])
+  const [sql, command, file] = [of('sql'), of('command'), of('file')]
+  return {
+    sql: sql.length === 0 ? undefined : sqlRules(sql),
+    command: command.length === 0 ? undefined : text => first(command, [], each => found(each, text)),
+    file: file.length === 0 ? undefined : (direction, path) => judgeFile(file, direction, path)
+  }
+}
+
+/** Rules that let pass what they fit. */
+export function passes({ then }: Pick<Rule, 'then'>): boolean {
+  return then === 'allow' || then === 'warn'
+}
+
+function compiled(rule: Rule, number: number): Compiled {
+  const matches = rule.pattern !== undefined
+    ? patternMatcher(rule.pattern)
+    : rule.path === undefined ? undefined : pathMatcher(rule.path)
+  return { rule, number, matches, kinds: rule.kinds === undefined ? undefined : new Set(rule.kinds) }
+}
+
+function first(
+  rules: readonly Compiled[], kinds: readonly SqlKind[], fits: (each: Compiled) => boolean
+): Finding {
+  const hit = rules.find(fits)
+  if (hit === undefined) return allowed
+  const concerned = hit.kinds === undefined ? kinds : kinds.filter(kind => hit.kinds!.has(kind))
+  return { then: hit.rule.then, rule: hit.number, source: hit.rule, kinds: concerned }
+}
+
+/** A text that cannot be searched, or is too long to be, fits what forbids, and nothing that allows. */
+function found({ rule, matches }: Compiled, text: string | undefined): boolean {
+  if (matches === undefined) return true
+  return text === undefined || text.length > searchedLengthMax ? !passes(rule) : matches(text)
+}
+
+// ---- SQL
+
+function sqlRules(rules: readonly Compiled[]): SqlRules {
+  const hasKinds = rules.some(({ kinds }) => kinds !== undefined)
+  return {
+    wantsText: rules.some(({ matches }) => matches !== undefined),
+    judge(parsed, raw) {
+      if (parsed === undefined) return judgeUnparsed(rules, hasKinds, raw)
+      const findings = parsed.map(({ text, kinds }) => first(rules, kinds, each =>
+        (each.kinds === undefined || kinds.some(kind => each.kinds!.has(kind))) && found(each, text)))
+      return findings.reduce((one, other) =>
+        strictness(other) > strictness(one) ? other : one, findings[0] ?? allowed)
+    }
+  }
+}
+
+function strictness({ then }: Finding): number {
+  return ruleActions.indexOf(then)
+}
+
+/**
+ * Nobody knows what is in it: where kinds matter, only a rule that names `unparsed` lets it pass, and
+ * without one it is refused.
+ */
+function judgeUnparsed(
+  rules: readonly Compiled[], hasKinds: boolean, raw: string | undefined
+): Finding {
+  const finding = first(rules, ['unparsed'], each => {
+    const named = each.kinds?.has('unparsed') === true
+    if (each.kinds !== undefined && !named) return false
+    if (hasKinds && !named && passes(each.rule)) return false
+    return found(each, raw)
+  })
+  if (finding !== allowed || !hasKinds) return finding
+  return { then: 'refuse', rule: undefined, source: undefined, kinds: ['unparsed'] }
+}
+
+// ---- files
+
+function judgeFile(rules: readonly Compiled[], direction: FileDirection, path: string): Finding {
+  const plain = plainPath(path)
+  return first(rules, [], each => {
+    if (each.rule.direction !== undefined && each.rule.direction !== direction) return false
+    if (plain === undefined) return each.matches === undefined || !passes(each.rule)
+    return found(each, plain)
+  })
+}
+
+/** Without `.`, `..` and doubled slashes; undefined where it leaves a folder that only the target knows. */
+export function plainPath(path: string): string | undefined {
+  const parts: string[] = []
+  const isAbsolute = path.startsWith('/')
+  for (const part of path.split('/')) {
+    if (part === '' || part === '.') continue
+    if (part !== '..') parts.push(part)
+    else if (parts.pop() === undefined && !isAbsolute) return undefined
+  }
+  return (isAbsolute ? '/' : '') + parts.join('/')
+}

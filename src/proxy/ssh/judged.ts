@@ -1,0 +1,146 @@
+// What a session over SSH has to ask where its grant has rules: a command before it is passed on, a line at a
+// terminal before its end is, a file before it is touched. While others are asked about a command, what the
+// client says on that channel waits behind it; the other channels go on. Without rules there is none of this.
+import { frameKind } from '../../recording/recording.ts'
+import type { Recording } from '../../recording/recording.ts'
+import { SallyportError } from '../../errors.ts'
+import type { FileDirection, Judge, Verdict } from '../../session/judge.ts'
+import { WireError } from '../../wire/error.ts'
+import { dataHeadBytes, recipientOf, sshMessage } from '../../wire/ssh/connection.ts'
+import type { RequestPurpose } from '../../wire/ssh/request.ts'
+import type { AllowFile, FileOperation } from '../../wire/ssh/sftp.ts'
+import type { Channel, ChannelTable } from './channels.ts'
+import { TypedLines } from '../../wire/ssh/typed-lines.ts'
+
+/** Messages of one channel that wait behind a command: its windows bound the bytes. */
+const waitingMax = 4096
+
+/** Of a command that does not pass so much is kept. */
+const commandMax = 32 * 1024
+
+/** The relay, as far as verdicts need it. */
+export interface JudgedRelay {
+  channels: ChannelTable
+  /** On the standard error of this channel; without one, of any that is open. */
+  tell(line: string, channel?: Channel): void
+  end(error: SallyportError): void
+  /** Looks at a message of the client that has waited. */
+  again(payload: Buffer): void
+}
+
+export class Judged {
+  readonly #judge: Judge
+  readonly #recording: Recording
+  #relay: JudgedRelay | undefined
+  /** What waits behind a command, by the number that the client knows the channel by. */
+  readonly #waiting = new Map<number, Buffer[]>()
+  readonly #decided = new WeakMap<Buffer, Verdict>()
+  readonly #typed = new WeakMap<Channel, TypedLines>()
+  readonly #leaving = new AbortController()
+
+  constructor(judge: Judge, recording: Recording) {
+    this.#judge = judge
+    this.#recording = recording
+  }
+
+  attach(relay: JudgedRelay): void {
+    this.#relay = relay
+  }
+
+  /** Nobody waits any more. */
+  stop(): void {
+    this.#leaving.abort(new SallyportError('client-closed'))
+  }
+
+  /** True: the message waits behind a command that is not decided yet. */
+  holds(payload: Buffer): boolean {
+    if (this.#waiting.size === 0 || !isOfChannel(payload)) return false
+    const waiting = this.#waiting.get(recipientOf(payload))
+    if (waiting === undefined) return false
+    if (waiting.length >= waitingMax) throw new WireError('too much on a channel that waits')
+    waiting.push(Buffer.from(payload))
+    return true
+  }
+
+  /** Undefined where no rule is concerned; `waits`: it comes again with its verdict. */
+  request(payload: Buffer, channel: Channel, purpose: RequestPurpose): Verdict | 'waits' | undefined {
+    const decided = this.#decided.get(payload)
+    if (decided !== undefined) return decided
+    const { command } = this.#judge
+    const text = commandOf(purpose)
+    if (command === undefined || text === undefined) return undefined
+    const tell = (line: string): void => this.#relay?.tell(line, channel)
+    const verdict = command(text, { tell, left: this.#leaving.signal })
+    const note = (found: Verdict): void =>
+      this.#note(channel.lane, found, found.passes ? {} : { command: text.slice(0, commandMax) })
+    if (!(verdict instanceof Promise)) {
+      note(verdict)
+      return verdict
+    }
+    const kept = Buffer.from(payload)
+    const number = recipientOf(payload)
+    this.#waiting.set(number, [])
+    void verdict.then(found => {
+      if (this.#leaving.signal.aborted) return
+      note(found)
+      const behind = this.#waiting.get(number) ?? []
+      this.#waiting.delete(number)
+      this.#decided.set(kept, found)
+      for (const each of [kept, ...behind]) this.#relay?.again(each)
+    })
+    return 'waits'
+  }
+
+  /** True: a line ended the session, and is not passed on. */
+  stops(payload: Buffer): boolean {
+    const { typed } = this.#judge
+    if (typed === undefined) return false
+    const channel = this.#relay?.channels.find('client', recipientOf(payload))
+    const kind = channel?.content.kind
+    if (channel === undefined || (kind !== 'terminal' && kind !== 'shell')) return false
+    const lines = this.#typed.get(channel) ?? new TypedLines()
+    this.#typed.set(channel, lines)
+    for (const line of lines.feed(payload.subarray(dataHeadBytes))) {
+      const verdict = typed(line, words => this.#relay?.tell(words, channel))
+      this.#note(channel.lane, verdict, { typed: true })
+      if (verdict.passes) continue
+      if (verdict.error !== undefined) this.#relay?.end(verdict.error)
+      return true
+    }
+    return false
+  }
+
+  /** Undefined where no rule is about files. */
+  get file(): AllowFile | undefined {
+    const { file } = this.#judge
+    return file && ((op, path) => {
+      const verdict = file(directionOf(op), path, line => this.#relay?.tell(line))
+      this.#note(0, verdict, { op, path })
+      const { error, ends } = verdict
+      // The tape is in the middle of this message: the session ends behind it.
+      if (ends && error !== undefined) queueMicrotask(() => this.#relay?.end(error))
+      return verdict.passes
+    })
+  }
+
+  #note(lane: number, { note }: Verdict, more: Record<string, unknown> = {}): void {
+    if (note === undefined) return
+    this.#recording.append(frameKind.event, lane, Buffer.from(JSON.stringify({ ...note, ...more })))
+  }
+}
+
+function isOfChannel(payload: Buffer): boolean {
+  const type = payload[0] ?? 0
+  return type >= sshMessage.windowAdjust && type <= sshMessage.channelFailure
+}
+
+/** A subsystem is a command by another name; `sftp` is judged by its files. */
+function commandOf(purpose: RequestPurpose): string | undefined {
+  if (purpose.kind === 'exec') return purpose.command.toString('utf8')
+  return purpose.kind === 'subsystem' && purpose.name !== 'sftp' ? purpose.name : undefined
+}
+
+function directionOf(op: FileOperation): FileDirection {
+  if (op === 'download') return 'download'
+  return op === 'list' || op === 'open' ? 'look' : 'upload'
+}
