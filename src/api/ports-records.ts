@@ -1,9 +1,12 @@
 // What the API needs of the rooms that keep what happened: sessions and their recordings, leases and what is
 // on the targets, the audit log, the health of this node. As in ports.ts: small interfaces, shapes as they
 // are shown, and nothing that decides.
+import type { LastOutcome } from '../jit/last-outcomes.ts'
+import type { TargetHealth } from '../jit/target-queue.ts'
 import type { Rule, RuleAction } from '../policy/types.ts'
 import type { Hit } from '../recording/catalog.ts'
 import type { ExportFormat } from '../recording/export.ts'
+import type { Piece } from '../recording/moments.ts'
 import type { Scene } from '../recording/screenplay.ts'
 import type { Expected, Verdict } from '../recording/verify.ts'
 
@@ -74,6 +77,10 @@ export interface RecordingPort {
   scenes(session: string): AsyncIterable<Scene>
   /** The same from the start and then as it happens, until the session ends or the signal aborts. */
   follow(session: string, signal: AbortSignal): AsyncIterable<Scene>
+  /** From a moment on: the screen as it was then, and what came next. */
+  piece(session: string, fromMs: number, signal: AbortSignal): Promise<Piece>
+  /** JSON lines of statements and events: the last `before` of those in front of the moment, then all. */
+  linesFrom(session: string, fromMs: number, before: number): AsyncIterable<string>
   export(session: string, format: ExportFormat): AsyncIterable<string>
   /** The copy of a transferred file. Fails with `not-found` at the first piece. */
   fileCopy(session: string, number: number): AsyncIterable<Uint8Array>
@@ -251,7 +258,16 @@ export interface HealthCheck {
   detail: string
 }
 
+/** What the hooks of this node know of targets. */
+export interface HookHealth {
+  /** Only targets that are busy or failing have one. */
+  queues: readonly TargetHealth[]
+  /** By target: what came of the last action since the start. */
+  last: ReadonlyMap<string, LastOutcome>
+}
+
 export interface HealthPort {
+  hooks(): HookHealth
   /** Ready to take sessions. Cheap: asked every few seconds. */
   ready(): Promise<boolean>
   /** The figures of this node, in the text format of Prometheus. */

@@ -165,13 +165,20 @@ export interface TemplateStore {
   list(): Promise<readonly TemplateRow[]>
   /** The newest version, or the one asked for. */
   get(id: string, version?: number): Promise<TemplateRow | undefined>
+  /** All of them, oldest first. */
+  versions(id: string): Promise<readonly TemplateRow[]>
   /** A new version (J9), unless the newest one has this text. */
   save(template: NewTemplate): Promise<TemplateRow>
   setActive(id: string, active: boolean): Promise<void>
 }
 
-/** Both actions of a credential on its target with an account of its own, and a look at what remains. */
-export type Prove = (credential: string, signal: AbortSignal) => Promise<ProofReport>
+/**
+ * Both actions of a credential on its target with an account of its own, and a look at what remains. `told`
+ * hears of each step when it is over.
+ */
+export type Prove = (
+  credential: string, signal: AbortSignal, told?: (step: ProofReport['steps'][0]) => void
+) => Promise<ProofReport>
 
 export interface ProofReport {
   passed: boolean

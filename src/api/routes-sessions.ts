@@ -14,7 +14,7 @@ import { admins, everyone, route, streamRoute, watchers } from './route.ts'
 import type { Call, Caller, Route } from './route.ts'
 import type { SessionJson } from './shapes.ts'
 import {
-  done, hitShape, receiptJson, receiptShape, sessionJson, sessionShape, verifiedJson,
+  done, hitShape, pieceShape, receiptJson, receiptShape, sessionJson, sessionShape, verifiedJson,
   verifiedShape
 } from './shapes.ts'
 
@@ -34,6 +34,13 @@ const exportTypes: Readonly<Record<ExportFormat, { contentType: string, extensio
 /** What session ids look like (session/id.ts); anything else is not even looked up. */
 const id = z.string().regex(/^[0-9a-z]{8,40}$/, 'expected a session id')
 const params = z.object({ id })
+/** Milliseconds since the start of a recording. */
+const moment = z.coerce.number().min(0).max(Number.MAX_SAFE_INTEGER).default(0)
+const linesBeforeMax = 1_000
+/** A look that goes on is on record again after this. */
+const oneLookMs = 600_000
+/** Looks that are remembered; more people than look at once. */
+const looksMax = 10_000
 const instant = z.iso.datetime({ offset: true }).transform(text => new Date(text))
 
 type ById = Call<{ id: string }, unknown, unknown>
@@ -115,8 +122,32 @@ export function sessionRoutes(ports: ApiPorts): Route[] {
         return { hits }
       }
     }),
-    ...streamRoutes(ports)
+    pieceRoute(ports), ...streamRoutes(ports)
   ]
+}
+
+/** Somebody who plays a recording asks for piece after piece: that is one look, however many it takes. */
+function pieceRoute(ports: ApiPorts): Route {
+  const lately = new Map<string, number>()
+  return route({
+    method: 'get', path: '/sessions/{id}/piece', roles: watchers,
+    summary: 'A terminal from a moment on: the screen as it was then, and what came next.', params,
+    query: z.strictObject({ from: moment }),
+    response: pieceShape,
+    run: async call => {
+      const row = await sessionOf(ports, call.params.id, call.caller)
+      const key = `${call.caller.name} ${row.id}`
+      const nowMs = ports.clock.monotonicMs()
+      if (nowMs - (lately.get(key) ?? -Infinity) > oneLookMs) {
+        await ports.audit.append('session.replayed', call.caller.name, row.id, { from: call.query.from })
+        if (lately.size >= looksMax) lately.clear()
+        lately.set(key, nowMs)
+      }
+      const { durationMs = null, scenes, ...piece } = await recorded(ports, row, () =>
+        ports.recordings.piece(row.id, call.query.from, call.signal))
+      return { ...piece, durationMs, scenes: [...scenes] }
+    }
+  })
 }
 
 function streamRoutes(ports: ApiPorts): Route[] {
@@ -132,13 +163,29 @@ function streamRoutes(ports: ApiPorts): Route[] {
       }
     }),
     streamRoute({
+      method: 'get', path: '/sessions/{id}/statements', roles: watchers,
+      summary: 'Statements and events from a moment on, with the last few before it.', params,
+      query: z.strictObject({
+        from: moment, before: z.coerce.number().int().min(0).max(linesBeforeMax).default(0)
+      }),
+      response: { stream: [eventLines] },
+      run: async call => {
+        const { from, before } = call.query
+        const row = await looked(ports, call, 'session.replayed', { from })
+        const chunks = await recorded(ports, row, () => ports.recordings.linesFrom(row.id, from, before))
+        return { contentType: eventLines, chunks }
+      }
+    }),
+    streamRoute({
       method: 'get', path: '/sessions/{id}/watch', roles: watchers,
-      summary: 'The same of a live session, as it happens; ends with the session.', params,
+      summary: 'The same of a live session, as it happens, to its end; `after`: without so many lines.',
+      params,
+      query: z.strictObject({ after: z.coerce.number().int().min(0).default(0) }),
       response: { stream: [eventLines] },
       run: async call => {
         const row = await looked(ports, call, 'session.watched')
         const scenes = await recorded(ports, row, () => ports.recordings.follow(row.id, call.signal))
-        return { contentType: eventLines, live: true, chunks: lines(scenes) }
+        return { contentType: eventLines, live: true, chunks: lines(scenes, call.query.after) }
       }
     }),
     streamRoute({
@@ -226,6 +273,7 @@ async function recorded<T>(
   }
 }
 
-async function* lines(scenes: AsyncIterable<Scene>): AsyncGenerator<string> {
-  for await (const scene of scenes) yield `${JSON.stringify(scene)}\n`
+async function* lines(scenes: AsyncIterable<Scene>, after = 0): AsyncGenerator<string> {
+  let seen = 0
+  for await (const scene of scenes) if (++seen > after) yield `${JSON.stringify(scene)}\n`
 }

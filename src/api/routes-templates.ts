@@ -5,12 +5,13 @@ import { z } from 'zod'
 import { SallyportError, asSallyportError } from '../errors.ts'
 import { quote } from '../input.ts'
 import type { Variables } from '../jit/plugin.ts'
+import { linesOf } from '../jit/template-lines.ts'
 import { parseTemplate } from '../jit/template.ts'
 import type { Credential } from '../policy/types.ts'
 import type { ApiPorts, TemplateRow } from './ports.ts'
 import { admins, route, watchers } from './route.ts'
 import type { Route } from './route.ts'
-import { planShape, proofShape, templateBodyShape, templateJson, templateShape } from './shapes.ts'
+import { planShape, templateBodyShape, templateJson, templateShape } from './shapes.ts'
 
 // Characters; the reader (jit/template.ts) has its own limit in bytes.
 const templateCharactersMax = 65_536
@@ -20,7 +21,9 @@ const params = z.object({ plugin: part, name: part })
 const body = z.string().min(1).max(templateCharactersMax)
 /** Warnings are worth a second look and do not keep a template from being saved. */
 const lintShape = z.object({
-  valid: z.boolean(), problems: z.array(z.string()), warnings: z.array(z.string())
+  valid: z.boolean(), problems: z.array(z.string()), warnings: z.array(z.string()),
+  /** The line of each problem and then of each warning; null: about the whole text. */
+  lines: z.array(z.int().nullable())
 })
 
 export function templateRoutes(ports: ApiPorts): Route[] {
@@ -44,6 +47,16 @@ export function templateRoutes(ports: ApiPorts): Route[] {
       query: z.strictObject({ version: z.coerce.number().int().min(1).optional() }),
       response: templateBodyShape,
       run: async ({ params: at, query }) => bodyJson(await templateOf(ports, idOf(at), query.version))
+    }),
+    route({
+      method: 'get', path: '/templates/{plugin}/{name}/versions', roles: watchers,
+      summary: 'Every version of a template, newest first, without its text.',
+      params,
+      response: z.object({ versions: z.array(templateShape) }),
+      run: async ({ params: at }) => {
+        const { id } = await templateOf(ports, idOf(at))
+        return { versions: (await ports.templates.versions(id)).toReversed().map(templateJson) }
+      }
     }),
     route({
       method: 'put', path: '/templates/{plugin}/{name}', roles: admins,
@@ -108,23 +121,6 @@ function trialRoutes(ports: ApiPorts): Route[] {
         const steps = ports.shelf.plugin(row.plugin).plan(template, { ...own, ...variables })
         return { template: row.id, version: row.version, steps: steps.map(step => ({ ...step })) }
       }
-    }),
-    route({
-      method: 'post', path: '/prove', roles: admins,
-      summary: 'Runs both actions of a JIT credential on its target; nothing may remain.',
-      body: z.strictObject({ credential: part }),
-      response: proofShape,
-      run: async ({ body: { credential }, caller, signal }) => {
-        const spec = await credentialOf(ports, credential)
-        if (spec.jit?.enabled !== true) {
-          const problems = [`credential ${quote(credential)} has no jit that is enabled`]
-          throw new SallyportError('invalid', { problems })
-        }
-        await ports.audit.append('template.proving', caller.name, credential, { target: spec.target })
-        const report = await ports.prove(credential, signal)
-        await ports.audit.append('template.proved', caller.name, credential, { passed: report.passed })
-        return { passed: report.passed, steps: report.steps.map(step => ({ ...step })) }
-      }
     })
   ]
 }
@@ -134,7 +130,12 @@ function idOf({ plugin, name }: { plugin: string, name: string }): string {
 }
 
 function bodyJson(row: TemplateRow): z.output<typeof templateBodyShape> {
-  return { ...templateJson(row), body: row.body }
+  const { variables } = parseTemplate(row.body, row.version)
+  return {
+    ...templateJson(row), body: row.body,
+    variables: Object.entries(variables).map(([name, { description, required, secret, list, ...of }]) =>
+      ({ name, description, required, secret, list, default: of.default ?? null }))
+  }
 }
 
 /** Refuses what lint finds; the name in the text must be the one that it is saved under. */
@@ -148,12 +149,14 @@ async function save(ports: ApiPorts, id: string, text: string, author: string): 
 }
 
 function lint(ports: ApiPorts, text: string): z.output<typeof lintShape> {
+  const lines = (of: readonly string[]): (number | null)[] => linesOf(text, of).map(line => line ?? null)
   try {
-    return { valid: true, problems: [], warnings: [...ports.shelf.admit(text).warnings] }
+    const { warnings } = ports.shelf.admit(text)
+    return { valid: true, problems: [], warnings: [...warnings], lines: lines(warnings) }
   } catch (thrown) {
     const { code, problems } = asSallyportError(thrown)
     if (code !== 'invalid' || problems.length === 0) throw thrown
-    return { valid: false, problems: [...problems], warnings: [] }
+    return { valid: false, problems: [...problems], warnings: [], lines: lines(problems) }
   }
 }
 

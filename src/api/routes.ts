@@ -14,6 +14,7 @@ import { accessRoutes } from './routes-access.ts'
 import { applicationRoutes } from './routes-applications.ts'
 import { auditRoutes } from './routes-audit.ts'
 import { healthRoutes } from './routes-health.ts'
+import { hookRoutes } from './routes-hooks.ts'
 import { leaseRoutes } from './routes-leases.ts'
 import { connectRoutes } from './routes-connect.ts'
 import { loginRequestRoutes } from './routes-login-requests.ts'
@@ -44,7 +45,8 @@ export function allRoutes(
   return [
     ...accessRoutes(ports, loginTokenSeconds), ...passkeyRoutes(ports, loginTokenSeconds),
     ...loginRequestRoutes(ports, loginTokenSeconds), ...userRoutes(ports), ...resourceRoutes(ports),
-    ...connectRoutes(ports), ...sessionRoutes(ports), ...templateRoutes(ports), ...leaseRoutes(ports),
+    ...connectRoutes(ports), ...sessionRoutes(ports), ...templateRoutes(ports), ...hookRoutes(ports),
+    ...leaseRoutes(ports),
     ...secretRoutes(ports), ...applicationRoutes(ports), ...profileRoutes(ports), ...requestRoutes(ports),
     ...ruleRoutes(ports), ...auditRoutes(ports), ...healthRoutes(ports)
   ]

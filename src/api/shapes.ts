@@ -155,11 +155,46 @@ export const hitShape = z.object({
   at: z.string(), atMs: z.number(), kind: z.string(), text: z.string()
 })
 
+/** Of a terminal; everything in it is safe to show. */
+export const pieceShape = z.object({
+  durationMs: z.number().nullable(), columns: z.int(), rows: z.int(),
+  /** Draws the screen of the moment on an empty terminal of that size. */
+  picture: z.string(),
+  scenes: z.array(z.object({
+    kind: z.enum(['text', 'resize', 'event', 'end']), atMs: z.number(), text: z.string().optional(),
+    columns: z.int().optional(), rows: z.int().optional(), lane: z.int().optional()
+  })),
+  untilMs: z.number(), last: z.boolean()
+})
 export const templateShape = z.object({
   id: z.string(), version: z.int(), plugin: z.string(), action: z.string(), active: z.boolean(),
   shipped: z.boolean(), author: z.string(), createdAt: instant, sha256: z.string()
 })
-export const templateBodyShape = templateShape.extend({ body: z.string() })
+/** What credentials supply to it; the engine's own variables are not among them. */
+const declarationShape = z.object({
+  name: z.string(), description: z.string(), required: z.boolean(), secret: z.boolean(), list: z.boolean(),
+  default: z.unknown()
+})
+export const templateBodyShape = templateShape.extend({
+  body: z.string(), variables: z.array(declarationShape)
+})
+export const pluginShape = z.object({
+  id: z.string(), actions: z.array(z.string()),
+  /** Whether enable and disable may log in as the account itself (J7). */
+  canEnableItself: z.boolean(),
+  /** Variables that every template of it has without declaring them. */
+  supplies: z.array(z.string())
+})
+/** Of this node, since it started; null: no action yet. */
+export const targetHealthShape = z.object({
+  name: z.string(), protocol: z.string(), address: z.string(),
+  breaker: z.enum(['closed', 'open', 'half-open']), failures: z.int(), lastError: z.string().nullable(),
+  running: z.int(), waiting: z.int(),
+  last: z.object({
+    at: instant, action: z.string(), plugin: z.string(), template: z.string(), account: z.string(),
+    state: z.enum(['done', 'conflict', 'refused', 'unknown']), error: z.string().nullable(), tookMs: z.int()
+  }).nullable()
+})
 export const planShape = z.object({
   template: z.string(), version: z.int(), steps: z.array(z.object({ name: z.string(), text: z.string() }))
 })

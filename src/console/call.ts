@@ -47,10 +47,17 @@ export async function get<T>(path: string, query: Query = {}, signal?: AbortSign
 }
 
 export async function post<T>(path: string, body?: unknown): Promise<T> {
-  const sent = body === undefined
-    ? {}
-    : { body: JSON.stringify(body), headers: { 'content-type': 'application/json' } }
-  return (await answered(addressOf(path), { method: 'POST', ...sent })).json() as Promise<T>
+  return (await answered(addressOf(path), posted(body))).json() as Promise<T>
+}
+
+export async function put<T>(path: string, body: unknown): Promise<T> {
+  return (await answered(addressOf(path), { ...posted(body), method: 'PUT' })).json() as Promise<T>
+}
+
+function posted(body: unknown): RequestInit {
+  return body === undefined
+    ? { method: 'POST' }
+    : { method: 'POST', body: JSON.stringify(body), headers: { 'content-type': 'application/json' } }
 }
 
 export async function remove(path: string): Promise<void> {
@@ -67,9 +74,15 @@ async function answered(address: string, init: RequestInit): Promise<Response> {
   throw new Refusal(json.error ?? { message: `the server answered with status ${answer.status}` })
 }
 
-/** The JSON lines of a stream, until it ends or is cut; `signal` stops the sender as well. */
-export async function* lines<T>(path: string, query: Query, signal: AbortSignal): AsyncGenerator<T> {
-  const { body } = await answered(addressOf(path, query), { signal })
+/**
+ * The JSON lines of a stream, until it ends or is cut; `signal` stops the sender as well. With `given` it is
+ * asked for by POST.
+ */
+export async function* lines<T>(
+  path: string, query: Query, signal: AbortSignal, given?: unknown
+): AsyncGenerator<T> {
+  const asked = given === undefined ? {} : posted(given)
+  const { body } = await answered(addressOf(path, query), { ...asked, signal })
   const decoder = new TextDecoder()
   const reader = body!.getReader()
   let text = ''

@@ -1,7 +1,7 @@
-// Leases: who holds which account until when. Their history, and for admins: prolong, as far as the maximum
-// still allows, and revoke, which ends live connections as well.
+// Leases: who holds which account until when. Their history, and for admins and whoever owns them: prolong,
+// as far as the maximum still allows, and revoke, which ends live connections as well.
 import { useState } from 'preact/hooks'
-import type { LeaseEventJson, LeaseJson } from '../api/client-types.ts'
+import type { CallerJson, LeaseEventJson, LeaseJson } from '../api/client-types.ts'
 import { get, post } from './call.ts'
 import { html } from './html.ts'
 import type { Content, View } from './html.ts'
@@ -25,7 +25,7 @@ export function LeasesPage({ query, caller }: PageProps): View {
     ${show(loaded, ({ leases }) => html`
       <${Table} label="Leases" none="No lease matches."
         heads=${['Made', 'Status', 'Account', 'Target', 'Credential', 'Owner', 'Expires']}
-        rows=${leases.map(lease => row(lease, isWatcher(caller)))} />
+        rows=${leases.map(lease => row(lease, isWatcher(caller) || isOwn(lease, caller)))} />
       ${leases.length < leasesShown ? null
         : html`<p class="quiet">The newest ${leasesShown}: filter for others.</p>`}`)}`
 }
@@ -38,6 +38,10 @@ function row(lease: LeaseJson, linked: boolean): Content[] {
     html`<code>${account.name}</code> <${State} of=${account.state} />`, target, credential,
     ownerView(ownerKind, owner, linked), html`<${When} at=${expiresAt} />`
   ]
+}
+
+function isOwn({ ownerKind, owner }: LeaseJson, { name }: CallerJson): boolean {
+  return ownerKind === 'user' && owner === name
 }
 
 function ownerView(kind: string, owner: string, linked: boolean): Content {
@@ -57,6 +61,8 @@ export function LeasePage({ parts: [id = ''], caller }: PageProps): View {
         ['Lease', html`<code>${lease.name}</code>`], ['Status', html`<${State} of=${lease.status} />`],
         ['Account', html`<code>${lease.account.name}</code> <${State} of=${lease.account.state} />`],
         ['Target', lease.target], ['Credential', lease.credential],
+        ['Secret', lease.secret === null
+          ? undefined : html`<a href=${`/console/secrets/${lease.secret}`}>${lease.secret}</a>`],
         ['Owner', ownerView(lease.ownerKind, lease.owner, true)],
         ['Made', html`<${When} at=${lease.createdAt} />`],
         ['Expires', html`<${When} at=${lease.expiresAt} />`],
@@ -64,7 +70,7 @@ export function LeasePage({ parts: [id = ''], caller }: PageProps): View {
         ['Ended', html`<${When} at=${lease.endedAt} />`], ['Prolonged', `${lease.renewals} times`],
         ['Last error', lease.lastError ?? undefined]
       ]} />
-      ${isAdmin(caller) && lease.status === 'active' ? html`<div class="acts">
+      ${(isAdmin(caller) || isOwn(lease, caller)) && lease.status === 'active' ? html`<div class="acts">
         <${Renew} lease=${lease} done=${loaded.again} />
         <${Act} label="Revoke" sure="Revoke it at once" act=${async () => {
           await post(`/leases/${id}/revoke`)

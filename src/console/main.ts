@@ -5,11 +5,13 @@ import { render } from 'preact'
 import { useState } from 'preact/hooks'
 import type { CallerJson } from '../api/client-types.ts'
 import { AccountPage } from './account.ts'
-import { AccessPage, CredentialPage } from './access.ts'
+import { AccessPage } from './access.ts'
 import { AuditPage } from './audit.ts'
 import { Refusal, get, post } from './call.ts'
 import { ConnectPage } from './connect.ts'
 import { ConfirmPage } from './confirm.ts'
+import { CredentialPage, NewCredentialPage } from './credential.ts'
+import { DocumentPage, NewDocumentPage } from './document-form.ts'
 import { html } from './html.ts'
 import type { Content, View } from './html.ts'
 import { LeasePage, LeasesPage } from './leases.ts'
@@ -18,11 +20,14 @@ import { isWatcher } from './page.ts'
 import type { PageProps } from './page.ts'
 import { Problem, show, useLoad } from './parts.ts'
 import { ReceiptPage } from './receipt.ts'
+import { RequestPage, RequestsPage } from './requests.ts'
 import { SearchPage } from './search.ts'
+import { SecretPage, SecretsPage } from './secrets.ts'
 import { SessionPage } from './session.ts'
 import { SessionsPage } from './sessions.ts'
 import { StartPage } from './start.ts'
-import { TemplatePage, TemplatesPage } from './templates.ts'
+import { OrphansPage, TargetsPage } from './targets.ts'
+import { ComparePage, TemplatePage, TemplatesPage } from './templates.ts'
 
 interface Page {
   address: RegExp
@@ -45,16 +50,37 @@ const pages: readonly Page[] = [
   {
     address: /^\/console\/search$/, title: 'Search', menu: '/console/search', watchers: true, view: SearchPage
   },
+  { address: /^\/console\/requests$/, title: 'Requests', menu: '/console/requests', view: RequestsPage },
+  { address: /^\/console\/requests\/([\w-]+)$/, title: 'Request', view: RequestPage },
+  { address: /^\/console\/secrets$/, title: 'Secrets', menu: '/console/secrets', view: SecretsPage },
+  { address: /^\/console\/secrets\/([\w.-]+(?:\/[\w.-]+)+)$/, title: 'Secret', view: SecretPage },
   { address: /^\/console\/leases$/, title: 'Leases', menu: '/console/leases', view: LeasesPage },
-  { address: /^\/console\/leases\/([\w-]+)$/, title: 'Lease', watchers: true, view: LeasePage },
+  { address: /^\/console\/leases\/([\w-]+)$/, title: 'Lease', view: LeasePage },
   {
-    address: /^\/console\/access(?:\/(target|credential|grant|user))?$/, title: 'Access',
+    address: /^\/console\/access(?:\/(target|credential|grant|user|profile))?$/, title: 'Access',
     menu: '/console/access', watchers: true, view: AccessPage
   },
   {
-    address: /^\/console\/access\/credential\/([\w.-]+)$/, title: 'Credential', watchers: true,
-    view: CredentialPage
+    address: /^\/console\/access\/(grant|profile|target)\/([\w.-]+)$/, title: 'Access', watchers: true,
+    view: DocumentPage
   },
+  {
+    address: /^\/console\/access\/new\/(grant|profile|target)$/, title: 'Access', watchers: true,
+    view: NewDocumentPage
+  },
+  {
+    address: /^\/console\/access\/credential\/([\w.-]+)(?:\/(jit|try))?$/, title: 'Credential',
+    watchers: true, view: CredentialPage
+  },
+  {
+    address: /^\/console\/access\/new\/credential$/, title: 'New credential', watchers: true,
+    view: NewCredentialPage
+  },
+  {
+    address: /^\/console\/targets$/, title: 'Targets', menu: '/console/targets', watchers: true,
+    view: TargetsPage
+  },
+  { address: /^\/console\/targets\/orphans$/, title: 'Orphans', watchers: true, view: OrphansPage },
   {
     address: /^\/console\/templates$/, title: 'Templates', menu: '/console/templates', watchers: true,
     view: TemplatesPage
@@ -62,6 +88,10 @@ const pages: readonly Page[] = [
   {
     address: /^\/console\/templates\/([\w.-]+)\/([\w.-]+)$/, title: 'Template', watchers: true,
     view: TemplatePage
+  },
+  {
+    address: /^\/console\/templates\/([\w.-]+)\/([\w.-]+)\/compare$/, title: 'Versions', watchers: true,
+    view: ComparePage
   },
   {
     address: /^\/console\/connect\/(ssh|postgres)\/([\w.-]+)\/([\w.-]+)$/, title: 'Connect', view: ConnectPage

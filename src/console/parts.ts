@@ -12,9 +12,9 @@ export interface Loaded<T> {
   again(): void
 }
 
-/** Loads when the page comes and whenever one of `keys` changes. */
+/** Loads when the page comes, whenever one of `keys` changes, and each `everyMs` where that is given. */
 export function useLoad<T>(
-  load: (signal: AbortSignal) => Promise<T>, keys: readonly unknown[] = []
+  load: (signal: AbortSignal) => Promise<T>, keys: readonly unknown[] = [], everyMs?: number
 ): Loaded<T> {
   const [state, setState] = useState<{ value?: T, failure?: unknown }>({})
   const [round, setRound] = useState(0)
@@ -23,7 +23,12 @@ export function useLoad<T>(
     load(stop.signal).then(
       value => { if (!stop.signal.aborted) setState({ value }) },
       (failure: unknown) => { if (!stop.signal.aborted) setState(before => ({ ...before, failure })) })
-    return () => stop.abort()
+    const timer = everyMs === undefined ? undefined
+      : setTimeout(() => setRound(before => before + 1), everyMs)
+    return () => {
+      clearTimeout(timer)
+      stop.abort()
+    }
   }, [...keys, round])
   return { value: state.value, failure: state.failure, again: () => setRound(before => before + 1) }
 }
@@ -59,7 +64,7 @@ function LogInAgain(): View {
     post('/browser/logout').finally(() => location.reload())}>Log in again</button></p>`
 }
 
-function sentence(text: string): string {
+export function sentence(text: string): string {
   const whole = text.charAt(0).toUpperCase() + text.slice(1)
   return /[.!?…]$/.test(whole) ? whole : `${whole}.`
 }
@@ -94,9 +99,13 @@ export function momentOf(ms: number): string {
     : `+${Math.floor(minutes / 60)}:${String(minutes % 60).padStart(2, '0')}:${seconds}`
 }
 
-const good = new Set(['live', 'active', 'proved-gone', 'valid', 'sealed', 'ok', 'on', 'allowed'])
+const good = new Set([
+  'live', 'active', 'proved-gone', 'valid', 'sealed', 'ok', 'on', 'allowed', 'approved', 'closed', 'done',
+  'current'
+])
 const bad = new Set([
-  'refused', 'interrupted', 'failed', 'stuck', 'quarantined', 'unreachable', 'broken', 'missing', 'revoking'
+  'refused', 'interrupted', 'failed', 'stuck', 'quarantined', 'unreachable', 'broken', 'missing', 'revoking',
+  'denied', 'open', 'half-open', 'orphan', 'conflict', 'emergency', 'unknown'
 ])
 
 /** A state: the word says it, the colour only helps. */

@@ -37,3 +37,18 @@ export function loadPlayer(): Promise<PlayerLibrary> {
     document.head.append(style, script)
   })
 }
+
+/** A screen without the player's controls: `begin` gets what draws on it. */
+export function openScreen(
+  library: PlayerLibrary, place: HTMLElement, begin: (dispatch: Dispatch) => void, stop: () => void
+): Player {
+  return library.create(({ dispatch }) => ({
+    play: () => {
+      dispatch('play')
+      dispatch('playing')
+      begin(dispatch)
+      return true
+    },
+    stop
+  }), place, { autoPlay: true, fit: 'both', controls: false })
+}

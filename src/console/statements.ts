@@ -1,5 +1,5 @@
 // A recorded PostgreSQL session as a lane: when each statement was asked, what came of it, how long it took.
-// The recording is read as far as it is shown and no further; whoever jumps to a moment gets what was asked
+// The recording is sent as far as it is shown and no further; whoever jumps to a moment gets what was asked
 // just before it, and what came then.
 import { useEffect, useRef, useState } from 'preact/hooks'
 import { lines } from './call.ts'
@@ -27,6 +27,8 @@ interface Outcome {
 /** A line of the export as JSON lines; only what is shown here. */
 interface Line {
   type: string
+  /** Of `skipped`. */
+  count?: number
   at: string
   atMs: number
   kind?: string
@@ -65,7 +67,7 @@ function useLines(id: string, atMs: number): Reader {
     if (reading.current || source.current === undefined) return
     reading.current = true
     try {
-      const { page, skipped, ended } = await read(source.current, atMs)
+      const { page, skipped, ended } = await read(source.current)
       setShown(before => [...before, ...page])
       setState(before => ({ skipped: before.skipped || skipped, ended }))
     } catch (thrown) {
@@ -75,32 +77,25 @@ function useLines(id: string, atMs: number): Reader {
   }
   useEffect(() => {
     const stop = new AbortController()
-    source.current = lines<Line>(`/sessions/${id}/export`, { format: 'jsonl' }, stop.signal)
+    source.current = lines<Line>(
+      `/sessions/${id}/statements`, { from: atMs, before: statementsBefore }, stop.signal)
     void more()
     return () => stop.abort()
   }, [id, atMs])
   return { shown, ...state, failure, more: () => void more() }
 }
 
-/** The next lines worth showing; of those before `atMs` only the last few. */
+/** The next lines; the first of all says how many were left out before them. */
 async function read(
-  source: AsyncGenerator<Line>, atMs: number
+  source: AsyncGenerator<Line>
 ): Promise<{ page: Line[], skipped: boolean, ended: boolean }> {
   const page: Line[] = []
-  let early = 0
   let skipped = false
   for (;;) {
     const next = await source.next()
     if (next.done === true) return { page, skipped, ended: true }
-    const line = next.value
-    if (!['statement', 'event', 'close'].includes(line.type)) continue
-    page.push(line)
-    if (line.atMs < atMs) early++
-    if (early > statementsBefore) {
-      page.shift()
-      early--
-      skipped = true
-    }
+    if (next.value.type === 'skipped') skipped = (next.value.count ?? 0) > 0
+    else page.push(next.value)
     if (page.length >= statementsPerPage) return { page, skipped, ended: false }
   }
 }

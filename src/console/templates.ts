@@ -1,23 +1,18 @@
-// Templates: what runs on the targets, with admins' rights. Each with its text, and what lint has to say of
-// it: of the stored one, and of a text that somebody tries out here. Saving is the command line tool's.
-import { useEffect, useState } from 'preact/hooks'
+// Templates: what runs on the targets, with admins' rights. The list, one with its text and its versions, and
+// two versions side by side.
+import { useState } from 'preact/hooks'
 import type { TemplateBodyJson, TemplateJson } from '../api/client-types.ts'
 import { get, post } from './call.ts'
+import { diffOf } from './diff.ts'
 import { html } from './html.ts'
-import type { View } from './html.ts'
+import type { Content, View } from './html.ts'
+import { isAdmin } from './page.ts'
 import type { PageProps } from './page.ts'
-import { Facts, Filters, Problem, State, Table, When, show, useLoad } from './parts.ts'
+import { Act, Facts, Filters, State, Table, When, show, useLoad } from './parts.ts'
+import { TemplateEditor } from './template-editor.ts'
 
-/** From the last key to the question what lint says. */
-const lintAfterMs = 400
-
-const rowsMax = 40
-
-interface Lint {
-  valid: boolean
-  problems: string[]
-  warnings: string[]
-}
+/** Lines around a difference that are shown. */
+const linesAround = 3
 
 export function TemplatesPage({ query }: PageProps): View {
   const loaded = useLoad(signal => get<{ templates: TemplateJson[] }>('/templates', {
@@ -37,46 +32,77 @@ export function TemplatesPage({ query }: PageProps): View {
       ])} />`)}`
 }
 
-export function TemplatePage({ parts: [plugin = '', name = ''] }: PageProps): View {
-  const loaded = useLoad(signal =>
-    get<TemplateBodyJson>(`/templates/${plugin}/${name}`, {}, signal), [plugin, name])
-  return html`<h1>Template <code>${plugin}/${name}</code></h1>
-    ${show(loaded, template => html`
+export function TemplatePage({ parts: [plugin = '', name = ''], caller }: PageProps): View {
+  const id = `${plugin}/${name}`
+  const loaded = useLoad(async signal => ({
+    template: await get<TemplateBodyJson>(`/templates/${id}`, {}, signal),
+    ...await get<{ versions: TemplateJson[] }>(`/templates/${id}/versions`, {}, signal)
+  }), [id])
+  const admin = isAdmin(caller)
+  const saved = (as: string): void => as === id ? loaded.again() : location.assign(`/console/templates/${as}`)
+  return html`<h1>Template <code>${id}</code></h1>
+    ${show(loaded, ({ template, versions }) => html`
       <${Facts} of=${[
         ['Action', template.action], ['Version', String(template.version)],
-        ['State', html`<${State} of=${template.active ? 'on' : 'off'} />`],
+        ['State', html`<${State} of=${template.active ? 'on' : 'off'} />
+          ${admin ? html` <${Switch} id=${id} active=${template.active} done=${loaded.again} />` : null}`],
         ['By', template.shipped ? 'shipped' : template.author],
         ['Saved', html`<${When} at=${template.createdAt} />`],
         ['SHA-256', html`<code class="hash">${template.sha256}</code>`]
       ]} />
-      <${Editor} body=${template.body} />`)}`
+      <${TemplateEditor} key=${template.sha256} template=${template} admin=${admin} saved=${saved} />
+      <${Versions} key=${versions.length} id=${id} versions=${versions} />`)}`
 }
 
-/** The text, to be read and tried: lint answers as it is typed. */
-function Editor({ body }: { body: string }): View {
-  const [text, setText] = useState(body)
-  const [verdict, setVerdict] = useState<Lint>()
-  const [failure, setFailure] = useState<unknown>()
-  useEffect(() => {
-    let gone = false
-    const timer = setTimeout(() => {
-      post<Lint>('/lint', { body: text }).then(
-        lint => { if (!gone) { setVerdict(lint); setFailure(undefined) } },
-        (thrown: unknown) => { if (!gone) setFailure(thrown) })
-    }, lintAfterMs)
-    return () => {
-      gone = true
-      clearTimeout(timer)
-    }
-  }, [text])
-  return html`<label class="editor">Text
-      <textarea spellcheck="false" rows=${Math.min(rowsMax, body.split('\n').length + 2)} value=${text}
-        onInput=${(event: InputEvent) => setText((event.currentTarget as HTMLTextAreaElement).value)}
-      ></textarea>
-    </label>
-    ${text === body ? null : html`<p class="quiet">Tried out here only: nothing is saved.</p>`}
-    ${failure === undefined ? null : html`<${Problem} failure=${failure} />`}
-    ${verdict === undefined ? null : html`<div role="status" aria-label="Lint">
-      <p>Lint: <${State} of=${verdict.valid ? 'valid' : 'broken'} /></p>
-      <ul>${[...verdict.problems, ...verdict.warnings].map(line => html`<li>${line}</li>`)}</ul></div>`}`
+function Switch({ id, active, done }: { id: string, active: boolean, done(): void }): View {
+  const [label, sure] = active ? ['Switch off', 'Do not offer it'] : ['Switch on', 'Offer it']
+  return html`<${Act} label=${label} sure=${sure} act=${async () => {
+      await post(`/templates/${id}/active`, { active: !active })
+      done()
+    }} />`
+}
+
+function Versions({ id, versions }: { id: string, versions: readonly TemplateJson[] }): View {
+  const [[from, to], setPair] = useState(() => [versions[1]?.version ?? 1, versions[0]?.version ?? 1])
+  const mark = (label: string, name: string, version: number, chosen: boolean, set: () => void): Content =>
+    html`<input type="radio" name=${name} aria-label=${`${label} version ${version}`} checked=${chosen}
+      onChange=${set} />`
+  return html`<h2>Versions</h2>
+    <${Table} label="Versions" none="" heads=${['Version', 'By', 'Saved', 'SHA-256', 'From', 'To']}
+      rows=${versions.map(({ version, shipped, author, createdAt, sha256 }) => [
+        String(version), shipped ? 'shipped' : author, html`<${When} at=${createdAt} />`,
+        html`<code class="hash">${sha256.slice(0, 16)}</code>`,
+        mark('From', 'from', version, from === version, () => setPair([version, to])),
+        mark('To', 'to', version, to === version, () => setPair([from, version]))
+      ])} />
+    ${versions.length < 2 ? null : html`<p><a class="button"
+      href=${`/console/templates/${id}/compare?from=${from}&to=${to}`}>Compare</a></p>`}`
+}
+
+export function ComparePage({ parts: [plugin = '', name = ''], query }: PageProps): View {
+  const id = `${plugin}/${name}`
+  const [from, to] = ['from', 'to'].map(which => Number(query.get(which) ?? 1))
+  const loaded = useLoad(signal => Promise.all([from, to].map(version =>
+    get<TemplateBodyJson>(`/templates/${id}`, { version }, signal))), [id])
+  return html`<h1><a href=${`/console/templates/${id}`}><code>${id}</code></a>: ${from} → ${to}</h1>
+    ${show(loaded, ([before, after]) => html`
+      <${Table} label="Versions" none="" heads=${['Version', 'By', 'Saved', 'SHA-256']}
+        rows=${[before!, after!].map(({ version, shipped, author, createdAt, sha256 }) => [
+          String(version), shipped ? 'shipped' : author, html`<${When} at=${createdAt} />`,
+          html`<code class="hash">${sha256}</code>`
+        ])} />
+      <${Diff} before=${before!.body} after=${after!.body} />`)}`
+}
+
+function Diff({ before, after }: { before: string, after: string }): View {
+  const all = diffOf(before, after)
+  const near = (at: number): boolean => all.slice(Math.max(0, at - linesAround), at + linesAround + 1)
+    .some(({ kind }) => kind !== 'same')
+  if (all.every(({ kind }) => kind === 'same')) return html`<p>Both are the same text.</p>`
+  const signs = { same: ' ', added: '+', removed: '−' } as const
+  return html`<h2>Difference</h2>
+    <pre class="diff" aria-label="Difference">${all.map(({ kind, text }, at) => near(at)
+      ? html`<div class=${kind}>${kind === 'added' ? html`<ins>${`${signs[kind]} ${text}`}</ins>`
+        : kind === 'removed' ? html`<del>${`${signs[kind]} ${text}`}</del>` : `${signs[kind]} ${text}`}</div>`
+      : near(at - 1) ? html`<div class="quiet">…</div>` : null)}</pre>`
 }

@@ -1,12 +1,12 @@
 // A session while it happens. The stream is the recording from its start and then what comes; when the line
-// is cut it is asked for again, and what has been shown already is passed over, until the recording says that
-// the session has ended.
+// is cut it is asked for again, without what has been shown already, until the recording says that the
+// session has ended.
 import { useEffect, useRef, useState } from 'preact/hooks'
 import { Refusal, lines } from './call.ts'
 import { html } from './html.ts'
 import type { View } from './html.ts'
 import { Problem, momentOf } from './parts.ts'
-import { loadPlayer } from './player.ts'
+import { loadPlayer, openScreen } from './player.ts'
 import type { Dispatch } from './player.ts'
 
 /** Shown of a live session; what is older is in the replay. */
@@ -31,9 +31,7 @@ async function follow(
   let waitMs = againMs
   while (!signal.aborted) {
     try {
-      let index = 0
-      for await (const scene of lines<Scene>(`/sessions/${id}/watch`, {}, signal)) {
-        if (index++ < count) continue
+      for await (const scene of lines<Scene>(`/sessions/${id}/watch`, { after: count }, signal)) {
         count++
         waitMs = againMs
         linked(scene.kind === 'end' ? 'ended' : 'live')
@@ -119,15 +117,7 @@ export function LiveTerminal({ id }: { id: string }): View {
     let end = (): void => undefined
     loadPlayer().then(library => {
       if (stop.signal.aborted || place.current === null) return
-      const player = library.create(({ dispatch }) => ({
-        play: () => {
-          dispatch('play')
-          dispatch('playing')
-          begin(dispatch)
-          return true
-        },
-        stop: () => stop.abort()
-      }), place.current, { autoPlay: true, fit: 'both', controls: false })
+      const player = openScreen(library, place.current, begin, () => stop.abort())
       end = () => player.dispose()
     }).catch(setFailure)
     return () => {

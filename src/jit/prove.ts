@@ -23,6 +23,8 @@ export interface ProofOptions {
   /** enable with disable: the account to try it on. create with delete: a drawn name when absent. */
   username?: string | undefined
   signal?: AbortSignal | undefined
+  /** Hears of each step when it is over. */
+  told?: ((step: ProofStep) => void) | undefined
 }
 
 export interface ProofStep {
@@ -103,6 +105,11 @@ class Prover {
     if (this.#open) await this.#run(this.#options.closing, 9)
   }
 
+  #note(step: ProofStep): void {
+    this.steps.push(step)
+    this.#options.told?.(step)
+  }
+
   #job(template: Template, epoch: number): HookJob {
     return {
       action: template.action, pluginId: template.plugin, template, account: { ...this.#account, epoch },
@@ -118,7 +125,7 @@ class Prover {
     const passed = result.state === 'done'
     const again = epoch > 2 ? ' again' : ''
     const detail = passed ? left : failure
-    this.steps.push({ name: `${template.id}${again}`, passed, detail, tookMs: result.tookMs })
+    this.#note({ name: `${template.id}${again}`, passed, detail, tookMs: result.tookMs })
     return passed
   }
 
@@ -129,11 +136,11 @@ class Prover {
       const left = seen.residue.map(one => `${one.kind} ${one.name}`).join('; ')
       const state = `exists ${seen.exists}, can log in ${seen.enabled}, sessions ${seen.sessions}`
       const detail = left === '' ? state : `${state}, ${left}`
-      this.steps.push({ name, passed, detail, tookMs: 0 })
+      this.#note({ name, passed, detail, tookMs: 0 })
       return passed
     } catch (error) {
       const known = asSallyportError(error)
-      this.steps.push({ name, passed: false, detail: known.detail ?? known.code, tookMs: 0 })
+      this.#note({ name, passed: false, detail: known.detail ?? known.code, tookMs: 0 })
       return false
     }
   }

@@ -96,7 +96,8 @@ export function apiPorts(rooms: Rooms): ApiPorts {
         return true
       },
       metrics: () => rooms.meter.print(rooms, version),
-      examine: signal => examine(rooms, signal)
+      examine: signal => examine(rooms, signal),
+      hooks: () => ({ queues: rooms.hooks.health(), last: rooms.hooks.lastOutcomes() })
     },
     failed: (error, request) => rooms.log.error({
       code: error.code, reference: error.reference, detail: error.detail, request

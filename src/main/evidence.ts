@@ -4,8 +4,9 @@ import { createReadStream } from 'node:fs'
 import type { RecordingPort } from '../api/ports-records.ts'
 import type { Clock } from '../clock.ts'
 import { openRecording, search } from '../recording/catalog.ts'
-import { exportAs } from '../recording/export.ts'
+import { exportAs, linesFrom } from '../recording/export.ts'
 import { fileCopy } from '../recording/file-copies.ts'
+import { createMoments } from '../recording/moments.ts'
 import { tail } from '../recording/reader.ts'
 import type { RecordingFile } from '../recording/reader.ts'
 import { Screenplay, scenes } from '../recording/screenplay.ts'
@@ -18,6 +19,7 @@ export function createEvidence(
   dir: string, clock: Clock, publicPem: string, rules: Pick<Rules, 'parseSql'>
 ): RecordingPort {
   const keys = readPublicKeys(publicPem)
+  const moments = createMoments()
   const pathOf = (session: string): string => {
     const file = openRecording(dir, session)
     file.close()
@@ -29,6 +31,12 @@ export function createEvidence(
     scenes: session => closing(openRecording(dir, session), file => scenes(file)),
     follow: (session, signal) => closing(openRecording(dir, session), file => followed(file, clock, signal)),
     export: (session, format) => closing(openRecording(dir, session), file => exportAs(file, format)),
+    async piece(session, fromMs, signal) {
+      using file = openRecording(dir, session)
+      return await moments.piece(file, fromMs, signal)
+    },
+    linesFrom: (session, fromMs, before) =>
+      closing(openRecording(dir, session), file => linesFrom(file, fromMs, before)),
     fileCopy: (session, number) => closing(openRecording(dir, session), file => fileCopy(file, number)),
     verify: async (session, expected) => verify(pathOf(session), keys, { session, ...expected }),
     whatIf: wanted => whatIf(dir, rules.parseSql, wanted),

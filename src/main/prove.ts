@@ -1,8 +1,9 @@
 // `templates prove`: both actions of a credential tried on its own target, with an account that belongs to no
 // session. A shared account that somebody is using right now is left alone: proving would switch it off.
-import type { Prove } from '../api/ports.ts'
+import type { ProofReport, Prove } from '../api/ports.ts'
 import { SallyportError } from '../errors.ts'
 import { proveTemplates } from '../jit/prove.ts'
+import type { ProofStep } from '../jit/prove.ts'
 import { parseTemplate } from '../jit/template.ts'
 import { authenticatorOf, specOf } from './accounts.ts'
 import { accessOf, addressOf } from './hooks.ts'
@@ -12,7 +13,7 @@ import type { Rooms } from './rooms.ts'
 const proofMinutes = 10
 
 export function createProve(rooms: Rooms): Prove {
-  return async (name, signal) => {
+  return async (name, signal, told) => {
     const { declared, templates, shelf, ledger, hooks, clock } = rooms
     const { credentials, targets } = await declared()
     const credential = credentials.get(name)
@@ -30,7 +31,7 @@ export function createProve(rooms: Rooms): Prove {
     const kit = { shelf, template: (id: string) => templates.get(id) }
     const spec = await specOf(kit, credential, credential.jit, target)
     const proof = await proveTemplates({
-      hooks, signal,
+      hooks, signal, told: step => told?.(shown(step)),
       plugin: shelf.plugin(spec.plugin),
       opening: parseTemplate(spec.open.body, spec.open.version),
       closing: parseTemplate(spec.close.body, spec.close.version),
@@ -39,7 +40,10 @@ export function createProve(rooms: Rooms): Prove {
       expiresAt: new Date(clock.now().getTime() + proofMinutes * 60_000).toISOString(),
       username: shared ? credential.username : undefined
     })
-    const steps = proof.steps.map(({ tookMs, ...step }) => ({ ...step, milliseconds: Math.round(tookMs) }))
-    return { passed: proof.passed, steps }
+    return { passed: proof.passed, steps: proof.steps.map(shown) }
   }
+}
+
+function shown({ tookMs, ...step }: ProofStep): ProofReport['steps'][0] {
+  return { ...step, milliseconds: Math.round(tookMs) }
 }

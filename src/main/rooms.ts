@@ -7,7 +7,8 @@ import type { LoginPorts } from '../api/ports-login.ts'
 import type { Cancel, Clock } from '../clock.ts'
 import type { Config } from '../config.ts'
 import { createHooks } from '../jit/hooks.ts'
-import type { Hooks } from '../jit/hooks.ts'
+import { rememberOutcomes } from '../jit/last-outcomes.ts'
+import type { RememberingHooks } from '../jit/last-outcomes.ts'
 import { mintName } from '../jit/names.ts'
 import { createShelf } from '../jit/shelf.ts'
 import type { Shelf } from '../jit/shelf.ts'
@@ -97,7 +98,7 @@ export interface Rooms {
   receipts: Receipts
   recordings: Recordings
   shelf: Shelf
-  hooks: Hooks
+  hooks: RememberingHooks
   ledger: Ledger
   registry: Registry
   liveSessions: LiveSessions
@@ -188,13 +189,13 @@ async function openAll(
   const connectMs = config.limits.hookConnect * 1000
   const hostKeysOf = createHostKeysOf(createHostKeys(database), audit, clock, connectMs)
   const registry = createRegistry(clock)
-  const hooks = meter.hooks(createHooks({
+  const hooks = rememberOutcomes(meter.hooks(createHooks({
     shelf, clock, log: line => log.info({}, line), onRecovered: target => void ledger.recovered(target),
     limits: {
       connectMs, statementMs: config.limits.hookStatement * 1000,
       actionMs: config.limits.hookAction * 1000
     }
-  }))
+  })), clock)
   closers.push(() => hooks.close())
   const ledger: Ledger = createLedger({
     store: meter.ledgerStore(createLedgerStore(database, audit)),

@@ -25,7 +25,7 @@ export interface ExportOptions {
 }
 
 /** What a terminal has that said nothing about its size. */
-const defaultSize = { columns: 80, rows: 24 }
+export const defaultSize = { columns: 80, rows: 24 }
 
 /** The export, piece by piece. @throws SallyportError `invalid` when the recording has no head */
 export function exportAs(
@@ -39,6 +39,43 @@ export function exportAs(
     case 'sql': return sql(file, head)
     case 'jsonl': return jsonLines(file, head, options)
   }
+}
+
+/** How many lines were left out in front of those that follow. */
+export interface Skipped {
+  type: 'skipped'
+  count: number
+}
+
+/**
+ * Statements, events and the end as JSON lines, from a moment on: the last few before it, and first of all a
+ * `Skipped`. @throws SallyportError `invalid` when the recording has no head
+ */
+export async function* linesFrom(
+  file: RecordingFile, fromMs: number, before: number
+): AsyncGenerator<string> {
+  const head = file.head()
+  if (head === undefined) throw new SallyportError('invalid', { detail: 'it breaks off before its head' })
+  let early: Record<string, unknown>[] | undefined = []
+  let count = 0
+  const begin = (): string => {
+    const lines = [{ type: 'skipped', count } satisfies Skipped, ...early ?? []]
+    early = undefined
+    return lines.map(each => `${inertJson(each)}\n`).join('')
+  }
+  for await (const line of jsonObjects(file, head, {})) {
+    if (!['statement', 'event', 'close'].includes(String(line['type']))) continue
+    if (early !== undefined && Number(line['atMs']) < fromMs) {
+      early.push(line)
+      if (early.length <= before) continue
+      early.shift()
+      count++
+      continue
+    }
+    if (early !== undefined) yield begin()
+    yield `${inertJson(line)}\n`
+  }
+  if (early !== undefined) yield begin()
 }
 
 // ---- asciicast
@@ -146,17 +183,22 @@ function jsonFrame(
 async function* jsonLines(
   file: RecordingFile, head: RecordingHead, options: ExportOptions
 ): AsyncGenerator<string> {
+  for await (const line of jsonObjects(file, head, options)) yield `${inertJson(line)}\n`
+}
+
+async function* jsonObjects(
+  file: RecordingFile, head: RecordingHead, options: ExportOptions
+): AsyncGenerator<Record<string, unknown>> {
   const decoder = new StatementDecoder()
-  const line = (value: unknown): string => `${inertJson(value)}\n`
-  const statement = (record: StatementRecord): string =>
-    line({ type: 'statement', at: timeOf(head, record.atMs), ...record })
+  const statement = (record: StatementRecord): Record<string, unknown> =>
+    ({ type: 'statement', at: timeOf(head, record.atMs), ...record })
   for await (const frames of readBatches(file)) {
     for (const frame of frames) {
       for (const record of decoder.push(frame)) yield statement(record)
       // What never got an answer stands before the end.
       if (frame.kind === frameKind.close) for (const record of decoder.end()) yield statement(record)
       const value = jsonFrame(head, frame, options.withInput === true)
-      if (value !== undefined) yield line(value)
+      if (value !== undefined) yield value
     }
   }
   for (const record of decoder.end()) yield statement(record)

@@ -1,10 +1,15 @@
 // A small model of a terminal's screen, so that a search finds text as it stood there: editors and shells
 // draw a line in pieces, jump back, insert and erase. It is fed with what the filter of terminal.ts lets pass
 // and hands out a row when it scrolls off, before it is erased or drawn over, and at the end. It shows
-// nothing: a sequence that it does not know is left out. Every character takes one cell.
+// nothing: a sequence that it does not know is left out. Every character takes one cell, unless the screen is
+// styled: then cells have their colours and widths as well, so that it can be drawn again (picture.ts).
+
+import { Pen, mendWide, splitWide, widthOf } from './pen.ts'
 
 /** Larger terminals are hostile. */
 const sizeMax = 500
+/** A character with its style and accents. */
+const cellCharactersMax = 128
 
 export interface Place {
   atMs: number
@@ -27,6 +32,24 @@ function emptyRow(): Row {
   return { cells: [], continues: false, place: undefined, settled: false, told: false }
 }
 
+/** What a styled screen is drawn from. */
+export interface ScreenState {
+  columns: number
+  rows: number
+  /** Cells of each row: a style (`ESC [ … m` or nothing) and a character; empty behind a wide one. */
+  lines: readonly (readonly string[])[]
+  /** Under the alternate screen. */
+  main: { lines: readonly (readonly string[])[], row: number, column: number } | undefined
+  row: number
+  column: number
+  saved: { row: number, column: number }
+  region: { top: number, bottom: number }
+  style: string
+  /** Line drawing instead of letters. */
+  graphics: boolean
+  hidden: boolean
+}
+
 const sequence = /\x1b(?:\[([?\d;:]*)([@-~])|[()*+](.)|(.))/y
 const run = /[^\x00-\x1f\x7f]+/y
 
@@ -42,11 +65,17 @@ export class Screen {
   #bottom: number
   #saved = { row: 0, column: 0 }
   #place: Place = { atMs: 0, offset: 0 }
+  readonly #pen: Pen | undefined
+  #hidden = false
   // The beginning of a line that was longer than the screen is wide and has scrolled off.
   #long = { text: '', place: this.#place }
 
-  constructor(columns: number, rows: number, tell: (text: string, place: Place) => void) {
+  /** `styled`: see above; costs more, and is for pictures only. */
+  constructor(
+    columns: number, rows: number, tell: (text: string, place: Place) => void, { styled = false } = {}
+  ) {
     this.#tell = tell
+    this.#pen = styled ? new Pen() : undefined
     this.#columns = Math.min(Math.max(columns, 1), sizeMax)
     this.#rows = Math.min(Math.max(rows, 1), sizeMax)
     this.#bottom = this.#rows - 1
@@ -71,8 +100,21 @@ export class Screen {
       else {
         at += match[0].length
         if (match[2] !== undefined) this.#sequence(match[1] ?? '', match[2])
+        else if (match[3] !== undefined) this.#pen?.choose(match[0][1]!, match[3])
         else if (match[4] !== undefined) this.#escape(match[4])
       }
+    }
+  }
+
+  state(): ScreenState {
+    const cellsOf = (lines: readonly Row[]): string[][] => lines.map(row => row.cells)
+    const main = this.#main
+    return {
+      columns: this.#columns, rows: this.#rows, lines: cellsOf(this.#lines),
+      main: main === undefined ? undefined : { ...main, lines: cellsOf(main.lines) },
+      row: this.#row, column: this.#column, saved: this.#saved,
+      region: { top: this.#top, bottom: this.#bottom },
+      style: this.#pen?.style ?? '', graphics: this.#pen?.graphics ?? false, hidden: this.#hidden
     }
   }
 
@@ -131,7 +173,9 @@ export class Screen {
   // ---- drawing
 
   #put(character: string): void {
-    if (this.#column >= this.#columns) {
+    const width = this.#pen === undefined ? 1 : widthOf(character)
+    if (width === 0) return this.#join(character)
+    if (this.#column + width > this.#columns && this.#columns >= width) {
       this.#column = 0
       this.#lineFeed()
       this.#current().continues = true
@@ -143,7 +187,17 @@ export class Screen {
     if (before !== character) row.told = false
     row.place ??= this.#place
     while (row.cells.length < this.#column) row.cells.push(' ')
-    row.cells[this.#column++] = character
+    if (this.#pen !== undefined) splitWide(row.cells, this.#column, width)
+    row.cells[this.#column++] = this.#pen === undefined ? character : this.#pen.ink(character)
+    if (width === 2) row.cells[this.#column++] = ''
+  }
+
+  /** An accent goes on the character before it. */
+  #join(mark: string): void {
+    const { cells } = this.#current()
+    const at = cells[this.#column - 1] === '' ? this.#column - 2 : this.#column - 1
+    const before = cells[at]
+    if (before !== undefined && before.length < cellCharactersMax) cells[at] = before + mark
   }
 
   #current(): Row {
@@ -183,7 +237,7 @@ export class Screen {
   }
 
   #escape(final: string): void {
-    if (final === '7') this.#saved = { row: this.#row, column: this.#column }
+    if (final === '7') this.#saved = { row: this.#row, column: Math.min(this.#column, this.#columns - 1) }
     else if (final === '8') this.#move(this.#saved.row, this.#saved.column)
     else if (final === 'D') this.#lineFeed()
     else if (final === 'E') this.#control('\r'), this.#lineFeed()
@@ -194,6 +248,7 @@ export class Screen {
   #sequence(inner: string, final: string): void {
     if (inner.startsWith('?')) {
       if (/\b(47|1047|1049)\b/.test(inner)) this.#alternate(final === 'h')
+      if (/\b25\b/.test(inner)) this.#hidden = final === 'l'
       return
     }
     const numbers = inner.split(/[;:]/).map(Number)
@@ -218,7 +273,10 @@ export class Screen {
       case 'r': return this.#region(first, numbers[1] ?? 0)
       case 'S': return this.#scroll(count)
       case 'T': return this.#scroll(-count)
-      default: this.#edit(final, first, count)
+      case 'm': return this.#pen?.set(inner)
+      default:
+        this.#edit(final, first, count)
+        if (this.#pen !== undefined) mendWide(this.#current().cells)
     }
   }
 
@@ -250,8 +308,8 @@ export class Screen {
         return
       }
       case 'b': {
-        const last = cells[this.#column - 1]
-        for (let n = 0; last !== undefined && n < count; n++) this.#put(last)
+        const last = cells[this.#column - 1]?.replace(/^\x1b\[[\d;:]*m/, '') ?? ''
+        for (let n = 0; last !== '' && n < count; n++) this.#put(last)
       }
     }
   }
@@ -260,17 +318,28 @@ export class Screen {
     const row = this.#lines[at]
     if (row !== undefined) this.#finish(row)
     this.#lines[at] = emptyRow()
+    this.#blank(this.#lines[at], 0)
+  }
+
+  /** Erased cells keep the background of the moment. */
+  #blank({ cells }: Row, from: number, to = this.#columns): void {
+    const blank = this.#pen?.blank ?? ''
+    if (blank === '') return
+    while (cells.length < from) cells.push(' ')
+    for (let at = from; at < to; at++) cells[at] = blank
   }
 
   #eraseLine(what: number): void {
     const row = this.#current()
     // Erasing the blanks behind a text changes nothing.
-    if (what === 0 && this.#column >= row.cells.length) return
+    if (what === 0 && this.#column >= row.cells.length) return this.#blank(row, this.#column)
     this.#finish(row)
     row.told = false
     if (what === 0) row.cells.length = this.#column
     else if (what === 1) row.cells.fill(' ', 0, this.#column + 1)
     else row.cells.length = 0
+    if (what === 1) this.#blank(row, 0, this.#column + 1)
+    else this.#blank(row, what === 0 ? this.#column : 0)
     if (row.cells.length === 0) row.place = undefined
     // What is left has just been told.
     else row.told = true
@@ -287,7 +356,8 @@ export class Screen {
   #alternate(on: boolean): void {
     if (!on) return this.#leaveAlternate()
     if (this.#main !== undefined) return
-    this.#main = { lines: this.#lines, row: this.#row, column: this.#column }
+    const column = Math.min(this.#column, this.#columns - 1)
+    this.#main = { lines: this.#lines, row: this.#row, column }
     this.#lines = Array.from({ length: this.#rows }, emptyRow)
   }
 

@@ -21,6 +21,8 @@ const sizeMax = 5000
 /** Of a parameter so much is shown in a replay; exports have all of it. */
 const parameterShownMax = 200
 const parametersShownMax = 50
+/** Sessions of it are terminals and nothing else; of the others more is half read between frames. */
+const terminalProtocol = 'ssh'
 /** A channel's stderr is on its lane with this bit set. */
 const stderrLane = 0x8000
 
@@ -97,7 +99,17 @@ function eventText({ type, ...rest }: Record<string, unknown>): string {
   return inertLine(facts.join(', '))
 }
 
+/** Where a reading can begin again, between two frames: what a screenplay knows then. */
+export interface Bookmark {
+  head: RecordingHead | undefined
+  terminals: readonly number[]
+  shownLane: number | undefined
+  usedTerminal: boolean
+  atMs: number
+}
+
 export interface ScreenplayOptions {
+  from?: Bookmark | undefined
   /** Only what is of this channel; and of the whole session. */
   lane?: number | undefined
 }
@@ -116,7 +128,24 @@ export class Screenplay {
   #usedTerminal = false
 
   constructor(options: ScreenplayOptions = {}) {
+    const { from } = options
     this.#only = options.lane
+    if (from === undefined) return
+    this.#head = from.head
+    for (const lane of from.terminals) this.#terminals.add(lane)
+    this.#shownLane = from.shownLane
+    this.#usedTerminal = from.usedTerminal
+    this.#atMs = from.atMs
+  }
+
+  /** Undefined where something is half read, and for what is not a terminal. */
+  bookmark(): Bookmark | undefined {
+    const rests = [...this.#filters.values()].every(filter => filter.atRest)
+    if (!rests || this.#head === undefined || this.#head.protocol !== terminalProtocol) return undefined
+    return {
+      head: this.#head, terminals: [...this.#terminals], shownLane: this.#shownLane,
+      usedTerminal: this.#usedTerminal, atMs: this.#atMs
+    }
   }
 
   get head(): RecordingHead | undefined {

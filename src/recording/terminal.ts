@@ -44,11 +44,19 @@ export class TerminalFilter {
   readonly #decoder = new TextDecoder('utf-8', { ignoreBOM: true })
   #state: State = 'ground'
   #held = ''
+  #whole = true
   // A string ends with ESC \: the ESC was seen.
   #escaped = false
 
+  /** Nothing is held back: another filter could go on from here. */
+  get atRest(): boolean {
+    return this.#state === 'ground' && this.#whole
+  }
+
   /** What may be shown of this piece; an unfinished sequence is held back. */
   write(piece: Uint8Array | string): string {
+    // Behind ASCII no character is half read.
+    if (typeof piece !== 'string' && piece.length > 0) this.#whole = piece.at(-1)! < 0x80
     return this.#filter(typeof piece === 'string' ? piece : this.#decoder.decode(piece, { stream: true }))
   }
 

@@ -62,12 +62,11 @@ export function createMemory(): { memory: Memory, ports: ApiPorts } {
   const ports: ApiPorts = {
     clock: systemClock, version: '0.0.0-test', node: 'test',
     shelf: createShelf(shippedPlugins),
-    prove: (credential, signal) => {
+    prove: (credential, signal, told) => {
       signal.throwIfAborted()
-      return Promise.resolve({
-        passed: credential !== 'orders-broken',
-        steps: [{ name: 'create', passed: true, detail: '', milliseconds: 3 }]
-      })
+      const step = { name: 'create', passed: true, detail: '', milliseconds: 3 }
+      told?.(step)
+      return Promise.resolve({ passed: credential !== 'orders-broken', steps: [step] })
     },
     failed: error => memory.failures.push(error),
     ...stored,
@@ -96,6 +95,7 @@ export function createMemory(): { memory: Memory, ports: ApiPorts } {
     requests: requestsOf(memory.requests),
     health: {
       ready: () => Promise.resolve(memory.ready),
+      hooks: () => ({ queues: [], last: new Map() }),
       metrics: () => Promise.resolve('# HELP up Up.\n# TYPE up gauge\nup 1\n'),
       examine: () => Promise.resolve([{ name: 'store', status: 'ok', detail: 'answers in 1 ms' }])
     }
@@ -137,6 +137,7 @@ function storePorts(memory: Memory): Pick<ApiPorts,
       list: () => Promise.resolve([...new Map(memory.templates.map(row => [row.id, row])).values()]),
       get: (id, version) => Promise.resolve(memory.templates.findLast(row =>
         row.id === id && (version === undefined || row.version === version))),
+      versions: id => Promise.resolve(memory.templates.filter(row => row.id === id)),
       save: text => {
         const version = memory.templates.filter(row => row.id === text.id).length + 1
         const row = { ...text, version, sha256: parseTemplate(text.body).sha256, active: true,
@@ -368,6 +369,10 @@ function evidencePorts(
         (there(session), pieces(Buffer.from('0123456789').subarray(start, end + 1))),
       scenes: session => (there(session), played()),
       follow: (session, signal) => (there(session), live(signal)),
+      piece: (session, fromMs) => (there(session), Promise.resolve({
+        durationMs: undefined, columns: 80, rows: 24, picture: '', scenes: [], untilMs: fromMs, last: true
+      })),
+      linesFrom: (session, fromMs, before) => (there(session), pieces(`{"from":${fromMs},"n":${before}}\n`)),
       export: (session, format) => (there(session), pieces(`${format} of ${session}\n`)),
       fileCopy: (session, number) => (there(session), pieces(Buffer.from([number, 0xff]))),
       verify: (session, expected) => Promise.resolve({

@@ -9,7 +9,7 @@ import { startLinuxBox } from '../../tool/linux-box.ts'
 import { freePort } from '../../tool/postgres.ts'
 import type { PostgresServer } from '../../tool/postgres.ts'
 import { programOf } from '../../tool/services.ts'
-import { accessDocuments, alicePassword, companyDatabase, ran, startProduct } from './house.ts'
+import { accessDocuments, alicePassword, companyDatabase, ran, startProduct, until } from './house.ts'
 import type { House, Ran } from './house.ts'
 import { boxDocuments } from './ssh-house.ts'
 
@@ -44,10 +44,45 @@ name: otto
 roles: [auditor]
 password: { env: ALICE_PASSWORD }
 ---
+kind: user
+name: oscar
+roles: [auditor]
+password: { env: ALICE_PASSWORD }
+---
 kind: grant
 name: alice-on-web01
 users: [alice]
 credentials: [web01-admin]
+---
+`
+
+/** For the pages: something to look at, part of it hostile. */
+export const pagesDeclared = `kind: environment
+name: prod
+---
+kind: secret
+name: orders
+environment: prod
+description: "<img src=x onerror=alert(1)> \\u202Egnirts"
+provider: postgres
+target: orders
+authenticationCredential: orders-admin
+create: postgres/create-role
+delete: postgres/delete-role
+variables: { roles: [app_rw] }
+ttl: 15m
+maxTtl: 1h
+---
+kind: grant
+name: asks-first
+users: [alice]
+credentials: [orders-standing]
+approval: { by: [ada, oscar], count: 1, validFor: 2h }
+---
+kind: grant
+name: secrets-of-ada
+users: [ada]
+secrets: [prod/*]
 ---
 `
 
@@ -118,4 +153,15 @@ export async function logIn(page: Page, name: string, password = alicePassword):
   await page.getByLabel('Password').fill(password)
   await page.getByRole('button', { name: 'Log in' }).click()
   await page.getByRole('navigation', { name: 'Pages' }).waitFor()
+}
+
+/** Goes to a page of the console and waits for its heading. */
+export async function open({ url }: ConsoleWorld, page: Page, path: string): Promise<void> {
+  await page.goto(url + path)
+  await page.getByRole('main').getByRole('heading', { level: 1 }).waitFor()
+}
+
+/** The text of the page when it has come to contain this. */
+export async function textWith(page: Page, what: RegExp): Promise<string> {
+  return until(() => page.getByRole('main').innerText(), text => what.test(text), 10)
 }
