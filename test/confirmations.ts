@@ -47,7 +47,7 @@ async function authenticate(
   const [told, asked, audited]: string[][] = [[], [], []]
   let isOver = false
   const confirmations: ConfirmationPort = {
-    waitSeconds: 180, waysOf: async () => ({ passkey, provider }),
+    isOpen: scene.nowhere !== true, waitSeconds: 180, waysOf: async () => ({ passkey, provider }),
     async ask(user, { protocol }) {
       asked!.push(`${user} ${protocol}`)
       return { link: 'https://pam.test/console/confirm#ABCD-EFGH', code: 'ABCD-EFGH', secret: 'secret' }
@@ -69,7 +69,7 @@ async function authenticate(
     audit: async (kind: string, _actor: string, _subject: string, { why }: Record<string, unknown>) => {
       audited!.push(`${kind}: ${String(why)}`)
     },
-    ...scene.nowhere === true ? {} : { confirmations }
+    confirmations
   } as unknown as Parameters<typeof createSteps>[0])
   const is = await steps.authenticate(claim, given => {
     challenge = given
@@ -118,6 +118,7 @@ test('turned away, too late, left, gone: each ends it, with a code of its own', 
     [{ verdict: 'expired' }, false, 'second-factor-required'],
     [{}, true, 'client-closed'], [{ meanwhile: 'gone' }, false, 'auth-failed'],
     [{ nowhere: true, hasCode: true }, false, 'second-factor-required'],
+    [{ nowhere: true }, false, 'second-factor-required'],
     [{ disabled: true }, false, 'second-factor-required']
   ]
   for (const [scene, leaves, expected] of cases) {

@@ -109,8 +109,8 @@ test('every route that makes something says whether it takes a key', () => {
   // What is asked for twice here is the same as once, or nobody gets anything that could be had twice.
   const same = new Set([
     '/login', '/redeem', '/browser/login', '/browser/redeem', '/browser/logout', '/logout', '/apply',
-    '/lint', '/plan', '/prove', '/audit/verify', '/rules/what-if', '/orphans/reap', '/leases/{id}/revoke',
-    '/sessions/{id}/kill',
+    '/lint', '/plan', '/prove', '/prove/steps', '/audit/verify', '/rules/what-if', '/orphans/reap',
+    '/leases/{id}/revoke', '/sessions/{id}/kill',
     '/templates/{plugin}/{name}/active', '/users/{name}/second-factor/confirm',
     // Logins, which have no caller yet, and what ends by itself in moments.
     '/browser/passkey', '/browser/passkey/challenge', '/browser/tickets', '/device/code', '/device/token',

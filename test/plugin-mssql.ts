@@ -367,7 +367,8 @@ life('an answer that is late or too long ends the connection', async ({ target, 
     : undefined
   const long = await client.query('SELECT SUSER_SNAME()', 5000)
     .catch((error: { reason?: string }) => error.reason)
-  assert.is(long, 'too-large')
+  // The driver may break over what still comes before it can say why it was ended.
+  assert.ok(['too-large', 'violation'].includes(long as string), String(long))
   server.before = () => undefined
   assert.match(String(await client.query('SELECT SUSER_SNAME()', 5000).catch(String)), /closed|gave up/)
   client.close()

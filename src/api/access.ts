@@ -126,12 +126,17 @@ export async function logInByPasskey(
   const user = (await ports.policy.declared()).users.get(found.user ?? '')
   const why = 'why' in found
     ? found.why
-    : user === undefined ? 'unknown user' : user.disabled ? 'the user is disabled' : undefined
+    : user === undefined ? 'unknown user' : user.disabled ? 'the user is disabled' : ofGroups(user)
   if (why !== undefined || user === undefined) {
     return refuseLogin(ports, found.user ?? '?', address, why ?? '')
   }
   ports.passwords.tried(address, true)
   return issue(ports, { name: user.name, roles: user.roles, ttlSeconds, address, method: 'passkey' })
+}
+
+/** Whoever logs in past the provider would keep the roles of groups that they have left. */
+function ofGroups({ rolesFromGroups }: User): string | undefined {
+  return rolesFromGroups === true ? 'roles of groups are given at the identity provider only' : undefined
 }
 
 /** Throws `fresh-login-required`. */

@@ -92,7 +92,9 @@ async function answer(options: ApiOptions, route: Route, context: HonoContext): 
       if (!caller.roles.some(role => roles.includes(role))) {
         throw new SallyportError('not-allowed', { detail: `needs the role ${roles.join(' or ')}` })
       }
-      if (caller.isDue === true) await replaceCookie(options, context, caller)
+      // A stream's answer takes no cookie with it: the next request of the page is soon enough.
+      const isDue = caller.isDue === true && route.response instanceof z.ZodType
+      if (isDue) await replaceCookie(options, context, caller)
     }
     const given = route.body === undefined
       ? undefined

@@ -70,7 +70,9 @@ async function answered(
     const error = asSallyportError(thrown)
     const { code, detail, reference } = error
     const address = addressOf(context)
-    if (code === 'provider-refused' || code === 'no-such-person') {
+    // Any page can send its visitors here; only what this browser began counts against its address.
+    const isBegun = readCookie(context.req.header('cookie')).ticket !== undefined
+    if (isBegun && (code === 'provider-refused' || code === 'no-such-person')) {
       ports.passwords.tried(address, false)
       const said = { protocol: 'https', why: detail, code, reference }
       await ports.audit.append('login.refused', '?', address, said)

@@ -90,10 +90,11 @@ export async function apply(ports: Needs, request: ApplyRequest, by: string): Pr
   if (!request.dryRun) {
     await ports.resources.changed()
     for (const { kind, name, fresh, action } of planned) {
+      // Whoever has the name next is somebody else. Again when they come: a crash may have left old logins.
+      const isSomebodyElse = action === 'deleted' || action === 'created'
       // A new password, or nobody any more: who was logged in with the old one is out.
-      if (kind === 'user' && (action === 'deleted' || fresh.length > 0)) await ports.tokens.removeOf(name)
-      // Whoever has the name next is somebody else; a factor that a crash left here only keeps them out.
-      if (kind === 'user' && action === 'deleted') await forgetLogins(ports, name, by)
+      if (kind === 'user' && (isSomebodyElse || fresh.length > 0)) await ports.tokens.removeOf(name)
+      if (kind === 'user' && isSomebodyElse) await forgetLogins(ports, name, by)
       if (kind === 'application' && action === 'deleted') await ports.applicationTokens.removeOf(name)
     }
   }

@@ -107,7 +107,11 @@ export function passkeyRoutes(ports: ApiPorts, loginTokenSeconds: number): Route
 /** A person's own affair, by a fresh login. Throws `not-found`, `fresh-login-required`. */
 async function fresh(ports: ApiPorts, name: string, caller: Caller): Promise<void> {
   const isOwn = caller.how === 'token' && caller.name === name
-  if (!isOwn || !(await ports.policy.declared()).users.has(name)) throw nobody(name)
+  const user = (await ports.policy.declared()).users.get(name)
+  if (!isOwn || user === undefined) throw nobody(name)
+  if (user.rolesFromGroups === true) {
+    throw new SallyportError('not-allowed', { detail: `${quote(name)} logs in at the identity provider` })
+  }
   expectFresh(caller, ports.clock.now())
 }
 

@@ -4,7 +4,7 @@
 import { z } from 'zod'
 import { SallyportError } from '../errors.ts'
 import { quote } from '../input.ts'
-import { codeCharactersMax } from './access.ts'
+import { codeCharactersMax, expectFresh } from './access.ts'
 import type { ApiPorts } from './ports.ts'
 import { admins, everyone, route } from './route.ts'
 import type { Caller, Route } from './route.ts'
@@ -39,6 +39,8 @@ export function userRoutes(ports: ApiPorts): Route[] {
       params, response: enrolledShape, issues: ({ user }) => `a second factor of ${user}`,
       run: async ({ params: { name }, caller }) => {
         await own(ports, name, caller)
+        // With a login found somewhere a stranger would give the person a factor that only they have.
+        if (caller.how === 'token' && caller.name === name) expectFresh(caller, ports.clock.now())
         const uri = await ports.secondFactors.enrol(name, caller.name)
         if (uri !== undefined) return { user: name, uri }
         const problem = `${name} has a second factor: an admin takes it away first (users unenrol)`

@@ -1,5 +1,6 @@
 // Connections that wait for their person at the console: who can prove something there, and the request that
-// they confirm. Without a console's address there is nothing to open, and nobody waits.
+// they confirm. Without a console's address there is nothing to open, and nobody waits; whoever has a passkey
+// is then refused where only a password was proved.
 import type { LoginPorts } from '../api/ports-login.ts'
 import type { Clock } from '../clock.ts'
 import type { Config } from '../config.ts'
@@ -21,9 +22,9 @@ interface Needs {
 
 export function createConfirmations(
   { config, clock, database, logins }: Needs
-): ConfirmationPort | undefined {
-  if (consoleOrigin(config) === undefined) return undefined
+): ConfirmationPort {
   return {
+    isOpen: consoleOrigin(config) !== undefined,
     waitSeconds: config.limits.consoleConfirm,
     async waysOf(user) {
       const { passkey, provider } = await loginWaysOf(database, user)

@@ -35,7 +35,8 @@ export function createLoginRequestPort(
   const page = `${origin ?? ''}/console/confirm`
   return {
     async begin({ kind, user, address, what }) {
-      const source = sourceOf(address)
+      // Connections have proved a first factor: those of one person are not kept out by their neighbours.
+      const source = kind === 'session' ? `${user ?? ''} ${sourceOf(address)}` : sourceOf(address)
       if (beginnings.throttled(source)) throw new SallyportError('auth-throttled', { detail: address })
       beginnings.failed(source)
       const secret = randomBytes(32).toString('base64url')

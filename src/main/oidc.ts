@@ -4,6 +4,7 @@
 // and the verifier never leaves us.
 import { readFileSync } from 'node:fs'
 import type { Configuration } from 'openid-client'
+import { freshLoginSeconds } from '../api/access.ts'
 import type { OidcPort } from '../api/ports-login.ts'
 import type { Clock } from '../clock.ts'
 import type { OidcConfig } from '../config.ts'
@@ -52,7 +53,7 @@ export function createOidcPort(needs: OidcNeeds): OidcPort {
       const found = await reached(() => provider(client))
       const address = client.buildAuthorizationUrl(found, {
         redirect_uri: redirect, scope: setting.scopes.join(' '), state: secretOf(ticket, 'state'),
-        nonce: secretOf(ticket, 'nonce'), code_challenge_method: 'S256',
+        nonce: secretOf(ticket, 'nonce'), code_challenge_method: 'S256', max_age: String(freshLoginSeconds),
         code_challenge: await client.calculatePKCECodeChallenge(secretOf(ticket, 'verifier'))
       })
       return { address: address.href, ticket }
@@ -68,7 +69,7 @@ export function createOidcPort(needs: OidcNeeds): OidcPort {
       return reached(async () => {
         const tokens = await client.authorizationCodeGrant(found, new URL(redirect + query), {
           expectedState: secretOf(ticket, 'state'), expectedNonce: secretOf(ticket, 'nonce'),
-          pkceCodeVerifier: secretOf(ticket, 'verifier'), idTokenExpected: true
+          pkceCodeVerifier: secretOf(ticket, 'verifier'), idTokenExpected: true, maxAge: freshLoginSeconds
         })
         const claims = tokens.claims()!
         const isWhole = setting.userClaim in claims && setting.groupsClaim in claims

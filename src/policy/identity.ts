@@ -10,7 +10,7 @@ const groupsMax = 10_000
 export interface IdentitySetting {
   /** The claim that has the user's name … */
   userClaim: string
-  /** … perhaps with this domain behind it, which is left out. */
+  /** … with this domain behind it, which is left out. */
   userDomain: string | undefined
   groupsClaim: string
   /** By the provider's group. */
@@ -26,11 +26,13 @@ export function nameOf(
   const value = claims[userClaim]
   if (typeof value !== 'string') return { why: `the claim ${userClaim} is missing` }
   // Whoever may type any address into their profile could take anybody's name.
-  const isUnverified = userClaim === 'email' && claims['email_verified'] === false
-  if (isUnverified) return { why: 'the address is not verified' }
+  if (userClaim === 'email' && claims['email_verified'] !== true) {
+    return { why: 'the provider does not say that the address is verified (email_verified)' }
+  }
   const suffix = userDomain === undefined ? '' : `@${userDomain}`
   const text = value.toLowerCase()
-  const name = text.endsWith(suffix) ? text.slice(0, text.length - suffix.length) : text
+  if (!text.endsWith(suffix)) return { why: `the claim ${userClaim} does not end with ${suffix}` }
+  const name = text.slice(0, text.length - suffix.length)
   return resourceNamePattern.test(name) ? { name } : { why: `the claim ${userClaim} is no name of a user` }
 }
 

@@ -8,6 +8,8 @@ import type { Claim, Person } from './front.ts'
 export const inConsole = 'confirmed in the console'
 
 export interface ConfirmationPort {
+  /** There is a console to open. Without one a passkey is asked for all the same, and cannot be shown. */
+  readonly isOpen: boolean
   /** How long a connection waits. */
   readonly waitSeconds: number
   /**

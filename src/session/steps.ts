@@ -177,7 +177,8 @@ async function authenticate(
       return clientMessage
     }
   }
-  const canConfirm = ways?.passkey === true || ways?.provider === true
+  const isOpen = ports.confirmations?.isOpen === true
+  const canConfirm = isOpen && (ways?.passkey === true || ways?.provider === true)
   const noPassword = user !== undefined && user.verifier === undefined && !user.disabled && canConfirm
   const proof = await prove({
     verifier, publicKeys, authorities, name: name ?? '', presence, secondFactor,
@@ -190,7 +191,7 @@ async function authenticate(
   if (!missing && !isToCome) return user
   const { confirmations } = ports
   // Whoever was disabled hears that after the proof, as everybody does.
-  const isConfirmed = confirmations !== undefined && !user.disabled
+  const isConfirmed = confirmations?.isOpen === true && !user.disabled
     && await confirmedInConsole(confirmations, user.name, claim, person)
   if (!isConfirmed) return refused('second-factor-required', 'no second factor')
   return userNow(ports, user.name, refused)

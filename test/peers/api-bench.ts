@@ -53,7 +53,8 @@ export function bench(): Bench {
     if (role === 'application') return [role, applicationToken(memory, later)]
     const token = mintToken()
     const user = `the-${role}`
-    memory.tokens.set(hashToken(token), { user, roles: ['admin'], expiresAt: later, oneTime: false })
+    const login = { method: 'password', at: ports.clock.now() }
+    memory.tokens.set(hashToken(token), { user, roles: ['admin'], expiresAt: later, oneTime: false, login })
     const at = new Date(0)
     memory.resources.set(`user/the-${role}`, {
       kind: 'user', name: `the-${role}`, version: 1, createdAt: at, updatedAt: at, updatedBy: 'local',

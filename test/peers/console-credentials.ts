@@ -23,7 +23,8 @@ export function credentialJourneys(stage: () => Stage): void {
     await page.getByLabel('Creation: template').waitFor()
     const templates = (label: string): Promise<string[]> =>
       page.getByLabel(label).locator('option').allInnerTexts()
-    assert.equal(await templates('Creation: template'), ['choose …', 'postgres/create-role'])
+    assert.equal(await templates('Creation: template'),
+      ['choose …', 'postgres/create-role', 'postgres/create-role-with-grant'])
     assert.is(await page.getByLabel('Switching on: template').count(), 0)
     await page.getByLabel('enable-disable').check()
     assert.is(await page.getByLabel('Creation: template').count(), 0)
@@ -89,6 +90,7 @@ export function credentialJourneys(stage: () => Stage): void {
     await page.getByLabel('Target', { exact: true }).selectOption('orders')
     await page.getByLabel('JIT is enabled').check()
     await page.getByLabel('Creation: plugin').selectOption('postgres')
+    await page.getByLabel('Creation: template').selectOption('postgres/create-role')
     await page.getByLabel('Authentication credential').selectOption('orders-admin')
     await page.getByText('It would be created').waitFor()
     await page.getByRole('button', { name: 'Save' }).click()
