@@ -95,7 +95,7 @@ for (const kind of storeKinds) {
   test('what nobody decides ends, and what was approved ends at its time', async () => {
     const { row: { id } } = await requests.create(wish('frank'))
     const later = (column: string) => database.run(handle => handle.execute(
-      sql.raw(`update access_request set ${column} = now() where id = '${id}'`)))
+      sql.raw(`update access_request set ${column} = now() - interval '1 second' where id = '${id}'`)))
     await later('expires_at')
     events.length = 0
     assert.is(await codeOf(requests.approve(id, { by: 'carol' }, approvers, 1)), 'conflict')
@@ -104,7 +104,8 @@ for (const kind of storeKinds) {
     const fresh = await requests.create(wish('frank', { validForSeconds: 1 }))
     await requests.approve(fresh.row.id, { by: 'carol' }, approvers, 1)
     assert.is((await requests.validOf('frank')).length, 1)
-    await database.run(handle => handle.execute(sql`update access_request set valid_until = now()`))
+    await database.run(handle => handle.execute(sql`update access_request
+      set valid_until = now() - interval '1 second'`))
     assert.is((await requests.validOf('frank')).length, 0)
     const open = await requests.list({ user: 'frank', open: true, limit: 10 })
     assert.equal(open, [])
@@ -121,7 +122,8 @@ for (const kind of storeKinds) {
     assert.ok(isNew)
     assert.equal(events, ['request.created by grace', 'alarm.emergency-access by grace'])
     assert.equal((await requests.validOf('grace')).map(({ request }) => request), [row.id])
-    await database.run(handle => handle.execute(sql`update access_request set valid_until = now()`))
+    await database.run(handle => handle.execute(sql`update access_request
+      set valid_until = now() - interval '1 second'`))
     const open = async (): Promise<string[]> =>
       (await requests.list({ grants: ['devs'], open: true, limit: 10 })).map(({ id }) => id)
     assert.ok((await open()).includes(row.id), 'it is over, and still to be reviewed')

@@ -19,6 +19,9 @@ const idleInTransactionMs = 10_000
 const cleaning: Statement = { sql: 'DISCARD ALL' }
 const tooManyConnections = '53300'
 
+/** A network that died with half of what we sent: the server ends the session, and frees its locks. */
+const keepalives = { tcp_keepalives_idle: '10', tcp_keepalives_interval: '5', tcp_keepalives_count: '2' }
+
 /** Digests of logins are for comparing within this process. */
 const digestKey = randomBytes(32)
 
@@ -127,7 +130,8 @@ export async function doorOf(
     default_transaction_read_only: 'off',
     statement_timeout: String(Math.max(1, context.statementTimeoutMs - statementMarginMs)),
     lock_timeout: String(lockMs),
-    idle_in_transaction_session_timeout: String(idleInTransactionMs)
+    idle_in_transaction_session_timeout: String(idleInTransactionMs),
+    ...keepalives
   }
   const open = (): Promise<Client> => logIn(access, context, database, settings)
   const { kept } = context

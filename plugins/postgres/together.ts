@@ -10,7 +10,7 @@ import type { Template } from '../../src/jit/template.ts'
 import type { Statement } from '../../src/wire/postgres/query.ts'
 import { cronSomewhere } from './cron.ts'
 import {
-  assertRoleName, graveyardRole, isServerError, mark, markerRole, openLink, readMarker
+  assertRoleName, graveyardRole, isServerError, mark, markerRole, openLink, readMarker, sqlstate
 } from './link.ts'
 import type { Link, Row } from './link.ts'
 import { seenNow, straysFrom, straysSql } from './look.ts'
@@ -56,8 +56,12 @@ export async function runTogether(
   const removal = template.action === 'delete'
   const link = await openLink(access, context, { impatient: removal, kept: true })
   const visit = new Visit(link, template, members, context)
-  const isClean = await visit.run(removal)
-  await (isClean ? link.leave() : link.close())
+  let isClean = false
+  try {
+    isClean = await visit.run(removal)
+  } finally {
+    await (isClean ? link.leave() : link.close())
+  }
   return planned.map(member => member?.outcome)
 }
 
@@ -82,12 +86,22 @@ export async function seenTogether(
     for (const { account, variables } of errands) {
       const look = seen.get(account.name)
       if (look?.isFree !== true) looks.push(undefined)
-      else if (look.oid !== undefined) looks.push(await seenNow(link, account, { template, variables }))
+      else if (look.oid !== undefined) looks.push(await seenOrNot(link, account, { template, variables }))
       else looks.push({ exists: false, enabled: false, ours: false, sessions: 0, residue })
     }
     return looks
   } finally {
     await link.close()
+  }
+}
+
+/** One that the server refuses to show is looked at by itself; the others are not to hear of it. */
+async function seenOrNot(...look: Parameters<typeof seenNow>): Promise<Verified | undefined> {
+  try {
+    return await seenNow(...look)
+  } catch (error) {
+    if (isServerError(error)) return undefined
+    throw error
   }
 }
 
@@ -138,7 +152,10 @@ class Visit {
     this.#context = context
   }
 
-  /** Gives each member its outcome, or leaves it without one; true when nothing went wrong on the way. */
+  /**
+   * Gives each member its outcome, or leaves it without one; true when nothing went wrong on the way.
+   * @throws SallyportError where a kept connection was dead and there is no other: nothing was done
+   */
   async run(removal: boolean): Promise<boolean> {
     for (let round = 0; round < roundsMax && this.#members.length > 0; round++) {
       try {
@@ -147,6 +164,8 @@ class Visit {
         break
       } catch (error) {
         this.#isClean = false
+        const isAway = error instanceof SallyportError && error.code === 'target-unreachable'
+        if (isAway && round === 0 && this.#step === 'begin') throw error
         await this.#link.rollBack()
         if (!isServerError(error)) {
           this.#lose(error)
@@ -202,10 +221,28 @@ class Visit {
     this.#keep(found, ({ oid, isBusy, sessions }) => oid !== undefined && !isBusy && sessions === 0)
     if (this.#members.length === 0) return await this.#link.rollBack()
     this.#step = 'drop-role'
-    await this.#link.batch([
-      { sql: `DROP ROLE ${this.#names().map(quoteIdentifier).join(', ')}` }, { sql: 'COMMIT' }
-    ])
+    await this.#drop(this.#names().map(name => found.get(name)?.oid ?? ''))
     for (const member of this.#members) member.outcome = { state: 'done', changed: true, residue: [] }
+  }
+
+  /**
+   * Then ends who was let in before logins were refused and only now shows among the sessions; whoever may
+   * not be ended by our login is left to the look, which lists them.
+   */
+  async #drop(oids: readonly string[]): Promise<void> {
+    const statements = [
+      { sql: `DROP ROLE ${this.#names().map(quoteIdentifier).join(', ')}` }, { sql: 'COMMIT' }, {
+        sql: `SELECT pg_terminate_backend(pid) FROM pg_stat_get_activity(NULL)
+          WHERE usesysid = ANY ($1::oid[])`,
+        values: [`{${oids.join(',')}}`]
+      }
+    ]
+    try {
+      await this.#link.batch(statements)
+    } catch (error) {
+      // Behind COMMIT: the accounts are dropped.
+      if (!isServerError(error, sqlstate.insufficientPrivilege) || error.place < 2) throw error
+    }
   }
 
   /** Locks and looks, over a connection that may turn out to be dead. */

@@ -14,7 +14,8 @@ import type {
   Access, AccountRef, Action, HookContext, Injectable, Made, Outcome, Owned, Plugin, Probe, Residue,
   TargetAddress, Variables, Verified
 } from './plugin.ts'
-import { createRedactor, secretsOf } from './redact.ts'
+import { createPlaces } from './places.ts'
+import { createRedactor, redacted, redactorOf, secretsOf } from './redact.ts'
 import type { Redactor } from './redact.ts'
 import type { Shelf } from './shelf.ts'
 import { TargetQueue } from './target-queue.ts'
@@ -54,6 +55,9 @@ export const hookLimits: HookLimits = {
   // A target that came back is noticed within this time and one connection limit (R3: 10 s).
   pauseMaxMs: 4000
 }
+
+/** Looks, for those of a group that nobody could see together; each is a connection. */
+const looksAtOnceMax = 4
 
 export interface HookJob {
   action: Action
@@ -133,6 +137,8 @@ interface Gate {
 interface Companion {
   job: HookJob
   redact: Redactor
+  /** May be told before the others of its group. */
+  tell(judged: Judged): void
 }
 
 export function createHooks(options: HookOptions): Hooks {
@@ -159,7 +165,7 @@ class HookRunner implements Hooks {
     try {
       const plugin = this.#options.shelf.plugin(job.pluginId)
       const gate = this.#gate(plugin, job.access.target)
-      result = await this.#together(plugin, gate, { job, redact })
+      result = await this.#together(plugin, gate, job, redact)
         ?? await gate.queue.run(ticketOf(job), () => this.#act(plugin, gate, job, redact))
     } catch (error) {
       // Nothing was sent: the login failed, the queue refused, or the template could not be rendered.
@@ -182,7 +188,7 @@ class HookRunner implements Hooks {
     const plugin = this.#options.shelf.plugin(job.pluginId)
     const redact = redactorOf(job)
     const { queue } = this.#gate(plugin, job.access.target)
-    return await this.#redacted(
+    return await redacted(
       redact, () => queue.run(ticketOf(job), () => this.#look(plugin, job, redact))
     )
   }
@@ -230,15 +236,21 @@ class HookRunner implements Hooks {
    * The same in one visit with others of its kind, where the plugin can; undefined where it has to run by
    * itself.
    */
-  async #together(plugin: Plugin, { queue, keeper }: Gate, one: Companion): Promise<Judged | undefined> {
-    const { job: { action, access, template, account, signal, claimEndsMs } } = one
+  async #together(
+    plugin: Plugin, { queue, keeper }: Gate, job: HookJob, redact: Redactor
+  ): Promise<Judged | undefined> {
+    const { action, access, template, account, signal, claimEndsMs } = job
     const goes = plugin.fences && plugin.runTogether !== undefined && signal === undefined
       && (action === 'create' || action === 'delete') && account.kind === 'create'
     if (!goes) return undefined
     const group = `${plugin.id} ${action} ${this.#numberOf(template)} ${this.#numberOf(access)}`
     const ticket = { account: account.name, opening: isOpening(action) }
     if (this.#leftMs({ claimEndsMs }) <= 0) throw lapsed()
-    return await queue.together(ticket, group, one, all => this.#actTogether(plugin, keeper, all))
+    const { promise: early, resolve: tell } = Promise.withResolvers<Judged>()
+    const one = { job, redact, tell }
+    return await Promise.race([
+      early, queue.together(ticket, group, one, all => this.#actTogether(plugin, keeper, all))
+    ])
   }
 
   async #actTogether(
@@ -252,8 +264,9 @@ class HookRunner implements Hooks {
     const errands = here.map(({ job }) => ({ account: job.account, variables: valuesOf(job) }))
     const limitMs = Math.min(...here.map(({ job }) => this.#leftMs(job)))
     const redact: Redactor = text => here.reduce((said, each) => each.redact(said), text)
-    const result = await this.#limited(limitMs, redact, undefined, async context =>
-      await plugin.runTogether?.(access, template, errands, { ...context, kept: keeper }) ?? [])
+    const result = await redacted(redact, () => this.#limited(limitMs, redact, undefined,
+      async context => await plugin.runTogether?.(access, template, errands, { ...context, kept: keeper })
+        ?? []))
     const outcomes = Array.isArray(result) ? result : here.map(() => result)
     // Nothing more happens to them in this visit: the connection of the look is opened after all of it.
     const look = this.#lookTogether(plugin, here.filter((one, index) => {
@@ -262,12 +275,20 @@ class HookRunner implements Hooks {
     }), redact)
     look.catch(() => {})
     const judged = new Map<Companion, Judged>()
-    for (const [index, one] of here.entries()) {
+    const endsMs = this.#options.clock.monotonicMs() + this.#limits.actionMs
+    const places = createPlaces(looksAtOnceMax)
+    await Promise.all(here.map(async (one, index) => {
       const outcome = outcomes[index]
-      if (outcome === undefined) continue
-      judged.set(one, await judge(one.job, outcome, async () =>
-        (await look).get(one) ?? await this.#look(plugin, one.job, one.redact)))
-    }
+      if (outcome === undefined) return
+      const said = await judge(one.job, outcome, async () => (await look).get(one) ?? await places(() => {
+        if (this.#leftMs(one.job) <= 0 || this.#options.clock.monotonicMs() >= endsMs) throw lapsed('look')
+        return this.#look(plugin, one.job, redact)
+      }))
+      // A message may speak of any of them.
+      const known = said.error === undefined ? said : { ...said, error: redact(said.error) }
+      judged.set(one, known)
+      one.tell(known)
+    }))
     return all.map(one => judged.get(one))
   }
 
@@ -322,7 +343,7 @@ class HookRunner implements Hooks {
   async #aside<T>(plugin: Plugin, access: Access, act: (context: HookContext) => Promise<T>): Promise<T> {
     const redact = createRedactor(secretsOf({}, access.secret))
     const { queue } = this.#gate(plugin, access.target)
-    return await this.#redacted(redact, () => queue.run({ account: '', opening: true }, async () => {
+    return await redacted(redact, () => queue.run({ account: '', opening: true }, async () => {
       const context = this.#context(this.#limits.actionMs, redact, undefined)
       try {
         return await this.#raced(act(context), context.signal)
@@ -389,17 +410,6 @@ class HookRunner implements Hooks {
     }
   }
 
-  async #redacted<T>(redact: Redactor, act: () => Promise<T>): Promise<T> {
-    try {
-      return await act()
-    } catch (error) {
-      const known = asSallyportError(error)
-      throw new SallyportError(
-        known.code, { detail: redact(known.detail ?? known.code), problems: known.problems.map(redact) }
-      )
-    }
-  }
-
   #gate(plugin: Plugin, target: TargetAddress): Gate {
     // An edited address is another door: what failed at the old one says nothing about it.
     const key = `${target.name} ${target.host} ${target.port}`
@@ -426,15 +436,6 @@ function valuesOf({ variables, account }: HookJob): Variables {
   return { ...variables, username: account.name }
 }
 
-function lapsed(): SallyportError {
-  return new SallyportError('hook-timeout', { detail: 'the claim lapsed before the action began' })
-}
-
-/** Put together when there is something to hide, which is seldom. */
-function redactorOf({ variables, access, inject }: HookJob): Redactor {
-  let made: Redactor | undefined
-  return text => {
-    made ??= createRedactor(secretsOf(variables, access.secret, ...inject === undefined ? [] : [inject]))
-    return made(text)
-  }
+function lapsed(what = 'action'): SallyportError {
+  return new SallyportError('hook-timeout', { detail: `the claim lapsed before the ${what} began` })
 }

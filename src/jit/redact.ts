@@ -2,7 +2,9 @@
 // in its error. Each secret is looked for as it is, in base64 and base64url, in hex, percent-encoded and with
 // quotes doubled. A secret of fewer than four characters is left alone: taking every `a` out of a message
 // hides nothing.
+import { SallyportError, asSallyportError } from '../errors.ts'
 import { Secret } from '../secret.ts'
+import type { HookJob } from './hooks.ts'
 import type { Injectable, Variables } from './plugin.ts'
 
 export type Redactor = (text: string) => string
@@ -48,4 +50,27 @@ export function secretsOf(
     else found.push(injectable.clientKey.expose(), injectable.serverKey.expose())
   }
   return found
+}
+
+/** What an action handles, put together when there is something to hide, which is seldom. */
+export function redactorOf(
+  { variables, access, inject }: Pick<HookJob, 'variables' | 'access' | 'inject'>
+): Redactor {
+  let made: Redactor | undefined
+  return text => {
+    made ??= createRedactor(secretsOf(variables, access.secret, ...inject === undefined ? [] : [inject]))
+    return made(text)
+  }
+}
+
+/** What `act` throws, with the secrets taken out of it. @throws SallyportError */
+export async function redacted<T>(redact: Redactor, act: () => Promise<T>): Promise<T> {
+  try {
+    return await act()
+  } catch (error) {
+    const known = asSallyportError(error)
+    throw new SallyportError(
+      known.code, { detail: redact(known.detail ?? known.code), problems: known.problems.map(redact) }
+    )
+  }
 }

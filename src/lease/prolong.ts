@@ -7,7 +7,7 @@ import type { Context, MaximumOf } from './context.ts'
 import { deadManOf, hookWork } from './remove.ts'
 import { renewal } from './renew.ts'
 import type { Renewable, Renewal } from './renew.ts'
-import type { LeaseRecord, LeaseRow } from './store-port.ts'
+import type { LeaseRecord, LeaseRow, Renewed } from './store-port.ts'
 import { shown } from './view.ts'
 
 /** Where somebody sits, as details of an event. */
@@ -34,13 +34,21 @@ export async function renew(
 ): Promise<LeaseRow> {
   const { store, audit } = context.options
   const endOf = await endsToday(context)
-  const record = await existing(context, holdId)
-  const maxAtMs = Math.min(endOf(record).getTime(), latest?.getTime() ?? Infinity)
-  const decide = (lease: Renewable, nowMs: number): Renewal =>
-    renewal({ ...lease, maxAtMs }, seconds, nowMs)
-  if (maxAtMs > record.maxAt.getTime()) await moveEnd(context, record, decide, new Date(maxAtMs))
-  const renewed = await store.renew(holdId, actor, decide, { seconds, ...from }, new Date(maxAtMs))
-  if (renewed === undefined) throw noLease(holdId)
+  const attempt = async (): Promise<{ renewed: Renewed, isStale: boolean }> => {
+    const record = await existing(context, holdId)
+    const today = new Date(Math.min(endOf(record).getTime(), latest?.getTime() ?? Infinity))
+    const decide = (end: Date) => (lease: Renewable, nowMs: number): Renewal =>
+      renewal({ ...lease, maxAtMs: end.getTime() }, seconds, nowMs)
+    // Where this renewal alone needs no later end, another at the same moment must not make it need one.
+    const isStale = today > record.maxAt && !await moveEnd(context, record, decide(today), today)
+    const end = isStale ? record.maxAt : today
+    const renewed = await store.renew(holdId, actor, decide(end), { seconds, ...from }, end)
+    if (renewed === undefined) throw noLease(holdId)
+    return { renewed, isStale }
+  }
+  let { renewed, isStale } = await attempt()
+  // Others renewed it in between.
+  if (!renewed.renewed && isStale) ({ renewed, isStale } = await attempt())
   if (!renewed.renewed) {
     throw new SallyportError('invalid', { detail: renewed.reason, problems: [renewed.reason] })
   }
@@ -50,15 +58,20 @@ export async function renew(
   return shown(await existing(context, holdId), endOf)
 }
 
-/** On the target, if this renewal goes beyond what it was told. @throws SallyportError when that failed */
+/**
+ * On the target, if this renewal goes beyond what it was told. False where it does not, and so the end stays.
+ * @throws SallyportError when that failed
+ */
 async function moveEnd(
   context: Context, record: LeaseRecord, decide: (lease: Renewable, nowMs: number) => Renewal, maxAt: Date
-): Promise<void> {
+): Promise<boolean> {
   const { options: { store, hooks, clock }, limits: { claimMs } } = context
   const { id, holdState: state, expiresAt, asOf } = record
   const lease = { state, expiresAtMs: expiresAt.getTime(), maxAtMs: record.maxAt.getTime() }
   const verdict = decide(lease, asOf.getTime())
-  if (!verdict.renewed || verdict.expiresAtMs <= lease.maxAtMs) return
+  // What is refused today stays refused, with today's reason.
+  if (!verdict.renewed) return true
+  if (verdict.expiresAtMs <= lease.maxAtMs) return false
   const claim = await store.accountOf(id)
   if (claim === undefined) throw noLease(id)
   // No claim is taken: a removal that begins meanwhile raises the epoch in the marker, and an end that is
@@ -67,6 +80,7 @@ async function moveEnd(
   const claimEndsMs = clock.monotonicMs() + claimMs
   const { state: done, code, error } = await hooks.prolong(hookWork({ claim, claimEndsMs }, 'open', until))
   if (done !== 'done') throw new SallyportError(code ?? 'hook-failed', { detail: error })
+  return true
 }
 
 async function existing({ options: { store } }: Context, holdId: string): Promise<LeaseRecord> {

@@ -40,17 +40,17 @@ export function createLedgerHooks(runner: HookRunner, shelf: Shelf, ports: Acces
     parsed.set(pinned.sha256, template)
     return template
   }
-  const accesses = new Map<string, { access: Access, basis: string }>()
+  const accesses = new Map<string, { access: Access, basis: string | undefined }>()
   const accessFor = async ({ spec, template, own }: HookWork): Promise<Access> => {
     const removal = template.action === 'delete' || template.action === 'disable'
     const key = JSON.stringify([spec.target.name, spec.authenticationCredential])
     try {
-      const { basis, open } = await wayOf(ports, spec.target, spec.authenticationCredential, own)
+      const { basis, isOwn, open } = await wayOf(ports, spec.target, spec.authenticationCredential, own)
       const last = accesses.get(key)
-      if (last !== undefined && last.basis === basis) return last.access
+      if (last !== undefined && basis !== undefined && last.basis === basis) return last.access
       const access = await open()
       if (accesses.size >= accessesMax) accesses.clear()
-      if (basis !== undefined) accesses.set(key, { access, basis })
+      if (!isOwn) accesses.set(key, { access, basis })
       return access
     } catch (thrown) {
       const last = accesses.get(key)
@@ -116,6 +116,8 @@ export async function accessOf(
 interface Way {
   /** All that it rests on; undefined where that is a secret which no reference stands for. */
   basis: string | undefined
+  /** The secret is the account's own: no other may log in with it. */
+  isOwn: boolean
   open(): Promise<Access>
 }
 
@@ -128,7 +130,7 @@ async function wayOf(
     // Where it points is in its sealed values, and the host keys of an SSH target may be learnt meanwhile.
     const isSsh = known.protocol === 'ssh' || base.provider === 'ssh'
     const basis = isSsh ? undefined : JSON.stringify([known, base])
-    return { basis, open: () => baseAccess(ports, known, base) }
+    return { basis, isOwn: false, open: () => baseAccess(ports, known, base) }
   }
   const credential = declared.credentials.get(credentialName)
   const target = await locate(addressOf(declared.targets.get(known.name)) ?? known, ports.hostKeysOf)
@@ -139,6 +141,7 @@ async function wayOf(
   const { username, privateKey, password } = credential
   const reference = privateKey ?? password
   return {
+    isOwn: reference === undefined,
     basis: reference === undefined
       ? undefined
       : JSON.stringify([target, username, privateKey === undefined ? 'password' : 'key', reference]),

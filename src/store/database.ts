@@ -79,10 +79,11 @@ export interface StoreOptions {
 
 // A session start waits for the store; a person should hear "unavailable" while still looking at the prompt.
 export const callMsMax = 5_000
-// A deadlock resolves at the first repetition, unless somebody keeps taking locks in another order; an eighth
-// failure is a defect that should be seen. The limit of the call ends it earlier where the server takes its
-// usual second to notice.
-const attemptsMax = 8
+// A deadlock resolves at the first repetition, unless somebody keeps taking locks in another order: on a busy
+// machine a mass update may win many times in a row. Repetitions thin out and together take less than the
+// limit of a call, which ends them earlier where the server takes its usual second to notice; more failures
+// than these are a defect that should be seen.
+const attemptsMax = 16
 const retryDelayMs = 10
 // F19: smaller differences are drift and scheduling.
 const clockJumpMsMin = 60_000

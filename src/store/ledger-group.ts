@@ -4,9 +4,12 @@
 // another of the group, is not done in a group: an account whose row is locked by somebody else, one that has
 // several holds, a second move on the same account. Those, and each of a group that was refused, go by
 // themselves.
+import { systemClock } from '../clock.ts'
+import type { Clock } from '../clock.ts'
 import { SallyportError, asSallyportError } from '../errors.ts'
 import type { Audited } from '../lease/store-port.ts'
 import type { AuditLog } from './audit.ts'
+import { callMsMax } from './database.ts'
 import type { Database, Handle } from './database.ts'
 
 /** The part of the audit log that can share a transaction. */
@@ -39,9 +42,15 @@ interface Waiting {
 
 // A statement of some 500 kB at most (specs carry their templates), and what a failed group costs again.
 const groupMax = 64
+/** Moves that wait for a group; what a healthy store takes in some seconds. */
+export const movesWaitingMax = 20_000
+// A group that failed only after so long met a store that hangs; a connection that broke fails at once.
+const hungMsMin = callMsMax / 2
 
 /** Moves over a database. `audit` takes their events into their own transactions. */
-export function createMoveWriter(database: Database, audit: AuditInTransaction): MoveWriter {
+export function createMoveWriter(
+  database: Database, audit: AuditInTransaction, clock: Clock = systemClock
+): MoveWriter {
   let waiting: Waiting[] = []
   let isWriting = false
 
@@ -73,6 +82,7 @@ export function createMoveWriter(database: Database, audit: AuditInTransaction):
     // One statement is all or nothing by itself.
     const isOne = new Set(group.map(({ move }) => move)).size === 1 && group[0]?.move.auditOf === undefined
     const act = (handle: Handle): ReturnType<typeof actAll> => actAll(handle, audit, group, false)
+    const startedMs = clock.monotonicMs()
     try {
       const results = await (isOne ? database.run(act) : database.transaction(act))
       for (const [each, result] of results) each.done(result)
@@ -81,7 +91,9 @@ export function createMoveWriter(database: Database, audit: AuditInTransaction):
       const error = asSallyportError(thrown)
       // Rolled back: one of them is at fault. Where the store is away nobody knows, and all hear so.
       if (error.code !== 'store-unavailable' && group.length > 1) return group
-      for (const { failed } of group) failed(thrown as Error)
+      // Those behind it have waited as long, and would each in its turn again; nothing of theirs was sent.
+      const isHung = error.code === 'store-unavailable' && clock.monotonicMs() - startedMs >= hungMsMin
+      for (const { failed } of [...group, ...isHung ? waiting.splice(0) : []]) failed(thrown as Error)
       return []
     }
   }
@@ -100,6 +112,10 @@ export function createMoveWriter(database: Database, audit: AuditInTransaction):
       const each = { move, item, done: resolve, failed: reject } as unknown as Waiting
       // Part of what is open around it.
       if (database.inTransaction()) return void byItself(each)
+      if (waiting.length >= movesWaitingMax) {
+        const detail = 'store: too many moves wait already'
+        return reject(new SallyportError('store-unavailable', { detail }))
+      }
       waiting.push(each)
       if (isWriting) return
       isWriting = true
