@@ -6,6 +6,7 @@ import { createHmac, randomBytes } from 'node:crypto'
 import { SallyportError } from '../../src/errors.ts'
 import type { Access, HookContext, Injectable, KeptConnection } from '../../src/jit/plugin.ts'
 import { UpstreamError } from '../../src/wire/error.ts'
+import { after } from '../../src/wire/limit.ts'
 import { ConnectionLost, ServerError, connectClient } from '../../src/wire/postgres/query.ts'
 import type { Client, QueryResult, Statement } from '../../src/wire/postgres/query.ts'
 import type { TransactionStatus } from '../../src/wire/postgres/messages.ts'
@@ -15,6 +16,10 @@ import { unreached } from '../reach.ts'
 const statementMarginMs = 500
 /** A node that stalls within a transaction loses it: locks are not kept for sleepers. */
 const idleInTransactionMs = 10_000
+
+/** Together a quarter of a second: more than a server needs to see that we have hung up. */
+const freedTriesMax = 5
+const freedWaitMs = 50
 
 const cleaning: Statement = { sql: 'DISCARD ALL' }
 const tooManyConnections = '53300'
@@ -167,12 +172,26 @@ async function logIn(
       return await connect()
     } catch (error) {
       // Our own idle connections may be what takes the room.
-      const full = error instanceof UpstreamError && error.sqlstate === tooManyConnections
-      if (!full || context.kept === undefined || !await context.kept.clear()) throw error
-      return await connect()
+      if (!isFull(error) || context.kept === undefined || !await context.kept.clear()) throw error
+      return await whenFreed(connect)
     }
   } catch (error) {
     throw unreached(error, target, context.signal, notNow)
+  }
+}
+
+const isFull = (error: unknown): boolean =>
+  error instanceof UpstreamError && error.sqlstate === tooManyConnections
+
+/** The server counts a connection that was closed for a moment longer. */
+async function whenFreed(connect: () => Promise<Client>): Promise<Client> {
+  for (let left = freedTriesMax; ; left--) {
+    try {
+      return await connect()
+    } catch (error) {
+      if (left === 0 || !isFull(error)) throw error
+      await new Promise<void>(done => { after(freedWaitMs, done) })
+    }
   }
 }
 
