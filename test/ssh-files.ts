@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { programOf } from '../tool/services.ts'
+import { channelRequest } from '../src/wire/ssh/connection.ts'
 import { TapeWorld } from './peers/ssh-tape.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'sallyport-transfer-'))
@@ -168,9 +169,15 @@ test('with a judge nothing passes that cannot be judged', () => {
   const copy = strict()
   copy.open()
   copy.request('exec', ['scp -t /tmp'], false)
-  for (const world of [terminal, copy]) {
+  // Whether the first is begun nobody knows yet: a second one would take its files out of sight.
+  const second = strict()
+  second.open()
+  second.client(channelRequest(100, 'subsystem', true, 'sftp'))
+  second.client(channelRequest(100, 'exec', true, 'cat'))
+  for (const world of [terminal, copy, second]) {
     assert.is(world.recording.events('request-refused')[0]?.['by'], 'policy')
   }
+  assert.throws(() => second.say(Buffer.from([255, 255, 255, 255, 3])))
 })
 
 test.run()

@@ -8,6 +8,7 @@ import { commandOf } from '../src/proxy/ssh/command.ts'
 import { WireError } from '../src/wire/error.ts'
 import * as wire from '../src/wire/ssh/connection.ts'
 import { encodeTerminalModes } from '../src/wire/ssh/request.ts'
+import { TypedLines } from '../src/wire/ssh/typed-lines.ts'
 import { StillClock } from './peers/recordings.ts'
 import { TapeWorld } from './peers/ssh-tape.ts'
 
@@ -137,6 +138,14 @@ test('lines that an editor draws again, corrects or completes are kept; other li
   const password: [string, string][] = [['Pa5s\r', ''], ['', '\r\nPa5t the gate\r\n']]
   assert.is(kept(['su\r', 'su\r\n'], ['', 'Password: '], ...password), 'su\r')
   assert.is(kept(['x'.repeat(5000), 'x'.repeat(5000)], ['\r', '\r\n']), '\r')
+})
+
+test('a line that is judged is what its keys leave, in time', () => {
+  const lines = (text: string): string[] => new TypedLines().feed(Buffer.from(text))
+  assert.equal(lines('rm  -rf  \x17ls\r\x17\x17é a\x7fb\x17c\r'), ['rm  ls', 'é c'])
+  const startedMs = performance.now()
+  assert.equal(lines(`${'a'.repeat(60_000)}${'b \x17'.repeat(2000)}\x17c\n`), ['c'])
+  assert.ok(performance.now() - startedMs < 1000)
 })
 
 test('a shell without a terminal is fed with commands, which are kept', () => {
