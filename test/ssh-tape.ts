@@ -216,6 +216,15 @@ test('a command that only looks like a transfer is kept whole', () => {
   ]) assert.is(kinds(text), 'other', text)
 })
 
+test('an scp of several sources is judged like one whose files are not known', () => {
+  for (const [text, allowed] of [['scp -f /ok', true], ['scp -f /ok /etc/shadow', false]] as const) {
+    const world = new TapeWorld({ allowFile: (_, path) => path === '/ok' })
+    world.open()
+    world.request('exec', [text], allowed)
+    assert.is(world.recording.events('request-refused').length, allowed ? 0 : 1, text)
+  }
+})
+
 test('a shell that starts on a channel whose transfer was never begun is kept whole', () => {
   const world = new TapeWorld()
   world.open()
