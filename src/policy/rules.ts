@@ -142,11 +142,7 @@ function judgeFile(rules: readonly Compiled[], direction: FileDirection, path: s
   const plain = plainPath(path)
   return first(rules, [], each => {
     if (each.rule.direction !== undefined && each.rule.direction !== direction) return false
-    // Where a relative path begins only the target knows.
-    const isAbsolute = each.rule.path?.startsWith('/') === true
-    if (plain === undefined || isAbsolute && !plain.startsWith('/')) {
-      return each.matches === undefined || !passes(each.rule)
-    }
+    if (plain === undefined) return each.matches === undefined || !passes(each.rule)
     return found(each, plain)
   })
 }
