@@ -53,6 +53,12 @@ test('kinds are what PostgreSQL reads, wherever in a statement they stand', asyn
     ['ALTER USER x SUPERUSER', 'alter alter-role'], ['ALTER ROLE x SET a = 1', 'alter alter-role'],
     ['SET ROLE x', 'set set-role'], ['RESET ROLE', 'set set-role'], ['RESET ALL', 'set set-role'],
     ['SET SESSION AUTHORIZATION x', 'set set-role'], ["SET statement_timeout = '1s'", 'set'],
+    ['SET "ROLE" = x', 'set set-role'], ['RESET "Session_Authorization"', 'set set-role'],
+    ["SELECT ('postgresql.conf'::text).pg_read_file", 'select server-file'],
+    ["SELECT x.pg_read_file FROM unnest(ARRAY['a'::text]) x", 'select server-file'],
+    ['SELECT pg_read_file, (t).a[1].b, s.t.c FROM t', 'select'],
+    ['INSERT INTO t VALUES (1) ON CONFLICT (id) DO UPDATE SET a = 1', 'insert select update'],
+    ['INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING', 'insert select'],
     ["SELECT set_config('Role', 'x', false)", 'select set set-role'],
     ["SELECT pg_catalog.set_config('ro' || 'le', 'x', false)", 'select set set-role'],
     ["SELECT set_config('work_mem', '1MB', false)", 'select set'],
@@ -116,6 +122,30 @@ test('what cannot be read is refused where kinds matter, unless a rule names it'
     ['nor does this one', [sql('allow', { pattern: 'selct' }), patternOnly], 'allow 1 unparsed']
   ]
   for (const [what, rules, verdict] of cases) assert.is(await judged(rules, 'selct 1'), verdict, what)
+})
+
+test('a call by number passes only by a rule that names it, where kinds matter', () => {
+  const call = (...rules: Rule[]): string => {
+    const { then, rule } = createRulebook(rules).sql!
+      .judge([{ text: '<function call 1>', kinds: ['function-call', 'unparsed'] }], '<function call 1>')
+    return `${then} ${rule ?? '-'}`
+  }
+  const drop = sql('refuse', { kinds: ['drop'] })
+  assert.is(call(drop), 'refuse -')
+  assert.is(call(sql('allow'), drop), 'refuse -')
+  assert.is(call(drop, sql('allow', { kinds: ['function-call'] })), 'allow 2')
+  assert.is(call(drop, sql('end')), 'end 2')
+  assert.is(call(sql('refuse', { pattern: 'secret' })), 'allow -')
+})
+
+test('a pattern that forbids fits a text of two readings, and one that allows does not', async () => {
+  const doubtful = ["SELECT '\\''; x --'", "SELECT E'é\\''", '/*'.repeat(2000), 'x'.repeat(300_000)]
+  for (const text of doubtful) {
+    const shown = text.slice(0, 20)
+    assert.is(await judged([sql('refuse', { pattern: 'secret' })], text), 'refuse 1 unparsed', shown)
+    assert.is(await judged([sql('approve', { pattern: 'secret' })], text), 'approve 1 unparsed', shown)
+    assert.is(await judged([sql('allow', { pattern: '.' })], text), 'allow -', shown)
+  }
 })
 
 test('hostile texts are unreadable, in time, and the next one is read', async () => {

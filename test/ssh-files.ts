@@ -8,6 +8,9 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { programOf } from '../tool/services.ts'
+import { channelRequest, dataHeadBytes } from '../src/wire/ssh/connection.ts'
+import { sshFields, sshUint32 } from '../src/wire/ssh/data.ts'
+import type { SshField } from '../src/wire/ssh/data.ts'
 import { TapeWorld } from './peers/ssh-tape.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'sallyport-transfer-'))
@@ -168,9 +171,44 @@ test('with a judge nothing passes that cannot be judged', () => {
   const copy = strict()
   copy.open()
   copy.request('exec', ['scp -t /tmp'], false)
-  for (const world of [terminal, copy]) {
+  // Whether the first is begun nobody knows yet: a second one would take its files out of sight.
+  const second = strict()
+  second.open()
+  second.client(channelRequest(100, 'subsystem', true, 'sftp'))
+  second.client(channelRequest(100, 'exec', true, 'cat'))
+  for (const world of [terminal, copy, second]) {
     assert.is(world.recording.events('request-refused')[0]?.['by'], 'policy')
   }
+  assert.throws(() => second.say(Buffer.from([255, 255, 255, 255, 3])))
+})
+
+test('with a judge only requests that are known go on, and a rename gives its source away', () => {
+  const request = (type: number, id: number, ...fields: SshField[]): Buffer => {
+    const body = Buffer.concat([Buffer.of(type), sshUint32(id), sshFields(...fields)])
+    return Buffer.concat([sshUint32(body.length), body])
+  }
+  const asked: string[] = []
+  const world = new TapeWorld({
+    allowFile: (op, path, isSource) => {
+      asked.push([op, path, ...isSource === true ? ['source'] : []].join(' '))
+      return true
+    }
+  })
+  world.open()
+  world.request('subsystem', ['sftp'])
+  const goesOn = (packet: Buffer): boolean => {
+    const out = world.say(packet)
+    return out === undefined || Buffer.concat(out.map(piece => piece.subarray(dataHeadBytes))).equals(packet)
+  }
+  const [stat, fsetstat, rename, block, extended] = [17, 10, 18, 22, 200]
+  assert.ok(goesOn(request(stat, 1, '/a')))
+  assert.not.ok(goesOn(request(fsetstat, 2, 'guessed', 0)))
+  assert.not.ok(goesOn(request(block, 3, 'handle')))
+  assert.not.ok(goesOn(request(extended, 4, 'new@example.org', '/a')))
+  assert.ok(goesOn(request(extended, 5, 'fsync@openssh.com', 'handle')))
+  assert.ok(goesOn(request(rename, 6, '/a', '/b')))
+  assert.equal(asked, ['rename /a source', 'rename /b'])
+  assert.throws(() => world.say(Buffer.concat([sshUint32(5), Buffer.of(block), sshUint32(7)])))
 })
 
 test.run()

@@ -8,6 +8,7 @@ import { commandOf } from '../src/proxy/ssh/command.ts'
 import { WireError } from '../src/wire/error.ts'
 import * as wire from '../src/wire/ssh/connection.ts'
 import { encodeTerminalModes } from '../src/wire/ssh/request.ts'
+import { TypedLines } from '../src/wire/ssh/typed-lines.ts'
 import { StillClock } from './peers/recordings.ts'
 import { TapeWorld } from './peers/ssh-tape.ts'
 
@@ -139,6 +140,14 @@ test('lines that an editor draws again, corrects or completes are kept; other li
   assert.is(kept(['x'.repeat(5000), 'x'.repeat(5000)], ['\r', '\r\n']), '\r')
 })
 
+test('a line that is judged is what its keys leave, in time', () => {
+  const lines = (text: string): string[] => new TypedLines().feed(Buffer.from(text))
+  assert.equal(lines('rm  -rf  \x17ls\r\x17\x17é a\x7fb\x17c\r'), ['rm  ls', 'é c'])
+  const startedMs = performance.now()
+  assert.equal(lines(`${'a'.repeat(60_000)}${'b \x17'.repeat(2000)}\x17c\n`), ['c'])
+  assert.ok(performance.now() - startedMs < 1000)
+})
+
 test('a shell without a terminal is fed with commands, which are kept', () => {
   const world = new TapeWorld()
   world.open()
@@ -205,6 +214,15 @@ test('a command that only looks like a transfer is kept whole', () => {
     'scp -t', 'rsync --server . x|sh',
     'git-upload-pack `id`', 'bash', '', 'rsync -a x y', "scp -t 'a", 'scp -t a&'
   ]) assert.is(kinds(text), 'other', text)
+})
+
+test('an scp of several sources is judged like one whose files are not known', () => {
+  for (const [text, allowed] of [['scp -f /ok', true], ['scp -f /ok /etc/shadow', false]] as const) {
+    const world = new TapeWorld({ allowFile: (_, path) => path === '/ok' })
+    world.open()
+    world.request('exec', [text], allowed)
+    assert.is(world.recording.events('request-refused').length, allowed ? 0 : 1, text)
+  }
 })
 
 test('a shell that starts on a channel whose transfer was never begun is kept whole', () => {

@@ -31,6 +31,12 @@ interface Token {
   tokenName: string
 }
 
+/** Statements come in the order of the text: each token is looked at once for all of them. */
+interface Reading {
+  tokens: readonly Token[]
+  at: number
+}
+
 function statementsOf({ sql, wantsText }: ParseOrder): ParsedStatement[] | undefined {
   // It refuses the empty text, which a server takes.
   if (sql.trim() === '') return []
@@ -38,16 +44,19 @@ function statementsOf({ sql, wantsText }: ParseOrder): ParsedStatement[] | undef
   const isDoubtful = sql.includes("\\'")
   const tokens = isDoubtful || wantsText ? scanSync(sql).tokens : []
   if (isDoubtful && tokens.some(({ text }) => endsElsewhere(text))) return undefined
+  const reading: Reading = { tokens, at: 0 }
   return stmts.map(({ stmt, stmt_location: start = 0, stmt_len: length = Infinity }) =>
-    ({ text: wantsText ? textOf(tokens, start, start + length) : '', kinds: kindsOf(stmt) }))
+    ({ text: wantsText ? textOf(reading, start, start + length) : '', kinds: kindsOf(stmt) }))
 }
 
 /** Bytes `start..end` of the text, without comments, and with single blanks where there was any space. */
-function textOf(tokens: readonly Token[], start: number, end: number): string {
+function textOf(reading: Reading, start: number, end: number): string {
   const parts: string[] = []
   let before = start
-  for (const token of tokens) {
-    if (token.start < start || token.end > end || /^(SQL|C)_COMMENT$/.test(token.tokenName)) continue
+  for (; reading.at < reading.tokens.length; reading.at++) {
+    const token = reading.tokens[reading.at]!
+    if (token.end > end) break
+    if (token.start < start || /^(SQL|C)_COMMENT$/.test(token.tokenName)) continue
     if (token.start > before && parts.length > 0) parts.push(' ')
     parts.push(token.text)
     before = token.end
@@ -68,3 +77,4 @@ port.on('message', (order: ParseOrder) => {
   }
   port.postMessage(answer)
 })
+port.postMessage('ready')

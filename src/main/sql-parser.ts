@@ -35,6 +35,7 @@ export function createSqlParser(clock: Clock, onBroken: (why: string) => void = 
   let worker: Worker | undefined
   let running: Order | undefined
   let stopTimer = (): void => undefined
+  let isReady = false
   let closed = false
 
   const settle = (parsed: Parsed): void => {
@@ -48,19 +49,27 @@ export function createSqlParser(clock: Clock, onBroken: (why: string) => void = 
     onBroken(why)
     const broken = worker
     worker = undefined
+    isReady = false
     broken?.removeAllListeners()
     // What it still throws while it ends concerns nobody.
     broken?.on('error', () => undefined)
     void broken?.terminate()
     settle(undefined)
   }
+  const limit = (ms: number): void => {
+    stopTimer()
+    stopTimer = clock.after(ms, () => drop('it took too long'))
+  }
   const start = (): Worker => {
     const made = new Worker(new URL('./sql-parser-worker.ts', import.meta.url), {
       resourceLimits: { stackSizeMb: stackMebibytes, maxOldGenerationSizeMb: heapMebibytes }
     })
     made.unref()
-    made.on('message', ({ statements, broken }: ParseAnswer) =>
-      broken ? drop('a text broke it') : settle(statements))
+    made.on('message', (said: ParseAnswer | 'ready') => {
+      if (said !== 'ready') return said.broken ? drop('a text broke it') : settle(said.statements)
+      isReady = true
+      if (running !== undefined) limit(parseMs)
+    })
     made.on('error', ({ message }: Error) => drop(message))
     made.on('exit', code => drop(`it ended with ${code}`))
     return made
@@ -70,7 +79,7 @@ export function createSqlParser(clock: Clock, onBroken: (why: string) => void = 
     running = waiting.shift()
     if (running === undefined) return
     const { sql, wantsText } = running
-    stopTimer = clock.after(worker === undefined ? startMs : parseMs, () => drop('it took too long'))
+    limit(isReady ? parseMs : startMs)
     worker ??= start()
     worker.postMessage({ sql, wantsText } satisfies ParseOrder)
   }

@@ -62,7 +62,9 @@ async function judge({ sql, command, file }: Rulebook, parse: Parse, act: Act): 
       if (file === undefined) return undefined
       const { op } = act
       const direction = op === 'download' ? op : op === 'list' || op === 'open' ? 'look' : 'upload'
-      return act.paths.map(path => file(direction, path))
+      const isMoved = op === 'rename' || op === 'link'
+      const taken = act.paths.slice(0, isMoved ? 1 : 0).map(path => file('download', path))
+      return [...act.paths.map(path => file(direction, path)), ...taken]
         .sort((one, other) => ruleActions.indexOf(other.then) - ruleActions.indexOf(one.then))[0]
     }
   }

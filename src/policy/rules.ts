@@ -5,6 +5,7 @@
 // in, a finding out; SECURITY.md says what such rules cannot stop.
 import { pathMatcher, patternMatcher, searchedLengthMax } from './pattern.ts'
 import type { Matcher } from './pattern.ts'
+import { isUnreadable } from './sql-kinds.ts'
 import type { ParsedStatement, SqlKind } from './sql-kinds.ts'
 import { ruleActions } from './types.ts'
 import type { Rule, RuleAction } from './types.ts'
@@ -45,6 +46,7 @@ interface Compiled {
 }
 
 const allowed: Finding = { then: 'allow', rule: undefined, source: undefined, kinds: [] }
+const unnamed: Finding = { then: 'refuse', rule: undefined, source: undefined, kinds: ['unparsed'] }
 
 /** @throws SallyportError `invalid` for a pattern that is none, which no applied document has */
 export function createRulebook(rules: readonly Rule[]): Rulebook {
@@ -93,8 +95,7 @@ function sqlRules(rules: readonly Compiled[]): SqlRules {
     wantsText: rules.some(({ matches }) => matches !== undefined),
     judge(parsed, raw) {
       if (parsed === undefined) return judgeUnparsed(rules, hasKinds, raw)
-      const findings = parsed.map(({ text, kinds }) => first(rules, kinds, each =>
-        (each.kinds === undefined || kinds.some(kind => each.kinds!.has(kind))) && found(each, text)))
+      const findings = parsed.map(statement => judgeStatement(rules, hasKinds, statement))
       return findings.reduce((one, other) =>
         strictness(other) > strictness(one) ? other : one, findings[0] ?? allowed)
     }
@@ -105,21 +106,34 @@ function strictness({ then }: Finding): number {
   return ruleActions.indexOf(then)
 }
 
+function judgeStatement(
+  rules: readonly Compiled[], hasKinds: boolean, { text, kinds }: ParsedStatement
+): Finding {
+  // A call by number: what it does is known no more than of a text that cannot be read.
+  const isHidden = hasKinds && kinds.includes('unparsed')
+  const finding = first(rules, kinds, each => {
+    if (each.kinds === undefined) return !(isHidden && passes(each.rule)) && found(each, text)
+    return kinds.some(kind => each.kinds!.has(kind)) && found(each, text)
+  })
+  return finding === allowed && isHidden ? unnamed : finding
+}
+
 /**
  * Nobody knows what is in it: where kinds matter, only a rule that names `unparsed` lets it pass, and
- * without one it is refused.
+ * without one it is refused. What a server may read in another way than it is written fits each pattern that
+ * forbids.
  */
 function judgeUnparsed(
   rules: readonly Compiled[], hasKinds: boolean, raw: string | undefined
 ): Finding {
+  const searched = raw === undefined || isUnreadable(raw) || raw.includes("\\'") ? undefined : raw
   const finding = first(rules, ['unparsed'], each => {
     const named = each.kinds?.has('unparsed') === true
     if (each.kinds !== undefined && !named) return false
     if (hasKinds && !named && passes(each.rule)) return false
-    return found(each, raw)
+    return found(each, searched)
   })
-  if (finding !== allowed || !hasKinds) return finding
-  return { then: 'refuse', rule: undefined, source: undefined, kinds: ['unparsed'] }
+  return finding === allowed && hasKinds ? unnamed : finding
 }
 
 // ---- files

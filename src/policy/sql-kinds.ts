@@ -48,7 +48,7 @@ type Node = Readonly<Record<string, unknown>>
 
 /** Of statements that are no more than their name; the others are below. */
 const plain: Readonly<Record<string, readonly SqlKind[]>> = {
-  SelectStmt: ['select'], InsertStmt: ['insert'], UpdateStmt: ['update'], DeleteStmt: ['delete'],
+  SelectStmt: ['select'], UpdateStmt: ['update'], DeleteStmt: ['delete'],
   MergeStmt: ['merge'], TruncateStmt: ['truncate'],
   IndexStmt: ['create'], ViewStmt: ['create'], RuleStmt: ['create', 'create-trigger'], DefineStmt: ['create'],
   CompositeTypeStmt: ['create'], CreatedbStmt: ['create'],
@@ -80,6 +80,7 @@ const serverControl = new RegExp('^(?:pg_(?:terminate|cancel)_backend|pg_reload_
   + 'pg_promote|pg_switch_wal|pg_wal_replay_\\w+|pg_(?:create|drop|copy)_\\w*replication_slot)$')
 const hiddenSql = new RegExp('^(?:query_to_xml\\w*|cursor_to_xml\\w*|dblink\\w*|ts_stat|ts_rewrite|'
   + 'crosstab\\w*|connectby|xpath_table)$')
+const attributes = new Set(['A_Indirection', 'ColumnRef'])
 const roleSettings = new Set(['role', 'session_authorization'])
 
 /** Kinds of one statement of libpg_query's tree. A tree of another shape has the kind `other`. */
@@ -98,6 +99,7 @@ export function kindsOf(statement: unknown): SqlKind[] {
       if (typeof child !== 'object' || child === null) continue
       if (/^[A-Z]\w*Stmt$/.test(key)) for (const kind of statementKinds(key, child as Node)) kinds.add(kind)
       if (key === 'funcname') for (const kind of functionKinds(child, value as Node)) kinds.add(kind)
+      if (attributes.has(key)) for (const kind of attributeKinds(child as Node)) kinds.add(kind)
       if (key === 'intoClause') kinds.add('create')
       if (key === 'MergeWhenClause') for (const kind of mergeKinds(child as Node)) kinds.add(kind)
       rest.push(child)
@@ -110,12 +112,16 @@ function statementKinds(name: string, node: Node): readonly SqlKind[] {
   switch (name) {
     case 'DeleteStmt': return isWithoutWhere(node) ? ['delete', 'delete-without-where'] : ['delete']
     case 'UpdateStmt': return isWithoutWhere(node) ? ['update', 'update-without-where'] : ['update']
+    case 'InsertStmt': {
+      const { action } = (node['onConflictClause'] ?? {}) as Node
+      return action === 'ONCONFLICT_UPDATE' ? ['insert', 'update'] : ['insert']
+    }
     case 'GrantStmt':
     case 'GrantRoleStmt': return [node['is_grant'] === true ? 'grant' : 'revoke']
     case 'AlterDefaultPrivilegesStmt':
       return ['alter', (node['action'] as Node | undefined)?.['is_grant'] === true ? 'grant' : 'revoke']
     case 'VariableSetStmt': {
-      const isRole = roleSettings.has(String(node['name'])) || node['kind'] === 'VAR_RESET_ALL'
+      const isRole = roleSettings.has(String(node['name']).toLowerCase()) || node['kind'] === 'VAR_RESET_ALL'
       return isRole ? ['set', 'set-role'] : ['set']
     }
     case 'CopyStmt': {
@@ -146,6 +152,12 @@ function mergeKinds({ commandType }: Node): readonly SqlKind[] {
     case 'CMD_INSERT': return ['insert']
     default: return []
   }
+}
+
+/** `(text).name` and `x.name` call a function that takes one argument. */
+function attributeKinds({ indirection, fields }: Node): readonly SqlKind[] {
+  const names = [indirection, Array.isArray(fields) ? fields.slice(1) : []].flat()
+  return names.flatMap(name => typeof name === 'object' && name !== null ? functionKinds([name], {}) : [])
 }
 
 /** `name` is a list of `{ String: { sval } }`, the schema first. */

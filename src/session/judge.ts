@@ -29,6 +29,8 @@ export interface Statement {
   readable: boolean
   /** A function that is called by its number: no SQL. */
   isCall: boolean
+  /** All that an approval is for, where that is not `sql`: arguments too. */
+  body?: Buffer | undefined
 }
 
 /** Who waits while others are asked. */
@@ -51,7 +53,7 @@ export interface Verdict {
 /** Each is undefined where no rule is about it. */
 export interface Judge {
   statement: ((statement: Statement, waiter: Waiter) => Promise<Verdict>) | undefined
-  command: ((command: string, waiter: Waiter) => Verdict | Promise<Verdict>) | undefined
+  command: ((command: string, waiter: Waiter, bytes?: Buffer) => Verdict | Promise<Verdict>) | undefined
   /** A line at a terminal, before its end is passed on: it passes, or the session ends. */
   typed: ((line: string, tell: (line: string) => void) => Verdict) | undefined
   file: ((direction: FileDirection, path: string, tell: (line: string) => void) => Verdict) | undefined
@@ -69,6 +71,12 @@ export interface JudgePorts {
   audit(kind: string, actor: string, subject: string, detail: Record<string, unknown>): Promise<void>
 }
 
+/** What others are asked about. `exact`: what they agree to; undefined where it is not known to its end. */
+interface Asked {
+  text: string
+  exact: string | Buffer | undefined
+}
+
 const passing: Verdict = { passes: true, ends: false, error: undefined, note: undefined }
 
 /** Undefined where the grant has no rules. */
@@ -84,9 +92,12 @@ export function createJudge(ports: JudgePorts, session: string, grant: Grant): J
         ? [{ text: statement.sql, kinds: ['function-call', 'unparsed'] as const }]
         : statement.readable ? await ports.parseSql(statement.sql, sql.wantsText) : undefined
       const raw = statement.isWhole ? statement.sql : undefined
-      return bench.conclude('sql', sql.judge(parsed, raw), statement.sql, waiter)
+      const { sql: text, body, isWhole } = statement
+      const asked = { text, exact: isWhole ? body ?? text : undefined }
+      return bench.conclude('sql', sql.judge(parsed, raw), asked, waiter)
     }),
-    command: command && ((text, waiter) => bench.conclude('command', command(text), text, waiter)),
+    command: command && ((text, waiter, bytes = Buffer.from(text)) =>
+      bench.conclude('command', command(text), { text, exact: bytes }, waiter)),
     typed: command && ((line, tell) => bench.typed(command(line), tell)),
     file: file && ((direction, path, tell) => bench.now('file', file(direction, path), tell))
   }
@@ -106,7 +117,7 @@ class Bench {
   }
 
   /** A promise only where others are asked. */
-  conclude(on: Rule['on'], finding: Finding, what: string, waiter: Waiter): Verdict | Promise<Verdict> {
+  conclude(on: Rule['on'], finding: Finding, what: Asked, waiter: Waiter): Verdict | Promise<Verdict> {
     if (finding.then !== 'approve') return this.now(on, finding, waiter.tell)
     return this.#ask(on, finding, what, waiter)
   }
@@ -132,18 +143,22 @@ class Bench {
     return this.now('command', isStrict ? { ...finding, then: 'end' } : finding, tell)
   }
 
-  async #ask(on: Rule['on'], finding: Finding, what: string, { tell, left }: Waiter): Promise<Verdict> {
+  async #ask(on: Rule['on'], finding: Finding, what: Asked, { tell, left }: Waiter): Promise<Verdict> {
     const { user, credential, rule: { name } } = this.#grant
     const { approvals, keyOf, shown } = this.#ports
     const { rule = 0, source } = finding
     const approval = source?.approval
-    if (approval === undefined) return this.now(on, { ...finding, then: 'refuse' }, tell)
-    const digest = createHash('sha256').update(what).digest('hex').slice(0, 16)
+    const { text, exact } = what
+    // Nobody can agree to what is not known to its end.
+    if (approval === undefined || exact === undefined) {
+      return this.now(on, { ...finding, then: 'refuse' }, tell)
+    }
+    const digest = createHash('sha256').update(exact).digest('hex')
     let outcome: string
     try {
       const request = await approvals.askFor({
         user: user.name, credential: credential.name, grant: keyOf(name, rule, this.#session, digest),
-        reason: shown(what).slice(0, shownMax), validForSeconds: approval.validForSeconds,
+        reason: shown(text).slice(0, shownMax), validForSeconds: approval.validForSeconds,
         origin: `session ${this.#session}`
       })
       tell(waitWords(request, approval))

@@ -154,14 +154,14 @@ function statementOf(tag: number, body: Buffer, isWhole: boolean): Statement {
   try {
     if (tag === functionCallTag) {
       const { oid } = parseFunctionCall(body, isWhole)
-      return { sql: `<function call ${oid}>`, isWhole, readable: isWhole, isCall: true }
+      return { sql: `<function call ${oid}>`, isWhole, readable: isWhole, isCall: true, body }
     }
     const reader = new BodyReader(body)
     if (tag === parseTag) reader.zeroTerminated()
     if (!isWhole) return { sql: reader.rest().toString('latin1'), isWhole, readable: false, isCall: false }
     const sql = utf8(reader.zeroTerminated())
     const isExact = tag === parseTag ? reader.uint16() * 4 === reader.left : reader.left === 0
-    return { sql, isWhole, readable: isExact, isCall: false }
+    return { sql, isWhole, readable: isExact, isCall: false, ...!isExact && { body } }
   } catch (thrown) {
     if (!(thrown instanceof WireError)) throw thrown
     return { sql: body.toString('latin1'), isWhole, readable: false, isCall: false }

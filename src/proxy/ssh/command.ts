@@ -2,8 +2,17 @@
 // transfers. The words must be plain: a command with anything that a shell would obey is a command like any
 // other, and all of its output is kept. So nobody hides a shell behind the name of a transfer.
 
+/** `several`: more than one path is named. */
+export interface ScpCommand {
+  kind: 'scp'
+  direction: 'upload' | 'download'
+  recursive: boolean
+  path: string
+  several: boolean
+}
+
 export type CommandKind =
-  | { kind: 'scp', direction: 'upload' | 'download', recursive: boolean, path: string }
+  | ScpCommand
   | { kind: 'sftp' }
   /** `rsync`, `git`: counted and hashed. */
   | { kind: 'bulk', program: string }
@@ -55,8 +64,12 @@ function scpOf(words: readonly string[]): CommandKind {
   let [options, at] = ['', 0]
   while (words[at]?.startsWith('-') === true && words[at] !== '--') options += words[at++]!.slice(1)
   if (words[at] === '--') at++
-  const path = words.slice(at).join(' ')
+  const paths = words.slice(at)
+  const path = paths.join(' ')
   const [takes, gives] = [options.includes('t'), options.includes('f')]
   if (!/^[tfvrpdq]+$/.test(options) || takes === gives || path === '') return { kind: 'other' }
-  return { kind: 'scp', direction: takes ? 'upload' : 'download', recursive: options.includes('r'), path }
+  return {
+    kind: 'scp', direction: takes ? 'upload' : 'download', recursive: options.includes('r'), path,
+    several: paths.length > 1
+  }
 }

@@ -7,6 +7,7 @@ import type { ContentUse, EarlyBudget } from '../../wire/ssh/sequence.ts'
 import type { AllowFile, SftpListener } from '../../wire/ssh/sftp.ts'
 import { CommandContent, Meter } from './content.ts'
 import type { Content, ContentSetting, Facts, InputPolicy } from './content.ts'
+import type { ScpCommand } from './command.ts'
 import type { FileCopies } from './file-copies.ts'
 
 /** The smallest packet that every SSH takes: what is put together anew is cut to this. */
@@ -34,7 +35,7 @@ function sftpOf(listener: SftpListener, { allow, budget }: FileSetting, use: Con
 }
 
 function scpOf(
-  listener: SftpListener, { direction, path }: Transfer & { kind: 'scp' }, use: ContentUse
+  listener: SftpListener, { direction, path }: ScpCommand, use: ContentUse
 ): Decoder {
   const scp = new ScpDecoder(listener, direction, path, use)
   return {
@@ -59,16 +60,14 @@ export interface FileSetting {
   copies: FileCopies | undefined
 }
 
-export type Transfer =
-  | { kind: 'sftp' }
-  | { kind: 'scp', direction: 'upload' | 'download', recursive: boolean, path: string }
+export type Transfer = { kind: 'sftp' } | ScpCommand
 
 /**
- * The path of an scp, as rules may judge it: a folder's files, and what a shell makes of stars, are not known
- * before they come, like a path that leaves the folder in which it begins.
+ * The path of an scp, as rules may judge it: a folder's files, those of several sources, and what a shell
+ * makes of stars are not known before they come, like a path that leaves the folder in which it begins.
  */
-export function judgedPath({ direction, recursive, path }: Transfer & { kind: 'scp' }): string {
-  return direction === 'upload' || recursive || /[*?[~]/.test(path) ? `../${path}` : path
+export function judgedPath({ direction, recursive, several, path }: ScpCommand): string {
+  return direction === 'upload' || recursive || several || /[*?[~]/.test(path) ? `../${path}` : path
 }
 
 export class FileContent implements Content {

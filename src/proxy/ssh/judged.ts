@@ -12,8 +12,10 @@ import type { AllowFile, FileOperation } from '../../wire/ssh/sftp.ts'
 import type { Channel, ChannelTable } from './channels.ts'
 import { TypedLines } from '../../wire/ssh/typed-lines.ts'
 
-/** Messages of one channel that wait behind a command: its windows bound the bytes. */
+/** Messages of one channel that wait behind a command. */
 const waitingMax = 4096
+/** All that waits in one session: one window of OpenSSH is 2 MiB. */
+const waitingBytesMax = 4 * 1024 * 1024
 
 /** Of a command that does not pass so much is kept. */
 const commandMax = 32 * 1024
@@ -34,6 +36,7 @@ export class Judged {
   #relay: JudgedRelay | undefined
   /** What waits behind a command, by the number that the client knows the channel by. */
   readonly #waiting = new Map<number, Buffer[]>()
+  #waitingBytes = 0
   readonly #decided = new WeakMap<Buffer, Verdict>()
   readonly #typed = new WeakMap<Channel, TypedLines>()
   readonly #leaving = new AbortController()
@@ -57,7 +60,10 @@ export class Judged {
     if (this.#waiting.size === 0 || !isOfChannel(payload)) return false
     const waiting = this.#waiting.get(recipientOf(payload))
     if (waiting === undefined) return false
-    if (waiting.length >= waitingMax) throw new WireError('too much on a channel that waits')
+    this.#waitingBytes += payload.length
+    if (waiting.length >= waitingMax || this.#waitingBytes > waitingBytesMax) {
+      throw new WireError('too much waits for a verdict')
+    }
     waiting.push(Buffer.from(payload))
     return true
   }
@@ -70,7 +76,7 @@ export class Judged {
     const text = commandOf(purpose)
     if (command === undefined || text === undefined) return undefined
     const tell = (line: string): void => this.#relay?.tell(line, channel)
-    const verdict = command(text, { tell, left: this.#leaving.signal })
+    const verdict = command(text, { tell, left: this.#leaving.signal }, bytesOf(purpose))
     const note = (found: Verdict): void =>
       this.#note(channel.lane, found, found.passes ? {} : { command: text.slice(0, commandMax) })
     if (!(verdict instanceof Promise)) {
@@ -85,6 +91,7 @@ export class Judged {
       note(found)
       const behind = this.#waiting.get(number) ?? []
       this.#waiting.delete(number)
+      for (const { length } of behind) this.#waitingBytes -= length
       this.#decided.set(kept, found)
       for (const each of [kept, ...behind]) this.#relay?.again(each)
     })
@@ -113,8 +120,11 @@ export class Judged {
   /** Undefined where no rule is about files. */
   get file(): AllowFile | undefined {
     const { file } = this.#judge
-    return file && ((op, path) => {
-      const verdict = file(directionOf(op), path, line => this.#relay?.tell(line))
+    return file && ((op, path, isSource) => {
+      const tell = (line: string): void => this.#relay?.tell(line)
+      const change = file(directionOf(op), path, tell)
+      const verdict = change.passes && isSource === true ? file('download', path, tell) : change
+      if (verdict !== change) this.#note(0, change, { op, path })
       this.#note(0, verdict, { op, path })
       const { error, ends } = verdict
       // The tape is in the middle of this message: the session ends behind it.
@@ -138,6 +148,11 @@ function isOfChannel(payload: Buffer): boolean {
 function commandOf(purpose: RequestPurpose): string | undefined {
   if (purpose.kind === 'exec') return purpose.command.toString('utf8')
   return purpose.kind === 'subsystem' && purpose.name !== 'sftp' ? purpose.name : undefined
+}
+
+/** Bytes that are no text look alike as one. */
+function bytesOf(purpose: RequestPurpose): Buffer | undefined {
+  return purpose.kind === 'exec' ? purpose.command : undefined
 }
 
 function directionOf(op: FileOperation): FileDirection {

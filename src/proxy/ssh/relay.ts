@@ -15,7 +15,7 @@ import {
   recipientOf, sshMessage, stderrType, windowAdjust, windowAdjustBytes
 } from '../../wire/ssh/connection.ts'
 import { sshFields, sshUint32 } from '../../wire/ssh/data.ts'
-import { parseChannelRequest } from '../../wire/ssh/request.ts'
+import { isStarting, parseChannelRequest } from '../../wire/ssh/request.ts'
 import { otherSide } from './channels.ts'
 import type { Channel, ChannelTable, Side } from './channels.ts'
 import type { Judged } from './judged.ts'
@@ -320,8 +320,13 @@ export class Relay {
     const rights = isSession ? rightsOf(purpose) : []
     const missing = rights.find(right => !this.#allowed.has(right))
     const isVariable = purpose.kind === 'env' && !passedVariables.test(purpose.name)
+    const { judged } = this.#setting
+    if (judged !== undefined && isSession && channel.started === 'asked' && isStarting(purpose)) {
+      // Which of the two the target begins is not known, and rules have looked at the first.
+      return this.#forward('client', payload, 'another request is not answered', channelTypeAt, type.length)
+    }
     if (missing === undefined && !isVariable) {
-      const verdict = isSession ? this.#setting.judged?.request(payload, channel, purpose) : undefined
+      const verdict = isSession ? judged?.request(payload, channel, purpose) : undefined
       if (verdict === 'waits') return
       if (verdict?.error !== undefined) return this.#refuse(payload, channel, verdict, verdict.error)
       for (const right of rights) this.#invited.add(right)

@@ -73,5 +73,6 @@ export function fileRights(
   const [up, down] = [channels.includes('upload'), channels.includes('download')]
   if (up && down) return judged
   const allowed: AllowFile = op => op === 'download' ? down : looking.has(op) || up
-  return judged === undefined ? allowed : (op, path) => allowed(op, path) && judged(op, path)
+  return judged === undefined ? allowed : (op, path, isSource) =>
+    allowed(op, path) && judged(op, path, isSource)
 }

@@ -12,8 +12,8 @@ import {
   parseChannelOpen, parseGlobalRequest, parseOpenConfirmation, parseOpenFailure, recipientOf, sshMessage,
   stderrType, windowAdjustBytes
 } from '../../wire/ssh/connection.ts'
-import { parseChannelRequest, terminalMode } from '../../wire/ssh/request.ts'
-import type { ChannelRequest, RequestPurpose } from '../../wire/ssh/request.ts'
+import { isStarting, parseChannelRequest, terminalMode } from '../../wire/ssh/request.ts'
+import type { ChannelRequest, RequestPurpose, Starting } from '../../wire/ssh/request.ts'
 import { EarlyBudget } from '../../wire/ssh/sequence.ts'
 import type { AllowFile } from '../../wire/ssh/sftp.ts'
 import { ChannelTable, otherSide, stderrLane } from './channels.ts'
@@ -65,8 +65,6 @@ export interface SshTapeOptions {
   copies?: CopyLimits | undefined
   clock?: Clock | undefined
 }
-
-type Starting = Extract<RequestPurpose, { kind: 'shell' | 'exec' | 'subsystem' }>
 
 /** The file transfer that a request begins. */
 function transferOf(purpose: RequestPurpose): Transfer | undefined {
@@ -265,10 +263,12 @@ export class SshTape {
    */
   #refusesTransfer({ recipient, purpose }: ChannelRequest): boolean {
     if (this.#allowFile === undefined) return false
+    const { pty, started, open } = this.channels.get('client', recipient)
+    // What was begun before may be a transfer: it stays with its decoder.
+    if (started === 'asked' && open.purpose.kind === 'session' && isStarting(purpose)) return true
     const transfer = transferOf(purpose)
     if (transfer === undefined) return false
-    const { pty, started } = this.channels.get('client', recipient)
-    if (pty || started === 'asked') return true
+    if (pty) return true
     return transfer.kind === 'scp' && !this.#allowFile(transfer.direction, judgedPath(transfer))
   }
 
@@ -292,7 +292,7 @@ export class SshTape {
   #begin(channel: Channel, { purpose }: ChannelRequest): boolean {
     if (channel.open.purpose.kind !== 'session' || channel.started === 'yes') return false
     if (purpose.kind === 'pty-req') channel.pty = true
-    if (purpose.kind !== 'shell' && purpose.kind !== 'exec' && purpose.kind !== 'subsystem') return false
+    if (!isStarting(purpose)) return false
     const setting = this.#settingOf(channel.lane)
     if (channel.started === 'asked') {
       this.#event(channel.lane, { type: 'restart', ...channel.content.end() })

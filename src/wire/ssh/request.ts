@@ -38,6 +38,13 @@ export interface ChannelRequest {
   purpose: RequestPurpose
 }
 
+/** Of these a channel carries one. */
+export type Starting = Extract<RequestPurpose, { kind: 'shell' | 'exec' | 'subsystem' }>
+
+export function isStarting(purpose: RequestPurpose): purpose is Starting {
+  return purpose.kind === 'shell' || purpose.kind === 'exec' || purpose.kind === 'subsystem'
+}
+
 /** @throws WireError */
 export function parseChannelRequest(payload: Uint8Array): ChannelRequest {
   const reader = readerOf(payload, sshMessage.channelRequest)

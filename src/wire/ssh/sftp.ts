@@ -55,8 +55,19 @@ export interface SftpListener {
   undecodable(detail: string): void
 }
 
-/** False: this request is refused. Asked before the request goes on. */
-export type AllowFile = (op: FileOperation, path: string) => boolean
+/**
+ * False: this request is refused. Asked before the request goes on. `isSource`: what is there can be read by
+ * another name afterwards.
+ */
+export type AllowFile = (op: FileOperation, path: string, isSource?: boolean) => boolean
+
+/** Of those that are not judged: they change no file and give none away. */
+const [lstat, fstat, realpath, stat, readlink] = [7, 8, 16, 17, 19]
+const freeTypes: ReadonlySet<number> = new Set([lstat, fstat, realpath, stat, readlink])
+const freeExtensions = new Set([
+  'statvfs@openssh.com', 'fstatvfs@openssh.com', 'fsync@openssh.com', 'limits@openssh.com',
+  'expand-path@openssh.com', 'home-directory', 'users-groups-by-id@openssh.com'
+])
 
 interface Handle {
   path: string
@@ -196,7 +207,7 @@ export class SftpDecoder {
     const request = this.#requestOf(type, reader)
     if (request === undefined) return
     if (!whole && head.length === headBytesMax) throw new WireError('an SFTP request of too many bytes')
-    if (this.#refuses(request)) {
+    if (request.refused === true || this.#refuses(request)) {
       this.#spoil(head)
       request.refused = true
     }
@@ -242,7 +253,9 @@ export class SftpDecoder {
       case sftpType.setstat: return asks('setstat', path(), { attributes: attributesOf(reader) })
       case sftpType.fsetstat: {
         const of = handle()
-        return of && asks('setstat', of.path, { attributes: attributesOf(reader) })
+        return of === undefined
+          ? this.#unjudged()
+          : asks('setstat', of.path, { attributes: attributesOf(reader) })
       }
       case sftpType.rename: return asks('rename', path(), { to: path() })
       case sftpType.symlink: {
@@ -251,8 +264,13 @@ export class SftpDecoder {
         return asks('symlink', path(), { to })
       }
       case sftpType.extended: return this.#extended(textOf(reader), reader)
-      default: return undefined
+      default: return freeTypes.has(type) ? undefined : this.#unjudged()
     }
+  }
+
+  /** Nobody knows what it does: with `allow` it is refused. */
+  #unjudged(): Request | undefined {
+    return this.#allow === undefined ? undefined : { refused: true }
   }
 
   #extended(name: string, reader: SshReader): Request | undefined {
@@ -266,9 +284,10 @@ export class SftpDecoder {
         reader.uint64()
         reader.uint64()
         const to = this.#handles.get(reader.bytes().toString('latin1'))
-        return asks('copy', from?.path ?? '', { to: to?.path ?? '' })
+        const unknown = from === undefined || to === undefined ? this.#unjudged() : undefined
+        return { ...asks('copy', from?.path ?? '', { to: to?.path ?? '' }), ...unknown }
       }
-      default: return undefined
+      default: return freeExtensions.has(name) ? undefined : this.#unjudged()
     }
   }
 
@@ -282,11 +301,13 @@ export class SftpDecoder {
       return (reads && !allow('download', opens.path)) || (writes && !allow('upload', opens.path))
     }
     if (event === undefined) return false
-    return !allow(event.op, event.path) || (event.to !== undefined && !allow(event.op, event.to))
+    const isSource = event.op === 'rename' || event.op === 'link'
+    return !allow(event.op, event.path, isSource) || (event.to !== undefined && !allow(event.op, event.to))
   }
 
   /** The same id and length, and a name that no server knows. */
   #spoil(head: Buffer): void {
+    if (head.length < idEnd + 4) throw new WireError('an SFTP request that is too short')
     head[4] = sftpType.extended
     head.writeUInt32BE(head.length - idEnd - 4, idEnd)
     head.fill('x', idEnd + 4)

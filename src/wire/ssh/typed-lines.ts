@@ -7,6 +7,9 @@ const lineBytesMax = 64 * 1024
 const [interrupt, endOfFile, backspace, lineFeed, carriageReturn, killLine, killWord, escape, erase] =
   [0x03, 0x04, 0x08, 0x0a, 0x0d, 0x15, 0x17, 0x1b, 0x7f]
 
+/** No other blank gets into a line. */
+const blank = 0x20
+
 /** The keys of one channel. */
 export class TypedLines {
   #keys: number[] = []
@@ -36,10 +39,15 @@ export class TypedLines {
       case killLine: this.#keys = []; break
       case erase:
       case backspace: this.#eraseCharacter(); break
-      case killWord: this.#keys = [...Buffer.from(this.#keys).toString('latin1').replace(/\S*\s*$/, '')]
-        .map(character => character.charCodeAt(0)); break
+      case killWord: this.#eraseWord(); break
       default: if (byte >= 0x20 && this.#keys.length < lineBytesMax) this.#keys.push(byte)
     }
+  }
+
+  /** Key by key: each is taken off once, however often this is asked for. */
+  #eraseWord(): void {
+    while (this.#keys.at(-1) === blank) this.#keys.pop()
+    while (this.#keys.length > 0 && this.#keys.at(-1) !== blank) this.#keys.pop()
   }
 
   /** A character of UTF-8 may be several bytes. */
