@@ -156,7 +156,9 @@ test('the decoders of transfers take any bytes in any pieces, and tell the same'
 
 test('what a judge lets pass is what came, byte for byte, in any pieces', () => {
   for (let round = 0; round < rounds; round++) {
-    const stream = Buffer.concat(Array.from({ length: 20 }, sftpPacket))
+    // Handles and extensions that nobody knows are refused, and so are types beyond these.
+    const stream = Buffer.concat(Array.from({ length: 20 }, sftpPacket)
+      .filter(packet => packet[4]! > 2 && packet[4]! < 21 && packet[4] !== 10))
     const sftp = new SftpDecoder({ file: () => undefined, undecodable: () => undefined }, () => true)
     const passed: Buffer[] = []
     let fed = 0
