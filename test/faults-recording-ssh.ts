@@ -26,8 +26,10 @@ test.before(async () => {
 })
 test.after(async () => house.end())
 
-const newest = async (): Promise<SessionJson> =>
-  (await house.json<SessionJson[]>('sessions', 'list'))[0]!
+/** Undefined before there was any. */
+const latest = async (): Promise<SessionJson | undefined> =>
+  (await house.json<SessionJson[]>('sessions', 'list'))[0]
+const newest = async (): Promise<SessionJson> => (await latest())!
 
 /** All output that is in the newest session's recording. */
 async function recordedOutput(id: string): Promise<Buffer> {
@@ -49,7 +51,7 @@ test('a disk that fills up under a session: one coded line, and nothing that is 
   child.stdout!.on('data', (data: Buffer) => out.push(data))
   child.stderr!.on('data', (data: Buffer) => err.push(data))
   const ended = new Promise<number | null>(resolve => child.once('close', resolve))
-  const { id } = await until(newest, ({ status }) => status === 'live')
+  const { id } = (await until(latest, session => session?.status === 'live'))!
   const detach = await traced('error=ENOSPC:when=9+')
   child.stdin!.write('go\n')
   assert.is(await ended, 255)
