@@ -7,9 +7,10 @@ import type {
 import type { Step, Template } from '../src/jit/template.ts'
 import { mintTypedPassword } from '../src/jit/typed-password.ts'
 import { Secret } from '../src/secret.ts'
+import { isRefused } from './apart/words.ts'
 import { keepHold, markerOf, takeAccount, whenQuiet } from './books.ts'
 import {
-  connectOracle, folded, isBound, isRefused, openLink, passwordVerifier, passwordVerifierNow, refused
+  connectOracle, folded, isBound, openLink, passwordVerifier, passwordVerifierNow, refused
 } from './oracle/link.ts'
 import type { Connect, Link } from './oracle/link.ts'
 import { advise, lint, plan } from './oracle/lint.ts'

@@ -7,6 +7,7 @@ import type {
   AccountRef, HookContext, Outcome, PlannedStep, Residue, Variables
 } from '../src/jit/plugin.ts'
 import { proofAccountPrefix } from '../src/jit/plugin.ts'
+import { UnfitValue } from '../src/jit/sql-text.ts'
 import { renderStep } from '../src/jit/template.ts'
 import type { RenderedStep, Step, Template } from '../src/jit/template.ts'
 import { pause } from '../src/wire/pause.ts'
@@ -216,6 +217,16 @@ export interface Walk<R extends Rung> {
   statement?(rung: R, sql: string, step: Step): Promise<void>
   /** The target's refusals: nothing of that step happened. Undefined for anything else. */
   refusalOf(error: unknown): { retryable: boolean } | undefined
+}
+
+/** What quoting does not take is the caller's mistake. @throws SallyportError('invalid'), naming `what` */
+export function fitting<T>(what: string, act: () => T): T {
+  try {
+    return act()
+  } catch (error) {
+    if (!(error instanceof UnfitValue)) throw error
+    throw new SallyportError('invalid', { detail: `${what} ${error.message}` })
+  }
 }
 
 /** Steps as they will run, rendered before anything is sent. @throws SallyportError('invalid') */

@@ -43,6 +43,10 @@ export class DriverRefused extends Error {
   }
 }
 
+export function isRefused(thrown: unknown, ...numbers: readonly number[]): thrown is DriverRefused {
+  return thrown instanceof DriverRefused && (numbers.length === 0 || numbers.includes(thrown.number))
+}
+
 export const messageCharactersMax = 500
 
 /** A connection of a driver, where it lives and as it is seen from here. */

@@ -2,7 +2,8 @@
 // databases, jobs and endpoints that belong to the login. Schemas, roles and objects go to dbo, with all that
 // is in them, and then the users; what is the login's own stays, is named, and keeps the login from going.
 import type { Residue } from '../../src/jit/plugin.ts'
-import { isRefused, named, refused } from './link.ts'
+import { isRefused } from '../apart/words.ts'
+import { named, refused } from './link.ts'
 import type { Link } from './link.ts'
 
 interface Owned {

@@ -6,13 +6,13 @@ import { createHash, randomBytes } from 'node:crypto'
 import { SallyportError } from '../../src/errors.ts'
 import type { Access, AccountRef, HookContext } from '../../src/jit/plugin.ts'
 import { quoteBracketed, quoteNational } from '../../src/jit/sql-dialect.ts'
-import { UnfitValue } from '../../src/jit/sql-text.ts'
 import { connectApart } from '../apart/thread.ts'
-import { DriverRefused } from '../apart/words.ts'
+import { isRefused } from '../apart/words.ts'
 import type { Client, Rows } from '../apart/words.ts'
 import { holdSeconds } from '../books.ts'
 import type { Book, BookRow } from '../books.ts'
 import { passwordOf, unreached } from '../reach.ts'
+import { fitting } from '../steps.ts'
 import type { MssqlOptions } from './driver.ts'
 
 export interface LoginSeen {
@@ -38,22 +38,8 @@ export const refused = {
   noSuchSession: [6101, 6104, 6106, 6107], userThere: 15023, notThere: 15151, loggedIn: 15434
 } as const
 
-export function isRefused(thrown: unknown, ...numbers: readonly number[]): thrown is DriverRefused {
-  return thrown instanceof DriverRefused && (numbers.length === 0 || numbers.includes(thrown.number))
-}
-
-/** @throws SallyportError('invalid') */
-function fit<T>(act: () => T): T {
-  try {
-    return act()
-  } catch (error) {
-    if (!(error instanceof UnfitValue)) throw error
-    throw new SallyportError('invalid', { detail: `a value ${error.message}` })
-  }
-}
-
-export const named = (value: string): string => fit(() => quoteBracketed(value))
-export const quoted = (value: string): string => fit(() => quoteNational(value))
+export const named = (value: string): string => fitting('a value', () => quoteBracketed(value))
+export const quoted = (value: string): string => fitting('a value', () => quoteNational(value))
 
 /** What a login stores of a password since SQL Server 2012: version, salt, SHA-512 of both. */
 export function passwordHash(password: string, salt = randomBytes(4)): string {

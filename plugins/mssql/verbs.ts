@@ -6,7 +6,8 @@ import { keepHold } from '../books.ts'
 import { StepFailed, endUntilNone, listOf } from '../steps.ts'
 import type { Rung, Verbs } from '../steps.ts'
 import { dropUsers, serverEstate } from './estate.ts'
-import { isRefused, named, passwordHash, refused, sidOf } from './link.ts'
+import { isRefused } from '../apart/words.ts'
+import { named, passwordHash, refused, sidOf } from './link.ts'
 import type { Link } from './link.ts'
 
 export interface MssqlRung extends Rung {

@@ -2,11 +2,10 @@
 // for which it exists: an account that is locked for one host and open for another is open. Nothing here is
 // transactional on the server, so each verb looks first and may be repeated.
 import { randomBytes } from 'node:crypto'
-import { SallyportError } from '../../src/errors.ts'
 import { objectParts, privilegeList } from '../../src/jit/grant-text.ts'
-import { UnfitValue, quoteIdentifier } from '../../src/jit/sql-text.ts'
+import { quoteIdentifier } from '../../src/jit/sql-text.ts'
 import { nativeVerifier } from '../../src/wire/mysql/packet.ts'
-import { StepFailed, endUntilNone, listOf } from '../steps.ts'
+import { StepFailed, endUntilNone, fitting, listOf } from '../steps.ts'
 import type { Rung, Verbs } from '../steps.ts'
 import { accountText, isRefused, ownSchema, quoted, refusal } from './link.ts'
 import type { Link } from './link.ts'
@@ -95,16 +94,13 @@ const systemDatabases = new RegExp(`^(?:mysql|sys|information_schema|performance
 
 /** In the name of a whole database `_` and `%` stand for any character, unless they are escaped. */
 function permissions(values: Parameters<typeof listOf>[0], where: string): string {
-  try {
+  return fitting('grant_what or grant_where', () => {
     const words = privilegeList(listOf(values, 'grant_what'), privilegeWords)
     const [database, table] = objectParts(where, systemDatabases)
     const whole = table === '*'
     const place = quoteIdentifier(whole ? database.replaceAll(/[\\_%]/g, '\\$&') : database)
     return `GRANT ${words} ON ${place}.${whole ? '*' : quoteIdentifier(table)}`
-  } catch (error) {
-    if (!(error instanceof UnfitValue)) throw error
-    throw new SallyportError('invalid', { detail: `grant_what or grant_where ${error.message}` })
-  }
+  })
 }
 
 async function grantPermissions(

@@ -7,13 +7,13 @@ import { promisify } from 'node:util'
 import { SallyportError } from '../../src/errors.ts'
 import type { Access, AccountRef, HookContext } from '../../src/jit/plugin.ts'
 import { foldOracle, quoteOracle } from '../../src/jit/sql-dialect.ts'
-import { UnfitValue } from '../../src/jit/sql-text.ts'
 import { connectApart } from '../apart/thread.ts'
-import { DriverRefused } from '../apart/words.ts'
+import { isRefused } from '../apart/words.ts'
 import type { Binds, Client, Rows } from '../apart/words.ts'
 import { holdSeconds } from '../books.ts'
 import type { Book, BookRow } from '../books.ts'
 import { passwordOf, unreached } from '../reach.ts'
+import { fitting } from '../steps.ts'
 import type { OracleOptions } from './driver.ts'
 
 export interface UserSeen {
@@ -42,22 +42,8 @@ export const refused = {
   badVerifier: 2153, noSuchSession: [26, 30, 31]
 } as const
 
-export function isRefused(thrown: unknown, ...numbers: readonly number[]): thrown is DriverRefused {
-  return thrown instanceof DriverRefused && (numbers.length === 0 || numbers.includes(thrown.number))
-}
-
-/** @throws SallyportError('invalid') */
-function fit<T>(act: () => T): T {
-  try {
-    return act()
-  } catch (error) {
-    if (!(error instanceof UnfitValue)) throw error
-    throw new SallyportError('invalid', { detail: `a name ${error.message}` })
-  }
-}
-
-export const named = (value: string): string => fit(() => quoteOracle(value))
-export const folded = (value: string): string => fit(() => foldOracle(value))
+export const named = (value: string): string => fitting('a name', () => quoteOracle(value))
+export const folded = (value: string): string => fitting('a name', () => foldOracle(value))
 
 const iterations = 4096
 const keyBytes = 64

@@ -2,7 +2,8 @@
 // catalogue by trying them, each named with the statement that gives it.
 import type { Access, HookContext, Probe, Variables } from '../../src/jit/plugin.ts'
 import { reading, trustWarnings } from '../reach.ts'
-import { folded, isRefused, named, openLink, ownProfile } from './link.ts'
+import { isRefused } from '../apart/words.ts'
+import { folded, named, openLink, ownProfile } from './link.ts'
 import type { Connect, Link } from './link.ts'
 
 const wanted: readonly (readonly [string, string])[] = [

@@ -6,7 +6,8 @@ import type { Residue } from '../../src/jit/plugin.ts'
 import { keepHold } from '../books.ts'
 import { endUntilNone, listOf } from '../steps.ts'
 import type { Rung, Verbs } from '../steps.ts'
-import { isRefused, named, passwordVerifier, refused } from './link.ts'
+import { isRefused } from '../apart/words.ts'
+import { named, passwordVerifier, refused } from './link.ts'
 import type { Link } from './link.ts'
 
 export interface OracleRung extends Rung {

@@ -34,8 +34,8 @@ export async function unschedule(link: Link, name: string): Promise<Residue[]> {
         SELECT schedule, left(command, ${commandCharactersMax}), cron.unschedule(jobid)
         FROM cron.job WHERE username = current_user ORDER BY jobid`)
       return rows.map(([schedule, command]): Residue => {
-        const name = `database ${link.database}: ${schedule ?? ''} ${command ?? ''}`
-        return { kind: 'cron job', name, fate: 'removed' }
+        const job = `database ${link.database}: ${schedule ?? ''} ${command ?? ''}`
+        return { kind: 'cron job', name: job, fate: 'removed' }
       })
     })
   } catch (error) {

@@ -6,10 +6,10 @@ import { createHmac, randomBytes } from 'node:crypto'
 import { SallyportError } from '../../src/errors.ts'
 import type { Access, HookContext, Injectable, KeptConnection } from '../../src/jit/plugin.ts'
 import { UpstreamError } from '../../src/wire/error.ts'
-import { after } from '../../src/wire/limit.ts'
 import { ConnectionLost, ServerError, connectClient } from '../../src/wire/postgres/query.ts'
 import type { Client, QueryResult, Statement } from '../../src/wire/postgres/query.ts'
 import type { TransactionStatus } from '../../src/wire/postgres/messages.ts'
+import { pause } from '../../src/wire/pause.ts'
 import { unreached } from '../reach.ts'
 
 /** The server gives up a little before we do: its refusal is definite, our time-out is not. */
@@ -190,7 +190,7 @@ async function whenFreed(connect: () => Promise<Client>): Promise<Client> {
       return await connect()
     } catch (error) {
       if (left === 0 || !isFull(error)) throw error
-      await new Promise<void>(done => { after(freedWaitMs, done) })
+      await pause(freedWaitMs)
     }
   }
 }

@@ -3,14 +3,14 @@
 // two nodes never act on one account at once, and then looks at the account: whose it is, which epoch acted
 // last, and whether the target's own clock is past the claim's deadline. A node that slept through its claim
 // finds out here (F22, F23).
-import { SallyportError } from '../../src/errors.ts'
-import { UnfitValue, quoteIdentifier, quoteLiteral } from '../../src/jit/sql-text.ts'
+import { quoteIdentifier, quoteLiteral } from '../../src/jit/sql-text.ts'
 import { proofAccountPrefix } from '../../src/jit/plugin.ts'
 import type { Access, AccountRef, HookContext } from '../../src/jit/plugin.ts'
 import { ServerError } from '../../src/wire/postgres/query.ts'
 import type { Statement } from '../../src/wire/postgres/query.ts'
 import { doorOf } from './door.ts'
 import type { Door } from './door.ts'
+import { fitting } from '../steps.ts'
 
 export type Row = readonly (string | null)[]
 
@@ -323,12 +323,7 @@ export async function openLink(
 
 /** @throws SallyportError('invalid') for a name that PostgreSQL would refuse, or cut in silence */
 export function assertRoleName(name: string): void {
-  try {
-    quoteIdentifier(name)
-  } catch (error) {
-    if (!(error instanceof UnfitValue)) throw error
-    throw new SallyportError('invalid', { detail: `the name of the account ${error.message}` })
-  }
+  fitting('the name of the account', () => quoteIdentifier(name))
 }
 
 /** Puts our marker into the role's comment, with the next statement of the transaction. */
