@@ -20,11 +20,11 @@ type Ask = (client: Client) => Promise<unknown>
 /** Each of these lines fails `tsc` by itself, and so does one that it would take. What the server says. */
 const wrong: readonly [what: string, ask: Ask, said: RegExp][] = [
   // @ts-expect-error
-  ['a path that is not there', api => api.get('/session'), /no such route/],
+  ['a path that is not there', api => api.get('/session'), /^not-found/],
   // @ts-expect-error
-  ['another method than it has', api => api.post('/whoami'), /no such route/],
+  ['another method than it has', api => api.post('/whoami'), /^not-found/],
   // @ts-expect-error
-  ['a stream, as JSON', api => api.get('/sessions/{id}/events', { params: { id } }), /no session/],
+  ['a stream, as JSON', api => api.get('/sessions/{id}/events', { params: { id } }), /^not-found/],
   // @ts-expect-error
   ['a part of the path that is missing', api => api.get('/sessions/{id}'), /"" is no name/],
   // @ts-expect-error
@@ -57,7 +57,7 @@ test('what the types refuse is refused by the server', async () => {
   for (const [what, ask, said] of wrong) {
     const failure = await ask(client).then(() => undefined, asFailure)
     assert.ok(failure, what)
-    assert.match([failure.message, ...failure.problems].join('\n'), said, what)
+    assert.match([failure.code, failure.message, ...failure.problems].join('\n'), said, what)
   }
 })
 
@@ -71,7 +71,8 @@ test('what comes back has the type of the route: members, choices, lines', async
   assert.is(caller.how === 'password', false)
   const { resources } = await client.get('/resources/{kind}', { params: { kind: 'user' } })
   assert.equal(resources.map(({ name }) => name), [])
-  for await (const line of client.lines('/rules/what-if', { body: { rules: [] } })) {
+  const rule = { on: 'sql', kind: ['select'], then: 'warn' } as const
+  for await (const line of client.lines('/rules/what-if', { body: { rules: [rule] } })) {
     // @ts-expect-error
     assert.is(line.verdict, undefined)
   }
@@ -94,6 +95,9 @@ function row(kind: string, name: string, spec: object = {}): ResourceRow {
 }
 
 const target = { protocol: 'tcp', host: '127.0.0.1', port: 5433, tls: { mode: 'disable' } }
+const profile = {
+  id: 'p', active: true, provider: 'postgres', create: 'c', delete: 'd', variables: {}, ttlSeconds: 60
+}
 const user = { roles: ['user'], publicKeys: [], disabled: false }
 
 test('the parts of every path are those that its schema reads', async () => {
@@ -122,7 +126,7 @@ test('lists go on after a name: each row once, whatever comes and goes, each pag
   for (const name of ['c', 'a', 'e', 'B', 'd']) {
     put(row('target', name, target))
     put(row('user', name, user))
-    put(row('profile', name, { active: true, provider: 'postgres', variables: {}, ttlSeconds: 60 }))
+    put(row('profile', name, profile))
     put(row('secret', `prod/${name}`, { type: 'static', environment: 'prod', keys: [] }))
   }
   const lists: [path: string, key: string, name: string][] = [
