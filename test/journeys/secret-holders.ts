@@ -10,6 +10,7 @@ import type {
   ApplicationTokenJson, FreshApplicationTokenJson, LeaseEventJson, LeaseJson, ProfileJson, ReadingJson,
   SecretJson, SecretVersionJson
 } from '../../src/api/client-types.ts'
+import { tokensPerApplicationMax } from '../../src/store/application-tokens.ts'
 import type { PostgresServer } from '../../tool/postgres.ts'
 import { accountsOn, alicePassword, companyDatabase, login, startHouse, until } from '../peers/house.ts'
 import type { House } from '../peers/house.ts'
@@ -166,6 +167,21 @@ test('a token is shown once, rotates with an overlap, ends, and is bound to its 
   const expiring = await tokenOf('billing', '--ttl', '1s')
   await until(() => as(expiring.token, () => house.sallyport('whoami').then(() => 'in', () => 'out')),
     how => how === 'out')
+})
+
+test('an application has so many valid tokens and no more', async () => {
+  const none = "DELETE FROM application_token WHERE application = 'elsewhere'"
+  await target.psql(none, 'sallyport')
+  const full = `INSERT INTO application_token (id, hash, application, created_by, expires_at)
+    SELECT 'full-' || n, 'full-' || n, 'elsewhere', 'local', now() + interval '1 hour'
+    FROM generate_series(1, ${tokensPerApplicationMax}) n`
+  await target.psql(full, 'sallyport')
+  assert.match(await refusal('applications', 'token', 'elsewhere'), /limit-reached/)
+  const beside = await refusal('applications', 'rotate', 'elsewhere', 'full-1', '--overlap', '1h')
+  assert.match(beside, /limit-reached/)
+  await house.sallyport('applications', 'revoke', 'elsewhere', 'full-1')
+  assert.is((await tokenOf('elsewhere')).application, 'elsewhere')
+  await target.psql(none, 'sallyport')
 })
 
 test('a profile gives its TTL and roles; an inactive one issues nothing and still cleans up', async () => {
