@@ -8,7 +8,8 @@ import { codeCharactersMax, expectFresh } from './access.ts'
 import type { ApiPorts } from './ports.ts'
 import { admins, everyone, route } from './route.ts'
 import type { Caller, Route } from './route.ts'
-import { done, enrolledShape, usersShape } from './shapes.ts'
+import type { SecondFactorJson } from './client-types.ts'
+import { done, enrolledShape, secondFactorShape, usersShape } from './shapes.ts'
 
 const path = '/users/{name}/second-factor'
 const params = z.object({ name: z.string() })
@@ -20,17 +21,21 @@ export function userRoutes(ports: ApiPorts): Route[] {
       summary: 'The people who are declared, and who of them has a second factor.',
       response: usersShape,
       run: async () => {
-        const enrolled = new Map((await ports.secondFactors.list()).map(each => [each.user, each.confirmed]))
-        const factorOf = (name: string): 'none' | 'waiting' | 'confirmed' => {
-          const isConfirmed = enrolled.get(name)
-          return isConfirmed === undefined ? 'none' : isConfirmed ? 'confirmed' : 'waiting'
-        }
+        const factorOf = await factors(ports)
         const { users } = await ports.policy.declared()
         return {
           users: [...users.values()].sort((one, other) => one.name < other.name ? -1 : 1)
             .map(({ name, roles, disabled }) =>
               ({ name, roles: [...roles], disabled, secondFactor: factorOf(name) }))
         }
+      }
+    }),
+    route({
+      method: 'get', path, roles: everyone, summary: 'Whether somebody has a second factor.',
+      params, response: secondFactorShape,
+      run: async ({ params: { name }, caller }) => {
+        await own(ports, name, caller)
+        return { user: name, secondFactor: (await factors(ports))(name) }
       }
     }),
     route({
@@ -73,6 +78,16 @@ export function userRoutes(ports: ApiPorts): Route[] {
       }
     })
   ]
+}
+
+async function factors(
+  { secondFactors }: ApiPorts
+): Promise<(user: string) => SecondFactorJson['secondFactor']> {
+  const enrolled = new Map((await secondFactors.list()).map(each => [each.user, each.confirmed]))
+  return user => {
+    const isConfirmed = enrolled.get(user)
+    return isConfirmed === undefined ? 'none' : isConfirmed ? 'confirmed' : 'waiting'
+  }
 }
 
 /** Who is no admin learns of nobody else, not even that somebody exists. */
