@@ -76,10 +76,10 @@ async function answered(address: string, init: RequestInit): Promise<Response> {
 
 /**
  * The JSON lines of a stream, until it ends or is cut; `signal` stops the sender as well. With `given` it is
- * asked for by POST.
+ * asked for by POST. `heard` is called whenever something came, were it an empty line.
  */
 export async function* lines<T>(
-  path: string, query: Query, signal: AbortSignal, given?: unknown
+  path: string, query: Query, signal: AbortSignal, given?: unknown, heard?: () => void
 ): AsyncGenerator<T> {
   const asked = given === undefined ? {} : posted(given)
   const { body } = await answered(addressOf(path, query), { ...asked, signal })
@@ -94,7 +94,9 @@ export async function* lines<T>(
       if (text.length > lineCharactersMax) throw new Refusal({ message: 'a line of the answer is too long' })
       const whole = text.split('\n')
       text = whole.pop()!
-      for (const line of whole) yield JSON.parse(line) as T
+      heard?.()
+      // An empty one says that the line is alive.
+      for (const line of whole) if (line !== '') yield JSON.parse(line) as T
     }
   } finally {
     await reader.cancel().catch(() => undefined)
