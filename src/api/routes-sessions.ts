@@ -14,12 +14,13 @@ import type { Scene } from '../recording/screenplay.ts'
 import type { ApiPorts } from './ports.ts'
 import type { SessionRow } from './ports-records.ts'
 import { admins, everyone, route, streamRoute, watchers } from './route.ts'
-import type { Call, Caller, Route } from './route.ts'
+import type { Call, Caller, JsonLines } from './route.ts'
 import type { SessionJson } from './shapes.ts'
 import {
   done, hitShape, pieceShape, receiptJson, receiptShape, sessionJson, sessionShape, verifiedJson,
   verifiedShape
 } from './shapes.ts'
+import { jsonLines } from './stream.ts'
 
 /** Sessions in one answer; the next ones are asked for with `before`. */
 export const sessionsPerAnswerMax = 1_000
@@ -38,9 +39,9 @@ const exportTypes: Readonly<Record<ExportFormat, { contentType: string, extensio
 const id = z.string().regex(/^[0-9a-z]{8,40}$/, 'expected a session id')
 const params = z.object({ id })
 /** Milliseconds since the start of a recording. */
-const moment = z.coerce.number().min(0).max(Number.MAX_SAFE_INTEGER).default(0)
+const moment = z.coerce.number<number>().min(0).max(Number.MAX_SAFE_INTEGER).default(0)
 const linesBeforeMax = 1_000
-const lineCount = z.coerce.number().int().min(0).default(0)
+const lineCount = z.coerce.number<number>().int().min(0).default(0)
 /** The recording's own limit. */
 const lanesMax = 0xffff
 /** A live line on which nothing happens says so as often. */
@@ -53,7 +54,7 @@ const instant = z.iso.datetime({ offset: true }).transform(text => new Date(text
 
 type ById = Call<{ id: string }, unknown, unknown>
 
-export function sessionRoutes(ports: ApiPorts): Route[] {
+export function sessionRoutes(ports: ApiPorts) {
   return [
     route({
       method: 'get', path: '/sessions', roles: everyone,
@@ -62,7 +63,7 @@ export function sessionRoutes(ports: ApiPorts): Route[] {
         user: z.string().optional(), credential: z.string().optional(), target: z.string().optional(),
         status: z.enum(['opening', 'live', 'ended', 'refused', 'interrupted']).optional(),
         since: instant.optional(), until: instant.optional(), before: id.optional(),
-        limit: z.coerce.number().int().min(1).max(sessionsPerAnswerMax).default(100)
+        limit: z.coerce.number<number>().int().min(1).max(sessionsPerAnswerMax).default(100)
       }),
       response: z.object({ sessions: z.array(sessionShape) }),
       run: async ({ query, caller }) => {
@@ -116,7 +117,7 @@ export function sessionRoutes(ports: ApiPorts): Route[] {
       summary: 'Full-text search over statements and output of recordings.',
       query: z.strictObject({
         query: z.string().min(1).max(1024), session: id.optional(),
-        limit: z.coerce.number().int().min(1).max(hitsPerAnswerMax).default(100)
+        limit: z.coerce.number<number>().int().min(1).max(hitsPerAnswerMax).default(100)
       }),
       response: z.object({ hits: z.array(hitShape) }),
       run: async ({ query: { query, session, limit }, caller, signal }) => {
@@ -135,7 +136,7 @@ export function sessionRoutes(ports: ApiPorts): Route[] {
 }
 
 /** Somebody who plays a recording asks for piece after piece: that is one look, however many it takes. */
-function pieceRoute(ports: ApiPorts): Route {
+function pieceRoute(ports: ApiPorts) {
   const lately = new Map<string, number>()
   return route({
     method: 'get', path: '/sessions/{id}/piece', roles: watchers,
@@ -158,26 +159,29 @@ function pieceRoute(ports: ApiPorts): Route {
   })
 }
 
-function streamRoutes(ports: ApiPorts): Route[] {
+function streamRoutes(ports: ApiPorts) {
   return [
     streamRoute({
       method: 'get', path: '/sessions/{id}/events', roles: watchers,
       summary: 'What was recorded, one JSON object a line, with its time since the start; `after`, `limit`: '
         + 'so many lines without the first ones.',
-      params, query: z.strictObject({ after: lineCount, limit: z.coerce.number().int().min(1).optional() }),
+      params,
+      query: z.strictObject({
+        after: lineCount, limit: z.coerce.number<number>().int().min(1).optional()
+      }),
       response: { stream: [eventLines] },
       run: async call => {
         const { after, limit } = call.query
         const row = await looked(ports, call, 'session.replayed', after === 0 ? {} : { after })
         const scenes = await recorded(ports, row, () => ports.recordings.scenes(row.id))
-        return { contentType: eventLines, chunks: lines(scenes, after, limit) }
+        return { contentType: eventLines, chunks: jsonLines(sliced(scenes, after, limit)) }
       }
     }),
     streamRoute({
       method: 'get', path: '/sessions/{id}/statements', roles: watchers,
       summary: 'Statements and events from a moment on, with the last few before it.', params,
       query: z.strictObject({
-        from: moment, before: z.coerce.number().int().min(0).max(linesBeforeMax).default(0)
+        from: moment, before: z.coerce.number<number>().int().min(0).max(linesBeforeMax).default(0)
       }),
       response: { stream: [eventLines] },
       run: async call => {
@@ -195,19 +199,19 @@ function streamRoutes(ports: ApiPorts): Route[] {
       params,
       query: z.strictObject({
         after: lineCount, begin: z.literal('now').optional(),
-        lane: z.coerce.number().int().min(1).max(lanesMax).optional()
+        lane: z.coerce.number<number>().int().min(1).max(lanesMax).optional()
       }),
       response: { stream: [eventLines] },
       run: async call => {
         const { after, begin, lane } = call.query
         const row = await looked(ports, call, 'session.watched')
-        if (begin === 'now') {
-          const told = await recorded(ports, row, () =>
-            ports.recordings.live(row.id, { after, lane }, call.signal))
-          return { contentType: eventLines, live: true, chunks: withPulse(lines(told), ports.clock) }
-        }
-        const scenes = await recorded(ports, row, () => ports.recordings.follow(row.id, call.signal))
-        return { contentType: eventLines, live: true, chunks: lines(scenes, call.query.after) }
+        const isNow = begin === 'now'
+        const told: AsyncIterable<Beginning | Scene> = await recorded(ports, row, () => isNow
+          ? ports.recordings.live(row.id, { after, lane }, call.signal)
+          : sliced(ports.recordings.follow(row.id, call.signal), after))
+        const lines = jsonLines(told)
+        const chunks: JsonLines<Beginning | Scene> = isNow ? withPulse(lines, ports.clock) : lines
+        return { contentType: eventLines, live: true, chunks }
       }
     }),
     streamRoute({
@@ -225,7 +229,7 @@ function streamRoutes(ports: ApiPorts): Route[] {
     streamRoute({
       method: 'get', path: '/sessions/{id}/files/{copy}', roles: watchers,
       summary: 'The copy of a file that was transferred, as far as it was kept.',
-      params: z.object({ id: z.string(), copy: z.coerce.number().int().min(1) }),
+      params: z.object({ id: z.string(), copy: z.coerce.number<number>().int().min(1) }),
       response: { stream: ['application/octet-stream'] },
       run: async call => {
         const { id, copy } = call.params
@@ -295,18 +299,19 @@ async function recorded<T>(
   }
 }
 
-async function* lines(
-  scenes: AsyncIterable<Scene | Beginning>, after = 0, limit = Infinity
-): AsyncGenerator<string> {
+async function* sliced(
+  scenes: AsyncIterable<Scene>, after: number, limit = Infinity
+): AsyncGenerator<Scene> {
   let seen = 0
   for await (const scene of scenes) {
-    if (++seen > after) yield `${JSON.stringify(scene)}\n`
+    if (++seen > after) yield scene
     if (seen >= after + limit) return
   }
 }
 
 /** Whoever hears nothing for longer than this knows that the line is dead. */
-async function* withPulse(chunks: AsyncGenerator<string>, clock: Clock): AsyncGenerator<string> {
+async function* withPulse(lines: AsyncIterable<string>, clock: Clock): AsyncGenerator<string> {
+  const chunks = lines[Symbol.asyncIterator]()
   try {
     for (let next = chunks.next(); ;) {
       const stop = new AbortController()
@@ -317,6 +322,6 @@ async function* withPulse(chunks: AsyncGenerator<string>, clock: Clock): AsyncGe
       if (said !== undefined) next = chunks.next()
     }
   } finally {
-    await chunks.return(undefined)
+    await chunks.return?.()
   }
 }

@@ -3,6 +3,7 @@
 // typed. Whoever is no admin sees the same, and can change nothing.
 import type { PluginJson, ResourceJson, TemplateJson } from '../api/client-types.ts'
 import { get } from './call.ts'
+import { allResources, allTemplates } from './whole.ts'
 import { actionsOf } from './credential-draft.ts'
 import type { Action, Declaration, Draft, JitType } from './credential-draft.ts'
 import { ChoiceField, SwitchField, TextField } from './fields.ts'
@@ -20,16 +21,11 @@ export interface Offer {
 }
 
 export async function loadOffer(signal: AbortSignal): Promise<Offer> {
-  const [{ plugins }, { templates }, credentials, targets] = await Promise.all([
-    get<{ plugins: PluginJson[] }>('/plugins', {}, signal),
-    get<{ templates: TemplateJson[] }>('/templates', {}, signal),
-    get<{ resources: ResourceJson[] }>('/resources/credential', {}, signal),
-    get<{ resources: ResourceJson[] }>('/resources/target', {}, signal)
+  const [{ plugins }, templates, credentials, targets] = await Promise.all([
+    get('/plugins', { signal }), allTemplates(signal), allResources('credential', signal),
+    allResources('target', signal)
   ])
-  return {
-    plugins, templates, credentials: credentials.resources,
-    targets: targets.resources.map(({ name }) => name)
-  }
+  return { plugins, templates, credentials, targets: targets.map(({ name }) => name) }
 }
 
 /** Of the account's own fields, where they stand on another tab. */

@@ -1,6 +1,5 @@
 // The page of a declared document (a grant, a user, a secret's definition …): its form, what would change,
 // who changed it last. Everybody who may look sees the same; admins change it.
-import type { ResourceJson } from '../api/client-types.ts'
 import { get, remove } from './call.ts'
 import { DocumentForm } from './document-form.ts'
 import type { FormKind } from './form-fields.ts'
@@ -14,9 +13,9 @@ import { SecondFactorOf } from './second-factor.ts'
 
 export function DocumentPage({ parts: [kind = '', name = ''], caller }: PageProps): View {
   const of = kind as FormKind
-  const path = `/resources/${kind}/${encodeURIComponent(name)}`
+  const params = { kind: of, name }
   const loaded = useLoad(async signal => ({
-    row: await get<ResourceJson>(path, {}, signal), offers: await loadOffers(of, signal)
+    row: await get('/resources/{kind}/{name}', { params, signal }), offers: await loadOffers(of, signal)
   }), [kind, name])
   const admin = isAdmin(caller)
   return html`<h1><span class="word">${kind}</span> <code>${name}</code></h1>
@@ -28,7 +27,7 @@ export function DocumentPage({ parts: [kind = '', name = ''], caller }: PageProp
       ${around(of, name, admin)}
       ${admin && of !== 'secret' ? html`<p><${Act} label=${`Delete this ${kind}`} sure="Delete it"
         act=${async () => {
-          await remove(path)
+          await remove('/resources/{kind}/{name}', { params })
           location.assign(`/console/access/${kind}`)
         }} /></p>` : null}`)}`
 }

@@ -1,6 +1,7 @@
 // Following a session while it happens: first how it stands now, then what happens. When the line is cut, or
 // says nothing where it should, it is asked for again with what has been seen already, until the recording
 // says that the session has ended.
+import type { LineOf } from '../api/table.ts'
 import { Refusal, lines } from './call.ts'
 
 const againMs = 1_000
@@ -8,24 +9,10 @@ const againMsMax = 15_000
 /** Of three signs of life two may be lost. */
 const silenceMsMax = 30_000
 
-/** As the API sends it; everything in it is safe to show. */
-export type Scene =
-  | { kind: 'text', atMs: number, text: string, lane?: number }
-  | { kind: 'resize', atMs: number, columns: number, rows: number, lane?: number }
-  | { kind: 'event', atMs: number, text: string, lane?: number }
-  | { kind: 'end', atMs: number, text: string }
-
-export interface Beginning {
-  kind: 'begin'
-  atMs: number
-  /** Scenes so far. */
-  count: number
-  /** Of a terminal. */
-  screen?: { columns: number, rows: number, picture: string, lane?: number }
-  lanes: number[]
-  /** The last ones, with their numbers. */
-  lately: { number: number, scene: Scene }[]
-}
+/** Everything in it is safe to show. */
+type Told = LineOf<'/sessions/{id}/watch'>
+export type Beginning = Extract<Told, { kind: 'begin' }>
+export type Scene = Exclude<Told, Beginning>
 
 export type Link = 'connecting' | 'live' | 'cut' | 'ended'
 
@@ -45,9 +32,9 @@ export async function follow(
   while (!signal.aborted) {
     const line = new Line(signal)
     try {
-      const asked = { begin: 'now', after: seen, lane }
-      const told = lines<Scene | Beginning>(
-        `/sessions/${id}/watch`, asked, line.signal, undefined, () => line.alive())
+      const query = { begin: 'now', after: seen, lane } as const
+      const asked = { params: { id }, query, signal: line.signal }
+      const told = lines('/sessions/{id}/watch', asked, () => line.alive())
       for await (const scene of told) {
         waitMs = againMs
         if (scene.kind === 'begin') {

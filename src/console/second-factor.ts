@@ -2,22 +2,22 @@
 // first code, and taken away by an admin. The secret is shown this once; whoever leaves the page before the
 // confirmation begins anew.
 import { useState } from 'preact/hooks'
-import type { EnrolledJson, SecondFactorJson } from '../api/client-types.ts'
+import type { SecondFactorJson } from '../api/client-types.ts'
 import { get, post, remove } from './call.ts'
 import { html } from './html.ts'
 import type { Content, View } from './html.ts'
 import { Act, Problem, State, show, useLoad } from './parts.ts'
 import { qrPath } from './qr.ts'
 
-const pathOf = (user: string): string => `/users/${encodeURIComponent(user)}/second-factor`
+const path = '/users/{name}/second-factor'
 
 export function OwnSecondFactor({ user }: { user: string }): View {
-  const loaded = useLoad(signal => get<SecondFactorJson>(pathOf(user), {}, signal), [user])
+  const loaded = useLoad(signal => get(path, { params: { name: user }, signal }), [user])
   const [uri, setUri] = useState<string>()
   const [failure, setFailure] = useState<unknown>()
   const draw = (): Promise<void> => {
     setFailure(undefined)
-    return post<EnrolledJson>(pathOf(user)).then(enrolled => setUri(enrolled.uri), setFailure)
+    return post(path, { params: { name: user } }).then(({ uri: drawn }) => setUri(drawn), setFailure)
   }
   const confirmed = (): void => {
     setUri(undefined)
@@ -44,7 +44,8 @@ function Enrolment({ user, uri, confirmed }: { user: string, uri: string, confir
     const code = String(new FormData(event.currentTarget as HTMLFormElement).get('code')).replaceAll(' ', '')
     setBusy(true)
     setFailure(undefined)
-    await post(`${pathOf(user)}/confirm`, { code }).then(confirmed, setFailure)
+    const asked = { params: { name: user }, body: { code } }
+    await post('/users/{name}/second-factor/confirm', asked).then(confirmed, setFailure)
     setBusy(false)
   }
   return html`<section class="shown enrolment" aria-label="Set up one-time codes">
@@ -81,10 +82,10 @@ const words: Readonly<Record<SecondFactorJson['secondFactor'], string>> = {
 
 /** For admins: what somebody has, and the way out when their app is lost. */
 export function SecondFactorOf({ user }: { user: string }): View {
-  const loaded = useLoad(signal => get<SecondFactorJson>(pathOf(user), {}, signal), [user])
+  const loaded = useLoad(signal => get(path, { params: { name: user }, signal }), [user])
   return html`<h2>One-time codes</h2>
     ${show(loaded, ({ secondFactor }) => html`<p role="status">${words[secondFactor]}</p>
       ${secondFactor === 'none' ? null : html`<p><${Act} label="Take them away"
         sure=${`${user} logs in without a code from now on`}
-        act=${() => remove(pathOf(user)).then(loaded.again)} /></p>`}`)}`
+        act=${() => remove(path, { params: { name: user } }).then(loaded.again)} /></p>`}`)}`
 }

@@ -1,7 +1,6 @@
 // The variables of templates in a form: which ones the chosen templates declare, and a field for each; lists
 // have one value a line. What is stored and declared by none of them can be taken away.
 import { useEffect, useState } from 'preact/hooks'
-import type { TemplateBodyJson } from '../api/client-types.ts'
 import { get } from './call.ts'
 import type { Declaration } from './credential-draft.ts'
 import { TextField } from './fields.ts'
@@ -18,7 +17,9 @@ export function useDeclared(templates: readonly string[]): readonly Declaration[
       const keep = (variables: readonly Declaration[]): void =>
         setKnown(before => ({ ...before, [id]: variables }))
       // One that cannot be read is refused by the trial, at its field.
-      get<TemplateBodyJson>(`/templates/${id}`).then(({ variables }) => keep(variables), () => keep([]))
+      const [plugin = '', name = ''] = id.split('/')
+      get('/templates/{plugin}/{name}', { params: { plugin, name } })
+        .then(({ variables }) => keep(variables), () => keep([]))
     }
   }, [wanted.join(' ')])
   if (wanted.some(id => known[id] === undefined)) return undefined

@@ -57,7 +57,8 @@ export function LiveStatements({ id }: { id: string }): View {
     const after = Math.max(0, before - scenesPerLook)
     const found: Numbered[] = []
     const asked = { after, limit: before - after }
-    for await (const scene of lines<Scene>(`/sessions/${id}/events`, asked, new AbortController().signal)) {
+    const { signal } = new AbortController()
+    for await (const scene of lines('/sessions/{id}/events', { params: { id }, query: asked, signal })) {
       found.push({ number: after + found.length + 1, scene })
     }
     shownMax.current += found.length

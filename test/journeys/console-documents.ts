@@ -79,7 +79,7 @@ test('a person is declared with the keyboard alone, and can log in with what was
   assert.equal({ roles, password, publicKeys }, { roles: ['user'], password: '<secret>', publicKeys: [] })
 })
 
-test('rules and windows of a grant are rows: a wrong one says so in its row, and saved ones count', async () => {
+test('rules and windows of a grant are rows: a wrong one says so itself, and saved ones count', async () => {
   await open(world, page, '/console/access/grant/devs-on-orders')
   const rule = (number: number): Locator => page.getByRole('group', { name: `rule ${number}`, exact: true })
   await page.getByRole('button', { name: 'Add a rule' }).click()
@@ -276,8 +276,9 @@ test('who comes late to a terminal sees its screen as it is, and once more after
   await page.getByText('The line is cut').waitFor()
   await page.clock.fastForward(2_000)
   await page.getByText('Live', { exact: true }).waitFor()
-  assert.equal(asked.slice(0, 2).map(url => new URL(url).search), ['?begin=now&after=0', '?begin=now&after=1'])
-  assert.is(asked.length, 3)
+  const queries = asked.map(url => new URL(url).search)
+  assert.equal(queries.slice(0, 2), ['?begin=now&after=0', '?begin=now&after=1'])
+  assert.is(queries.length, 3)
   await isForEverybody('a live terminal')
   await page.getByRole('button', { name: 'End session' }).click()
   await page.getByRole('button', { name: 'End it at once' }).click()
