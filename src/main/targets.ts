@@ -5,7 +5,7 @@ import type { HealthCheck, OrphanPort, OrphanReport, OrphanRow } from '../api/po
 import { asSallyportError } from '../errors.ts'
 import { proofAccountPrefix } from '../jit/plugin.ts'
 import type { Access, TargetAddress, Variables } from '../jit/plugin.ts'
-import type { Hooks } from '../jit/hooks.ts'
+import type { Hooks } from '../jit/hook.ts'
 import type { Ledger } from '../lease/ledger.ts'
 import type { Target } from '../policy/types.ts'
 import { planOf } from '../secrets/plan.ts'
