@@ -159,7 +159,7 @@ async function examine(rooms: Rooms, signal: AbortSignal): Promise<HealthCheck[]
       detail: `wait for the target: ${each.lastError ?? 'failing'}`
     })),
     ...(await rooms.deliveries.look()).map(deliveryCheck),
-    ...await examineTargets(rooms, hooks, signal)
+    ...await examineTargets(rooms, hooks, openUserAuthority(config.data, rooms.clock).line, signal)
   ]
 }
 
