@@ -8,7 +8,6 @@ export type Answer = Record<string, unknown>
 interface Described {
   type: 'public-key'
   id: string
-  transports: string[]
 }
 
 export interface RegistrationAsked {
@@ -45,8 +44,7 @@ export async function createPasskey(asked: RegistrationAsked): Promise<Answer> {
   const response = credential.response as AuthenticatorAttestationResponse
   return {
     ...common(credential), response: {
-      clientDataJSON: textOf(response.clientDataJSON), attestationObject: textOf(response.attestationObject),
-      transports: response.getTransports()
+      clientDataJSON: textOf(response.clientDataJSON), attestationObject: textOf(response.attestationObject)
     }
   }
 }
@@ -87,9 +85,8 @@ function common({ id, type }: PublicKeyCredential): Answer {
   return { id, rawId: id, type, clientExtensionResults: {} }
 }
 
-function known({ type, id, transports }: Described): PublicKeyCredentialDescriptor {
-  const ways = transports as AuthenticatorTransport[]
-  return { type, id: bytesOf(id), ...ways.length === 0 ? {} : { transports: ways } }
+function known({ type, id }: Described): PublicKeyCredentialDescriptor {
+  return { type, id: bytesOf(id) }
 }
 
 function bytesOf(text: string): Uint8Array<ArrayBuffer> {
