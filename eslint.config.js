@@ -8,7 +8,10 @@ export default tseslint.config(
     files: ['**/*.ts'],
     languageOptions: {
       parser: tseslint.parser,
-      parserOptions: { projectService: true, tsconfigRootDir: import.meta.dirname }
+      parserOptions: {
+        // Named, not looked up for each file (`projectService`), which takes twice as long.
+        project: ['tsconfig.json', 'src/console/tsconfig.json'], tsconfigRootDir: import.meta.dirname
+      }
     },
     plugins: { '@typescript-eslint': tseslint.plugin },
     rules: {

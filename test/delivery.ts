@@ -284,7 +284,8 @@ async function openWorld(): Promise<World> {
   return {
     database,
     async write(count, word) {
-      for (let at = 0; at < count; at++) await log.append('session.opened', 'alice', `${word} ${at}`, { at })
+      await Promise.all(Array.from({ length: count }, (_, at) =>
+        log.append('session.opened', 'alice', `${word} ${at}`, { at })))
     }
   }
 }

@@ -3,7 +3,7 @@
 // time: what is wrong here is wrong everywhere.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { HookResult } from '../src/jit/hooks.ts'
+import type { HookResult } from '../src/jit/hook.ts'
 import { backoffMs, randomJitter } from '../src/lease/backoff.ts'
 import { pack, unpack } from '../src/lease/keep.ts'
 import { ledgerLimits } from '../src/lease/limits.ts'

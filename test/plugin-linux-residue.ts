@@ -4,7 +4,7 @@
 // harmless and on the receipt. A trick that did not work in the first place fails the test.
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { HookResult } from '../src/jit/hooks.ts'
+import type { HookResult } from '../src/jit/hook.ts'
 import type { Secret } from '../src/secret.ts'
 import { startLinuxTarget } from './peers/linux-target.ts'
 import type { Account, LinuxTarget } from './peers/linux-target.ts'

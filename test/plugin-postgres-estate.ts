@@ -3,7 +3,7 @@
 // its estate is listed, or the role is shut and the reason is named.
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { HookResult } from '../src/jit/hooks.ts'
+import type { HookResult } from '../src/jit/hook.ts'
 import { startJitTarget } from './peers/jit-target.ts'
 import type { JitTarget } from './peers/jit-target.ts'
 

@@ -5,7 +5,7 @@ import { createServer, connect } from 'node:net'
 import type { AddressInfo, Server } from 'node:net'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { HookJob } from '../src/jit/hooks.ts'
+import type { HookJob } from '../src/jit/hook.ts'
 import { startJitTarget } from './peers/jit-target.ts'
 import type { JitTarget } from './peers/jit-target.ts'
 

@@ -13,6 +13,7 @@ import * as assert from 'uvu/assert'
 import { parse } from 'yaml'
 import type { Machine, Need } from '../tool/services.ts'
 import { ensurePackages, missingPackages, programOf } from '../tool/services.ts'
+import { costsIn, costsText, inOrder, takeNext } from '../tool/test-schedule.ts'
 import { deadlineOf, findFiles, judge, runFile } from '../tool/test.ts'
 
 const root = resolve(import.meta.dirname, '..')
@@ -162,6 +163,50 @@ runner('a deadline is read from the first lines only', () => {
   assert.is(deadlineOf('// What.\n'), 240)
   assert.is(deadlineOf(`${'\n'.repeat(40)}// deadline: 300 s\n`), 240)
   assert.throws(() => deadlineOf('// deadline: 300 s What.\n'), /line of its own/)
+})
+
+runner('files that mostly wait run beside others, two run at any rate, and long ones go first', () => {
+  const text = costsText(new Map([
+    ['short', { seconds: 5, busy: 1 }], ['waits', { seconds: 60, busy: 0.3 }],
+    ['heavy', { seconds: 80, busy: 1.5 }], ['waits-too', { seconds: 50, busy: 0.1 }],
+    ['long', { seconds: 70, busy: 1 }], ['sleeps', { seconds: 1, busy: 0 }]
+  ]))
+  const costs = costsIn(text)
+  assert.is(costsText(costs), text)
+  const files = ['short', 'waits', 'new', 'heavy', 'waits-too', 'long', 'sleeps'].map(path => ({ path }))
+  const queue = inOrder(files, costs)
+  assert.equal(queue.map(({ path }) => path),
+    ['heavy', 'long', 'waits', 'waits-too', 'new', 'short', 'sleeps'])
+  const running = new Set<{ path: string }>()
+  const start = (): (string | undefined)[] => {
+    const started = []
+    for (let file = takeNext(queue, running, costs); ; file = takeNext(queue, running, costs)) {
+      started.push(file?.path)
+      if (file === undefined) return started
+      running.add(file)
+    }
+  }
+  const end = (path: string): void => running.forEach(file => file.path === path && running.delete(file))
+  assert.equal(start(), ['heavy', 'waits', 'waits-too', 'sleeps', undefined], 'no more than four')
+  end('sleeps')
+  assert.equal(start(), [undefined], 'the cores have no room')
+  end('waits')
+  end('waits-too')
+  assert.equal(start(), ['long', undefined], 'two at any rate')
+  end('heavy')
+  assert.equal(start(), ['new', undefined], 'what nobody has measured counts as busy')
+  for (const bad of ['5 1', '5 1 two words', 'five 1 file', '5 -1 file']) {
+    assert.throws(() => costsIn(bad), /is not 'seconds busy path'/)
+  }
+})
+
+runner('what files take is remembered for the next run, and forgotten with the file', () => {
+  const known = ' 9 0.5 test/one.ts\n 9 0.5 test/gone.ts\n'
+  const planting = plant('remember', { 'one.ts': good, 'costs.txt': known })
+  assert.is(runRunner(planting, '--remember').lines.at(-1), '2 passed, 0 failed')
+  const costs = costsIn(readFileSync(join(planting, 'test/costs.txt'), 'utf8'))
+  assert.equal([...costs.keys()], ['test/one.ts'])
+  assert.ok(costs.get('test/one.ts')!.seconds < 9)
 })
 
 runner.run()

@@ -6,11 +6,13 @@
 // line is always `N passed, N failed`.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { delimiter, join, resolve } from 'node:path'
 import { setTimeout as wait } from 'node:timers/promises'
 import { stripVTControlCharacters } from 'node:util'
 import { ensurePackages, testNeeds } from './services.ts'
+import type { Cost, Costs } from './test-schedule.ts'
+import { busySeconds, costsIn, costsText, inOrder, takeNext } from './test-schedule.ts'
 
 export interface TestFile {
   path: string
@@ -39,9 +41,8 @@ const folders = ['test', 'test/journeys', 'test/fuzz']
 const deadlineSecondsDefault = 240
 // A deadline is asked for at the top of a file, where a reader sees it.
 const headLinesMax = 12
-// Two cores; more would only make deadlines a matter of luck.
-const filesAtOnceMax = 2
 const slowestShown = 8
+const costsFile = 'test/costs.txt'
 // A file's last children may need a moment to be reaped after it has ended.
 const leaveGraceMs = 2_000
 const leavePollMs = 20
@@ -165,47 +166,80 @@ function killGroup(group: number): void {
   } catch { /* already gone */ }
 }
 
-/**
- * Runs all, two at a time; those with the longest deadlines start first, so that they do not run alone at the
- * end.
- */
-async function runAll(root: string, files: readonly TestFile[]): Promise<Verdict> {
-  const queue = files.toSorted((one, other) => other.deadlineSeconds - one.deadlineSeconds)
-  const widest = Math.max(...files.map(file => file.path.length))
-  const total = { passed: 0, failed: 0, reasons: [] as string[] }
-  const seconds = new Map<string, number>()
-  const work = async (): Promise<void> => {
-    for (let file = queue.shift(); file !== undefined; file = queue.shift()) {
-      const start = performance.now()
-      const ended = await runFile(root, file)
-      const verdict = judge(ended, file.deadlineSeconds)
-      seconds.set(file.path, (performance.now() - start) / 1000)
-      const took = seconds.get(file.path)!.toFixed(1).padStart(6)
-      const line = `${file.path.padEnd(widest)} ${String(verdict.passed).padStart(4)} passed ${took} s`
-      const why = `${verdict.failed} failed: ${verdict.reasons.join(', ')}\n${ended.output.trimEnd()}`
-      console.log(verdict.failed === 0 ? `  ok  ${line}` : `FAIL  ${line}, ${why}\n`)
-      total.passed += verdict.passed
-      total.failed += verdict.failed
-      if (verdict.failed > 0) total.reasons.push(file.path)
-    }
-  }
-  await Promise.all(Array.from({ length: filesAtOnceMax }, work))
-
-  console.log('\nslowest:')
-  for (const [path, took] of [...seconds].sort((one, other) => other[1] - one[1]).slice(0, slowestShown)) {
-    console.log(`${took.toFixed(1).padStart(7)} s  ${path}`)
-  }
-  if (total.reasons.length > 0) console.log(`\nfailed: ${total.reasons.sort().join(' ')}`)
-  return total
+interface Run {
+  verdict: Verdict
+  costs: Map<string, Cost>
 }
 
-/** `--in FOLDER` runs the tests of another folder: for the tests of this runner. */
+/** Runs all, as many at a time as `next` lets start beside those that run. */
+async function runAll(
+  root: string, files: readonly TestFile[], next: (running: ReadonlySet<TestFile>) => TestFile | undefined
+): Promise<Run> {
+  const widest = Math.max(...files.map(file => file.path.length))
+  const total = { passed: 0, failed: 0, reasons: [] as string[] }
+  const costs = new Map<string, Cost>()
+  const work = async (file: TestFile): Promise<void> => {
+    const [start, busyBefore] = [performance.now(), busySeconds()]
+    const ended = await runFile(root, file)
+    const verdict = judge(ended, file.deadlineSeconds)
+    const seconds = (performance.now() - start) / 1000
+    costs.set(file.path, { seconds, busy: (busySeconds() - busyBefore) / seconds })
+    const count = `${String(verdict.passed).padStart(4)} passed ${seconds.toFixed(1).padStart(6)} s`
+    const line = `${file.path.padEnd(widest)} ${count}`
+    const why = `${verdict.failed} failed: ${verdict.reasons.join(', ')}\n${ended.output.trimEnd()}`
+    console.log(verdict.failed === 0 ? `  ok  ${line}` : `FAIL  ${line}, ${why}\n`)
+    total.passed += verdict.passed
+    total.failed += verdict.failed
+    if (verdict.failed > 0) total.reasons.push(file.path)
+  }
+  const running = new Map<TestFile, Promise<void>>()
+  for (;;) {
+    const file = next(new Set(running.keys()))
+    if (file !== undefined) running.set(file, work(file).finally(() => running.delete(file)))
+    else if (running.size > 0) await Promise.race(running.values())
+    else break
+  }
+
+  console.log('\nslowest:')
+  const slowest = [...costs].sort(([, one], [, other]) => other.seconds - one.seconds).slice(0, slowestShown)
+  for (const [path, { seconds }] of slowest) console.log(`${seconds.toFixed(1).padStart(7)} s  ${path}`)
+  if (total.reasons.length > 0) console.log(`\nfailed: ${total.reasons.sort().join(' ')}`)
+  return { verdict: total, costs }
+}
+
+function knownCosts(root: string): Costs {
+  const path = join(root, costsFile)
+  return existsSync(path) ? costsIn(readFileSync(path, 'utf8')) : new Map()
+}
+
+async function runSideBySide(root: string, files: readonly TestFile[]): Promise<Verdict> {
+  const costs = knownCosts(root)
+  const queue = inOrder(files, costs)
+  return (await runAll(root, files, running => takeNext(queue, running, costs))).verdict
+}
+
+/** One by one, since it is the machine's work that is measured. */
+async function runAndRemember(root: string, files: readonly TestFile[]): Promise<Verdict> {
+  const queue = [...files]
+  const { verdict, costs } = await runAll(
+    root, files, running => running.size === 0 ? queue.shift() : undefined)
+  const there = new Set(findFiles(root, []).map(({ path }) => path))
+  const all = [...knownCosts(root), ...costs].filter(([path]) => there.has(path))
+  writeFileSync(join(root, costsFile), costsText(new Map(all)))
+  return verdict
+}
+
+/**
+ * `--in FOLDER` runs the tests of another folder: for the tests of this runner. `--remember` measures what
+ * the files take, for the order of later runs.
+ */
 async function main(words: string[]): Promise<number> {
   let root = resolve(import.meta.dirname, '..')
   if (words[0] === '--in' && words[1] !== undefined) root = resolve(words.splice(0, 2)[1]!)
+  const remember = words[0] === '--remember' && words.shift() !== undefined
   const unknown = words.find(word => word.startsWith('-'))
   if (unknown !== undefined) {
-    console.error(`unknown option ${unknown}; usage: node tool/test.ts [--in FOLDER] [WORD…]`)
+    console.error(`unknown option ${unknown}; usage: node tool/test.ts [--in FOLDER] [--remember] [WORD…]`)
     return 2
   }
   const files = findFiles(root, words)
@@ -218,7 +252,7 @@ async function main(words: string[]): Promise<number> {
     if (words.length === 0) total.failed = 1
   }
   if (files.length === 0) console.log(`no test file has one of these words in its path: ${words.join(' ')}`)
-  else if (total.failed === 0) total = await runAll(root, files)
+  else if (total.failed === 0) total = await (remember ? runAndRemember : runSideBySide)(root, files)
   console.log(`${total.passed} passed, ${total.failed} failed`)
   return total.failed > 0 || total.passed === 0 ? 1 : 0
 }

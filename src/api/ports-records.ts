@@ -9,6 +9,7 @@ import type { ExportFormat } from '../recording/export.ts'
 import type { Piece } from '../recording/moments.ts'
 import type { Scene } from '../recording/screenplay.ts'
 import type { Expected, Verdict } from '../recording/verify.ts'
+import type { JsonLines } from './route.ts'
 
 // ---- sessions and their records
 
@@ -80,7 +81,7 @@ export interface RecordingPort {
   /** From a moment on: the screen as it was then, and what came next. */
   piece(session: string, fromMs: number, signal: AbortSignal): Promise<Piece>
   /** JSON lines of statements and events: the last `before` of those in front of the moment, then all. */
-  linesFrom(session: string, fromMs: number, before: number): AsyncIterable<string>
+  linesFrom(session: string, fromMs: number, before: number): JsonLines<RecordedLine>
   export(session: string, format: ExportFormat): AsyncIterable<string>
   /** The copy of a transferred file. Fails with `not-found` at the first piece. */
   fileCopy(session: string, number: number): AsyncIterable<Uint8Array>
@@ -91,6 +92,30 @@ export interface RecordingPort {
   whatIf(wanted: WhatIfRequest): AsyncIterable<WhatIfLine>
   /** PEM of the keys that sign recordings, receipts and checkpoints. */
   publicKey(): string
+}
+
+/** What its readers may find in a line of a recording's export; `type` says which of it. */
+export interface RecordedLine {
+  type: string
+  /** Of `skipped`. */
+  count?: number
+  at: string
+  atMs: number
+  kind?: string
+  sql?: string
+  parameters?: (string | null)[]
+  outcome?: string
+  results?: { tag: string, rows: number, bytes: number, copiedBytes: number }[]
+  error?: { severity: string, sqlstate: string, message: string }
+  notices?: string[]
+  durationMs?: number
+  /** Of a statement: what a rule said to it. */
+  verdict?: { verdict: string, rule: string, kinds: string }
+  alarm?: string
+  cut?: boolean
+  event?: string
+  how?: string
+  reason?: string
 }
 
 export interface WhatIfRequest {
@@ -170,12 +195,15 @@ export interface LeasePort {
   revoke(id: string, by: string, address?: string): Promise<boolean>
   /** Ends all of a target, a credential or a secret (by its path). */
   revokeAll(where: { target: string } | { credential: string }, by: string): Promise<number>
-  history(id: string): Promise<readonly LeaseEventRow[]>
+  /** In order; those after an event, where it is named. */
+  history(id: string, page: { after?: number | undefined, limit: number }): Promise<readonly LeaseEventRow[]>
   /** What in the ledger still needs this target or credential: one sentence each. */
   dependants(kind: 'target' | 'credential', name: string): Promise<readonly string[]>
 }
 
 export interface LeaseEventRow {
+  /** In the order of what happened. */
+  id: number
   at: Date
   kind: string
   actor: string

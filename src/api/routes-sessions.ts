@@ -11,12 +11,13 @@ import type { Scene } from '../recording/screenplay.ts'
 import type { ApiPorts } from './ports.ts'
 import type { SessionRow } from './ports-records.ts'
 import { admins, everyone, route, streamRoute, watchers } from './route.ts'
-import type { Call, Caller, Route } from './route.ts'
+import type { Call, Caller } from './route.ts'
 import type { SessionJson } from './shapes.ts'
 import {
   done, hitShape, pieceShape, receiptJson, receiptShape, sessionJson, sessionShape, verifiedJson,
   verifiedShape
 } from './shapes.ts'
+import { jsonLines } from './stream.ts'
 
 /** Sessions in one answer; the next ones are asked for with `before`. */
 export const sessionsPerAnswerMax = 1_000
@@ -35,7 +36,7 @@ const exportTypes: Readonly<Record<ExportFormat, { contentType: string, extensio
 const id = z.string().regex(/^[0-9a-z]{8,40}$/, 'expected a session id')
 const params = z.object({ id })
 /** Milliseconds since the start of a recording. */
-const moment = z.coerce.number().min(0).max(Number.MAX_SAFE_INTEGER).default(0)
+const moment = z.coerce.number<number>().min(0).max(Number.MAX_SAFE_INTEGER).default(0)
 const linesBeforeMax = 1_000
 /** A look that goes on is on record again after this. */
 const oneLookMs = 600_000
@@ -45,7 +46,7 @@ const instant = z.iso.datetime({ offset: true }).transform(text => new Date(text
 
 type ById = Call<{ id: string }, unknown, unknown>
 
-export function sessionRoutes(ports: ApiPorts): Route[] {
+export function sessionRoutes(ports: ApiPorts) {
   return [
     route({
       method: 'get', path: '/sessions', roles: everyone,
@@ -54,7 +55,7 @@ export function sessionRoutes(ports: ApiPorts): Route[] {
         user: z.string().optional(), credential: z.string().optional(), target: z.string().optional(),
         status: z.enum(['opening', 'live', 'ended', 'refused', 'interrupted']).optional(),
         since: instant.optional(), until: instant.optional(), before: id.optional(),
-        limit: z.coerce.number().int().min(1).max(sessionsPerAnswerMax).default(100)
+        limit: z.coerce.number<number>().int().min(1).max(sessionsPerAnswerMax).default(100)
       }),
       response: z.object({ sessions: z.array(sessionShape) }),
       run: async ({ query, caller }) => {
@@ -108,7 +109,7 @@ export function sessionRoutes(ports: ApiPorts): Route[] {
       summary: 'Full-text search over statements and output of recordings.',
       query: z.strictObject({
         query: z.string().min(1).max(1024), session: id.optional(),
-        limit: z.coerce.number().int().min(1).max(hitsPerAnswerMax).default(100)
+        limit: z.coerce.number<number>().int().min(1).max(hitsPerAnswerMax).default(100)
       }),
       response: z.object({ hits: z.array(hitShape) }),
       run: async ({ query: { query, session, limit }, caller, signal }) => {
@@ -127,7 +128,7 @@ export function sessionRoutes(ports: ApiPorts): Route[] {
 }
 
 /** Somebody who plays a recording asks for piece after piece: that is one look, however many it takes. */
-function pieceRoute(ports: ApiPorts): Route {
+function pieceRoute(ports: ApiPorts) {
   const lately = new Map<string, number>()
   return route({
     method: 'get', path: '/sessions/{id}/piece', roles: watchers,
@@ -150,7 +151,7 @@ function pieceRoute(ports: ApiPorts): Route {
   })
 }
 
-function streamRoutes(ports: ApiPorts): Route[] {
+function streamRoutes(ports: ApiPorts) {
   return [
     streamRoute({
       method: 'get', path: '/sessions/{id}/events', roles: watchers,
@@ -159,14 +160,14 @@ function streamRoutes(ports: ApiPorts): Route[] {
       run: async call => {
         const row = await looked(ports, call, 'session.replayed')
         const scenes = await recorded(ports, row, () => ports.recordings.scenes(row.id))
-        return { contentType: eventLines, chunks: lines(scenes) }
+        return { contentType: eventLines, chunks: jsonLines(scenes) }
       }
     }),
     streamRoute({
       method: 'get', path: '/sessions/{id}/statements', roles: watchers,
       summary: 'Statements and events from a moment on, with the last few before it.', params,
       query: z.strictObject({
-        from: moment, before: z.coerce.number().int().min(0).max(linesBeforeMax).default(0)
+        from: moment, before: z.coerce.number<number>().int().min(0).max(linesBeforeMax).default(0)
       }),
       response: { stream: [eventLines] },
       run: async call => {
@@ -180,12 +181,12 @@ function streamRoutes(ports: ApiPorts): Route[] {
       method: 'get', path: '/sessions/{id}/watch', roles: watchers,
       summary: 'The same of a live session, as it happens, to its end; `after`: without so many lines.',
       params,
-      query: z.strictObject({ after: z.coerce.number().int().min(0).default(0) }),
+      query: z.strictObject({ after: z.coerce.number<number>().int().min(0).default(0) }),
       response: { stream: [eventLines] },
       run: async call => {
         const row = await looked(ports, call, 'session.watched')
         const scenes = await recorded(ports, row, () => ports.recordings.follow(row.id, call.signal))
-        return { contentType: eventLines, live: true, chunks: lines(scenes, call.query.after) }
+        return { contentType: eventLines, live: true, chunks: jsonLines(after(scenes, call.query.after)) }
       }
     }),
     streamRoute({
@@ -203,7 +204,7 @@ function streamRoutes(ports: ApiPorts): Route[] {
     streamRoute({
       method: 'get', path: '/sessions/{id}/files/{copy}', roles: watchers,
       summary: 'The copy of a file that was transferred, as far as it was kept.',
-      params: z.object({ id: z.string(), copy: z.coerce.number().int().min(1) }),
+      params: z.object({ id: z.string(), copy: z.coerce.number<number>().int().min(1) }),
       response: { stream: ['application/octet-stream'] },
       run: async call => {
         const { id, copy } = call.params
@@ -273,7 +274,7 @@ async function recorded<T>(
   }
 }
 
-async function* lines(scenes: AsyncIterable<Scene>, after = 0): AsyncGenerator<string> {
+async function* after(scenes: AsyncIterable<Scene>, count: number): AsyncGenerator<Scene> {
   let seen = 0
-  for await (const scene of scenes) if (++seen > after) yield `${JSON.stringify(scene)}\n`
+  for await (const scene of scenes) if (++seen > count) yield scene
 }

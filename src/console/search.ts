@@ -1,6 +1,5 @@
 // Full-text search over all recordings; a hit leads to its moment in the session. The search itself is
 // audited, so it happens when it is asked for, not while somebody types.
-import type { HitJson } from '../api/client-types.ts'
 import { get } from './call.ts'
 import { html } from './html.ts'
 import type { View } from './html.ts'
@@ -21,8 +20,9 @@ export function SearchPage({ query }: PageProps): View {
 }
 
 function Hits({ words, session }: { words: string, session: string | undefined }): View {
-  const found = useLoad(signal => get<{ hits: HitJson[] }>(
-    '/search', { query: words, session, limit: hitsShown }, signal))
+  const found = useLoad(signal => get('/search', {
+    query: { query: words, session, limit: hitsShown }, signal
+  }))
   return show(found, ({ hits }) => html`
     <p role="status">${hits.length === hitsShown ? 'The first ' : ''}${counted(hits.length, 'place')}</p>
     <${Table} label="Places" none="Nothing that was recorded contains this."

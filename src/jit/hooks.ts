@@ -5,14 +5,13 @@
 // leaves.
 import type { Clock } from '../clock.ts'
 import { SallyportError, asSallyportError } from '../errors.ts'
-import type { ErrorCode } from '../errors.ts'
+import type { HookJob, HookResult, Hooks } from './hook.ts'
 import { conflict, isOpening, isSettled, judge, needsLook } from './judge.ts'
 import type { Judged } from './judge.ts'
 import { Keeper } from './kept.ts'
 import type { KeepLimits } from './kept.ts'
 import type {
-  Access, AccountRef, Action, HookContext, Injectable, Made, Outcome, Owned, Plugin, Probe, Residue,
-  TargetAddress, Variables, Verified
+  Access, HookContext, Outcome, Owned, Plugin, Probe, TargetAddress, Variables, Verified
 } from './plugin.ts'
 import { createPlaces } from './places.ts'
 import { createRedactor, redacted, redactorOf, secretsOf } from './redact.ts'
@@ -20,7 +19,6 @@ import type { Redactor } from './redact.ts'
 import type { Shelf } from './shelf.ts'
 import { TargetQueue } from './target-queue.ts'
 import type { QueueLimits, TargetHealth, Ticket } from './target-queue.ts'
-import type { Template } from './template.ts'
 
 export interface HookLimits extends QueueLimits, KeepLimits {
   connectMs: number
@@ -58,60 +56,6 @@ export const hookLimits: HookLimits = {
 
 /** Looks, for those of a group that nobody could see together; each is a connection. */
 const looksAtOnceMax = 4
-
-export interface HookJob {
-  action: Action
-  pluginId: string
-  /** As pinned when the session opened. */
-  template: Template
-  account: AccountRef
-  access: Access
-  /** The credential's values, `expires_at`, and what `mint` gave. `username` is filled in here. */
-  variables: Variables
-  /** What the session will present: known here only to keep it out of messages. */
-  inject?: Injectable | undefined
-  /**
-   * Monotonic instant (of the same clock) at which the ledger's claim lapses; without one, the action's
-   * limit.
-   */
-  claimEndsMs?: number | undefined
-  signal?: AbortSignal | undefined
-}
-
-export interface HookResult {
-  /**
-   * done: a look showed the wanted state. conflict: the account is not ours, nothing was touched. refused:
-   * definitely not done, perhaps in part. unknown: it may have happened, now or until the claim lapses.
-   */
-  state: 'done' | 'conflict' | 'refused' | 'unknown'
-  changed: boolean
-  /** For the client and the audit; undefined when done. */
-  code?: ErrorCode | undefined
-  failedStep?: string | undefined
-  error?: string | undefined
-  /** Trying again as it is may succeed. */
-  retryable: boolean
-  residue: readonly Residue[]
-  /** How the account stood when it was last looked at; absent when nobody could look. */
-  seen?: Verified | undefined
-  /** It exists but cannot log in and has no session: harmless until it can be removed. */
-  quarantined: boolean
-  /** What the service drew; only with `done`, and in no message. */
-  made?: Made
-  tookMs: number
-}
-
-export interface Hooks {
-  /** Never throws. */
-  run(job: HookJob): Promise<HookResult>
-  /** Looks at the target. @throws SallyportError when it cannot */
-  verify(job: HookJob): Promise<Verified>
-  probe(pluginId: string, access: Access, variables?: Variables): Promise<Probe>
-  listOwned(pluginId: string, access: Access): Promise<readonly Owned[]>
-  /** Targets with something to say: busy, waiting or failing. For metrics and `doctor`. */
-  health(): readonly TargetHealth[]
-  close(): void
-}
 
 export interface HookOptions {
   shelf: Shelf

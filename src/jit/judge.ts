@@ -3,7 +3,7 @@
 // is not done, and after a lost answer only our own epoch on the target tells that it was this action that
 // took effect.
 import { asSallyportError } from '../errors.ts'
-import type { HookJob, HookResult } from './hooks.ts'
+import type { HookJob, HookResult } from './hook.ts'
 import type { Action, Outcome, Residue, Verified } from './plugin.ts'
 import type { Template } from './template.ts'
 

@@ -2,7 +2,7 @@
 // whether it answers now, and is forgotten when it has nothing to do. Wraps the hook runner; what it keeps is
 // this process's own and is gone with it, since the ledger has the record.
 import type { Clock } from '../clock.ts'
-import type { HookJob, HookResult, Hooks } from './hooks.ts'
+import type { HookJob, HookResult, Hooks } from './hook.ts'
 
 /** A target that was renamed leaves its old name here; the oldest names go. */
 const targetsMax = 10_000

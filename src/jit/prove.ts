@@ -3,7 +3,7 @@
 // answer will. What a failed try left behind is closed before the report is given.
 import { randomBytes } from 'node:crypto'
 import { asSallyportError } from '../errors.ts'
-import type { HookJob, Hooks } from './hooks.ts'
+import type { HookJob, Hooks } from './hook.ts'
 import { isSettled } from './judge.ts'
 import { mintName } from './names.ts'
 import { proofAccountPrefix } from './plugin.ts'

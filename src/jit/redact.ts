@@ -4,7 +4,7 @@
 // hides nothing.
 import { SallyportError, asSallyportError } from '../errors.ts'
 import { Secret } from '../secret.ts'
-import type { HookJob } from './hooks.ts'
+import type { HookJob } from './hook.ts'
 import type { Injectable, Variables } from './plugin.ts'
 
 export type Redactor = (text: string) => string

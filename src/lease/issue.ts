@@ -5,7 +5,7 @@
 import { randomUUID } from 'node:crypto'
 import { sleep } from '../clock.ts'
 import { SallyportError, asSallyportError } from '../errors.ts'
-import type { HookResult } from '../jit/hooks.ts'
+import type { HookResult } from '../jit/hook.ts'
 import type { Injectable, Made, Minted } from '../jit/plugin.ts'
 import { waitAtMost } from './context.ts'
 import type { Context, IssueRequest } from './context.ts'

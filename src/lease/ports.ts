@@ -3,7 +3,7 @@
 // a target. The ledger trusts neither to be there when an account ends, and nothing here can be made to
 // forget one.
 import type { SallyportError } from '../errors.ts'
-import type { HookResult } from '../jit/hooks.ts'
+import type { HookResult } from '../jit/hook.ts'
 import type {
   AccountRef, Action, Injectable, Minted, SecretForm, TargetAddress, Variables, Verified
 } from '../jit/plugin.ts'

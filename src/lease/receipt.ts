@@ -4,7 +4,7 @@
 // sorted, no spaces), so that a body that went through a database or an editor can be checked with nothing
 // but the public key.
 import { createHash, randomUUID } from 'node:crypto'
-import type { HookResult } from '../jit/hooks.ts'
+import type { HookResult } from '../jit/hook.ts'
 import type { Residue, Verified } from '../jit/plugin.ts'
 import type { ReceiptSigner } from './ports.ts'
 import type { Claim, ReceiptDraft } from './store-port.ts'

@@ -3,7 +3,7 @@
 // epoch), and what was found counts only as long as the claim does. A removal that fails comes again, for
 // ever.
 import { SallyportError, asSallyportError } from '../errors.ts'
-import type { HookResult } from '../jit/hooks.ts'
+import type { HookResult } from '../jit/hook.ts'
 import type { Injectable, Minted, Variables } from '../jit/plugin.ts'
 import { backoffMs } from './backoff.ts'
 import type { Context, Held } from './context.ts'

@@ -6,7 +6,8 @@
 // outage would stay until its end (F13).
 import { SallyportError, asSallyportError } from '../errors.ts'
 import type { Access, Injectable, TargetAddress } from '../jit/plugin.ts'
-import type { HookJob, HookResult, Hooks as HookRunner } from '../jit/hooks.ts'
+import type { HookJob, HookResult, Hooks as HookRunner } from '../jit/hook.ts'
+import type {  } from '../jit/hook.ts'
 import { mintFor } from '../jit/shelf.ts'
 import type { Shelf } from '../jit/shelf.ts'
 import { parseTemplate } from '../jit/template.ts'

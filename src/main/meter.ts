@@ -5,7 +5,7 @@
 import { readdirSync } from 'node:fs'
 import type { Cancel, Clock } from '../clock.ts'
 import { asSallyportError } from '../errors.ts'
-import type { Hooks } from '../jit/hooks.ts'
+import type { Hooks } from '../jit/hook.ts'
 import { accountStates } from '../lease/states.ts'
 import type { LedgerStore } from '../lease/store-port.ts'
 import { createMetrics } from '../metrics.ts'

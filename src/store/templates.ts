@@ -34,6 +34,8 @@ export interface Templates {
   versions(id: string): Promise<readonly TemplateRow[]>
   /** A new version, unless the newest one has this text; keeps whether the template is active. */
   save(text: TemplateText): Promise<TemplateRow>
+  /** Hashes of the newest versions that came with a build: what need not be shipped again. */
+  shipped(): Promise<ReadonlySet<string>>
   /**
    * Saves the texts of the build, except where an admin has saved a newer one. Returns the ids that
    * changed.
@@ -42,6 +44,15 @@ export interface Templates {
   /** Offers it, or no longer (J8). Throws `not-found`. */
   setActive(id: string, active: boolean): Promise<void>
 }
+
+/** As rows have it. */
+export function hashOf(body: string): string {
+  return createHash('sha256').update(body).digest('hex')
+}
+
+type Newest = Pick<TemplateRow, 'version' | 'sha256' | 'action' | 'shipped' | 'active'>
+
+type NewRow = typeof template.$inferInsert
 
 /** Templates over their table. */
 export function createTemplates(database: Database): Templates {
@@ -56,11 +67,10 @@ export function createTemplates(database: Database): Templates {
   const save = (text: TemplateText): Promise<TemplateRow> => database.transaction(async tx => {
     // Two admins saving at once get two versions, not an error.
     await tx.execute(sql`select pg_advisory_xact_lock(hashtext(${`template ${text.id}`}))`)
-    const sha256 = createHash('sha256').update(text.body).digest('hex')
     const latest = await newestIn(tx, text.id)
-    if (latest?.sha256 === sha256 && latest.action === text.action) return latest
-    const row = { ...text, version: (latest?.version ?? 0) + 1, sha256, active: latest?.active ?? true }
-    const [saved] = await tx.insert(template).values(row).returning()
+    const next = nextVersion(text, latest)
+    if (latest !== undefined && next === undefined) return latest
+    const [saved] = next === undefined ? [] : await tx.insert(template).values(next).returning()
     if (saved === undefined) {
       throw new SallyportError('internal', { detail: `template ${text.id} was not saved` })
     }
@@ -85,15 +95,23 @@ export function createTemplates(database: Database): Templates {
       return rows.map(asTemplate)
     },
     save,
+    async shipped() {
+      const newest = await database.run(newestOfAll)
+      return new Set([...newest.values()].filter(row => row.shipped).map(({ sha256 }) => sha256))
+    },
     async ship(texts) {
-      const changed: string[] = []
-      for (const text of texts) {
-        const before = await newest(text.id)
-        if (before !== undefined && !before.shipped) continue
-        const after = await save({ ...text, shipped: true })
-        if (after.version !== before?.version) changed.push(text.id)
-      }
-      return changed
+      if (texts.length === 0) return []
+      const missing = new Set(outdated(texts, await database.run(newestOfAll)).map(({ id }) => id))
+      if (missing.size === 0) return []
+      return database.transaction(async tx => {
+        // In one order, so that nodes which start together wait for each other.
+        const names = [...missing].sort().map(id => sql`(${`template ${id}`}::text)`)
+        await tx.execute(sql`select pg_advisory_xact_lock(hashtext(name))
+          from (values ${sql.join(names, sql`, `)}) as names (name)`)
+        const rows = outdated(texts.filter(({ id }) => missing.has(id)), await newestOfAll(tx))
+        if (rows.length > 0) await tx.insert(template).values(rows)
+        return rows.map(({ id }) => id)
+      })
     },
     async setActive(id, active) {
       const rows = await database.run(handle => handle.update(template).set({ active })
@@ -101,6 +119,29 @@ export function createTemplates(database: Database): Templates {
       if (rows.length === 0) throw new SallyportError('not-found', { detail: `template ${id}` })
     }
   }
+}
+
+async function newestOfAll(handle: Handle): Promise<ReadonlyMap<string, Newest>> {
+  const { id, version, sha256, action, shipped, active } = template
+  const rows = await handle.selectDistinctOn([id], { id, version, sha256, action, shipped, active })
+    .from(template).orderBy(asc(id), desc(version))
+  return new Map(rows.map(row => [row.id, { ...row, action: row.action as TemplateText['action'] }]))
+}
+
+/** The row of a new version; undefined when the newest one has this text. */
+function nextVersion(text: TemplateText, latest: Newest | undefined): NewRow | undefined {
+  const sha256 = hashOf(text.body)
+  if (latest?.sha256 === sha256 && latest.action === text.action) return undefined
+  return { ...text, version: (latest?.version ?? 0) + 1, sha256, active: latest?.active ?? true }
+}
+
+/** The new versions that these texts of the build are; what an admin has saved stays the newest. */
+function outdated(texts: readonly TemplateText[], newest: ReadonlyMap<string, Newest>): NewRow[] {
+  return texts.flatMap(text => {
+    const latest = newest.get(text.id)
+    if (latest?.shipped === false) return []
+    return nextVersion({ ...text, shipped: true }, latest) ?? []
+  })
 }
 
 function asTemplate(row: typeof template.$inferSelect): TemplateRow {

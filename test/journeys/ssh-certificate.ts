@@ -133,7 +133,7 @@ interface Check { name: string, status: string, detail: string }
 
 /** What `doctor` says of the target. */
 async function examined(): Promise<Check> {
-  const { checks } = await apiOf(house).get<{ checks: Check[] }>('/doctor')
+  const { checks } = await apiOf(house).get('/doctor')
   return checks.find(({ name }) => name.startsWith('target web01'))!
 }
 

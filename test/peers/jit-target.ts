@@ -6,7 +6,8 @@ import { join } from 'node:path'
 import { shippedPlugins } from '../../plugins/shipped.ts'
 import { systemClock } from '../../src/clock.ts'
 import { createHooks } from '../../src/jit/hooks.ts'
-import type { HookJob, HookLimits, HookResult, Hooks } from '../../src/jit/hooks.ts'
+import type { HookJob, HookResult, Hooks } from '../../src/jit/hook.ts'
+import type { HookLimits } from '../../src/jit/hooks.ts'
 import type {
   Access, AccountRef, Action, Injectable, Plugin, Variables, Verified
 } from '../../src/jit/plugin.ts'

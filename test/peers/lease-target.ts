@@ -4,7 +4,7 @@
 // does as it is told, like a shell.
 import { systemClock } from '../../src/clock.ts'
 import type { Clock } from '../../src/clock.ts'
-import type { HookResult } from '../../src/jit/hooks.ts'
+import type { HookResult } from '../../src/jit/hook.ts'
 import type { Action, Minted, Verified } from '../../src/jit/plugin.ts'
 import type { Hooks, HookWork } from '../../src/lease/ports.ts'
 import { Secret } from '../../src/secret.ts'
