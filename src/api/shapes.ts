@@ -59,9 +59,7 @@ export const loginRequestShape = z.object({
   /** What the other side says that it is. */
   what: z.string(), expiresAt: instant
 })
-const describedShape = z.object({
-  type: z.literal('public-key'), id: z.string(), transports: z.array(z.string())
-})
+const describedShape = z.object({ type: z.literal('public-key'), id: z.string() })
 /** As `navigator.credentials` takes them, binary parts in base64url. */
 export const registrationAskedShape = z.object({
   challenge: z.string(), timeout: z.int(), rp: z.object({ id: z.string(), name: z.string() }),

@@ -12,6 +12,7 @@ import { createPenalties } from '../proxy/penalties.ts'
 import { exportAudit, listAudit, verifyStoredAudit } from '../store/audit-read.ts'
 import { describeProblem } from '../store/audit-verify.ts'
 import { makeVerifier, verifyPassword } from '../wire/postgres/verifier.ts'
+import type { Delivery } from './deliveries.ts'
 import { createEvidence } from './evidence.ts'
 import { listenerHostKeys } from './host-keys.ts'
 import type { Rooms } from './rooms.ts'
@@ -157,10 +158,19 @@ async function examine(rooms: Rooms, signal: AbortSignal): Promise<HealthCheck[]
       name: `hooks of ${each.target}`, status: 'warning' as const,
       detail: `wait for the target: ${each.lastError ?? 'failing'}`
     })),
-    ...(await rooms.deliveries.look()).map(({ receiver, failure, behind }) => ({
-      name: `audit to ${receiver}`, status: failure === undefined ? 'ok' as const : 'failed' as const,
-      detail: `${behind} events wait${failure === undefined ? '' : `: ${failure}`}`
-    })),
-    ...await examineTargets(rooms, hooks, signal)
+    ...(await rooms.deliveries.look()).map(deliveryCheck),
+    ...await examineTargets(rooms, hooks, openUserAuthority(config.data, rooms.clock).line, signal)
   ]
+}
+
+function deliveryCheck({ receiver, failure, behind }: Delivery): HealthCheck {
+  const { events, oldestSeconds, aside, givenUp, givenUpAt } = behind
+  const words = [
+    `${events} events wait${failure === undefined ? '' : `: ${failure}`}`,
+    ...events + aside > 0 ? [`the oldest is ${Math.round(oldestSeconds)} s old`] : [],
+    ...aside > 0 ? [`${aside} refused, and tried again`] : [],
+    ...givenUp > 0 ? [`${givenUp} given up, last ${givenUpAt?.toISOString()}: see \`audit list\``] : []
+  ]
+  const status = failure !== undefined ? 'failed' : aside + givenUp > 0 ? 'warning' : 'ok'
+  return { name: `audit to ${receiver}`, status, detail: words.join('; ') }
 }

@@ -38,7 +38,7 @@ import { createLedgerStore } from '../store/ledger.ts'
 import { createReceipts } from '../store/receipts.ts'
 import type { Receipts } from '../store/receipts.ts'
 import { createRenewals } from '../store/renewals.ts'
-import { createRequests } from '../store/requests.ts'
+import { createRequests, withdrawAsked } from '../store/requests.ts'
 import { createResources } from '../store/resources.ts'
 import type { Resources } from '../store/resources.ts'
 import { openSecrets } from '../store/sealing.ts'
@@ -311,13 +311,15 @@ async function recover(
   }
 }
 
-/** Closes rows of sessions, each with its event. */
+/** Closes rows of sessions, each with its event, and takes back what they had asked for. */
 async function interrupt(
   database: Database, audit: AuditLog, close: () => Promise<readonly SessionRow[]>
 ): Promise<void> {
   await database.transaction(async tx => {
-    for (const { id, node, boot } of await close()) {
+    const closed = await close()
+    for (const { id, node, boot } of closed) {
       audit.appendIn(tx, 'session.interrupted', 'system', id, { node, boot })
     }
+    await withdrawAsked(tx, audit, closed.map(({ id }) => id))
   })
 }

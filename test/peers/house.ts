@@ -9,6 +9,7 @@ import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import type { ReadingJson } from '../../src/api/client-types.ts'
+import { ordersDocuments } from '../../tool/orders-documents.ts'
 import { adminRole, freePort, startPostgres } from '../../tool/postgres.ts'
 import type { PostgresServer } from '../../tool/postgres.ts'
 import { programOf } from '../../tool/services.ts'
@@ -111,32 +112,7 @@ export interface House extends Product {
 export const alicePassword = 'correct horse battery'
 
 export function accessDocuments({ target, maxSession = '8h', access = '' }: HouseOptions): string {
-  return `kind: target
-name: orders
-protocol: postgres
-address: 127.0.0.1:${target.port}
-database: orders
-tls: { mode: disable }
----
-kind: credential
-name: orders-admin
-target: orders
-username: sallyport
-password: { env: ORDERS_ADMIN_PASSWORD }
----
-kind: credential
-name: orders-rw
-target: orders
-jit:
-  enabled: true
-  type: creation-deletion
-  useOwnCredential: false
-  authenticationCredential: orders-admin
-  create: { plugin: postgres, template: postgres/create-role }
-  delete: { plugin: postgres, template: postgres/delete-role }
-  variables: { roles: [app_rw] }
-  maxSession: ${maxSession}
----
+  return `${ordersDocuments({ port: target.port, maxSession })}---
 kind: credential
 name: orders-standing
 target: orders
