@@ -41,5 +41,6 @@ export type TargetHealthJson = z.output<typeof shapes.targetHealthShape>
 export type TemplateBodyJson = z.output<typeof shapes.templateBodyShape>
 export type TemplateJson = z.output<typeof shapes.templateShape>
 export type TicketJson = z.output<typeof shapes.ticketShape>
+export type UnansweredJson = z.output<typeof shapes.unansweredShape>
 export type WaysJson = z.output<typeof shapes.waysShape>
 export type VerifiedJson = z.output<typeof shapes.verifiedShape>

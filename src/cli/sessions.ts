@@ -1,7 +1,9 @@
 // `sessions list`, `show`, `kill`, `receipt`, `search`: which sessions there are and what became of them.
 import { verify as checkSignature } from 'node:crypto'
 import { existsSync, readFileSync } from 'node:fs'
-import type { AuditJson, HitJson, ReceiptJson, SessionJson } from '../api/client-types.ts'
+import type {
+  AuditJson, HitJson, ReceiptJson, SessionJson, UnansweredJson
+} from '../api/client-types.ts'
 import { inertLine } from '../recording/inert.ts'
 import { pathOf } from './client.ts'
 import type { Client } from './client.ts'
@@ -125,9 +127,13 @@ function printReceipt(call: Invocation, found: ReceiptJson, genuine: boolean | u
 
 export const search: Run = async call => {
   const client = await clientOf(call)
-  const { hits } = await client.get<{ hits: HitJson[] }>('/search', {
+  const answer = await client.get<{ hits: HitJson[], unanswered?: UnansweredJson[] }>('/search', {
     query: call.args[0]!, session: text(call, 'session'), limit: number(call, 'limit', 100, 1)
   })
+  const { hits, unanswered = [] } = answer
+  for (const { node, code } of unanswered) {
+    call.out.aside(`not, or not all, looked through: the recordings of node ${node} (${code})`)
+  }
   if (call.json) call.out.json(hits)
   else if (hits.length === 0) call.out.aside('nothing found')
   else for (const { session, user, target, atMs, kind, text: found } of hits) {
