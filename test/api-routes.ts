@@ -253,7 +253,7 @@ test('a page of another origin is refused, whatever token it has', async () => {
 
 test('a defect is answered as an internal error with a reference, and nothing of what it was', async () => {
   const { memory, ports } = createMemory()
-  ports.resources.list = () => Promise.reject(new TypeError('secret of the house'))
+  ports.resources.page = () => Promise.reject(new TypeError('secret of the house'))
   const token = mintToken()
   memory.tokens.set(hashToken(token), {
     user: 'first-admin', roles: ['admin'], expiresAt: new Date('2100-01-01'), oneTime: false

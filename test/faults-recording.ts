@@ -8,7 +8,6 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { AuditJson, SessionJson } from '../src/api/client-types.ts'
-import { pathOf } from '../src/cli/client.ts'
 import type { PostgresServer } from '../tool/postgres.ts'
 import { programOf } from '../tool/services.ts'
 import { companyDatabase, ran, startHouse, until } from './peers/house.ts'
@@ -63,7 +62,7 @@ async function whileFailing(
 /** Nobody waits for that event: it is written in a group with others, a moment later. */
 async function untilLossIsAudited(id: string): Promise<void> {
   const lost = async (): Promise<readonly AuditJson[]> =>
-    (await apiOf(house).get<{ events: AuditJson[] }>('/audit', { kind: 'recording.lost' })).events
+    (await apiOf(house).get('/audit', { query: { kind: 'recording.lost' } })).events
   await until(lost, events => events.some(({ subject }) => subject === id))
 }
 
@@ -115,7 +114,7 @@ test('a disk that fills up in the middle: the session ends, the statement stays 
   await untilGone(target, before)
   const api = apiOf(house)
   const session = await until(
-    () => api.get<SessionJson>(pathOf`/sessions/${id}`), found => found.status === 'ended')
+    () => api.get('/sessions/{id}', { params: { id } }), found => found.status === 'ended')
   assert.match(session.reason ?? '', /^recorder-failed [0-9a-f]{6}$/)
   assert.is.not(session.recording?.sealed, true, 'nobody could seal it')
   await untilLossIsAudited(id)

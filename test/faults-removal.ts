@@ -8,8 +8,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { pathOf } from '../src/cli/client.ts'
-import type { ReceiptJson, SessionJson } from '../src/api/client-types.ts'
+import type { SessionJson } from '../src/api/client-types.ts'
 import type { PostgresServer } from '../tool/postgres.ts'
 import { accessDocuments, companyDatabase, startHouse, until } from './peers/house.ts'
 import type { House, HouseOptions } from './peers/house.ts'
@@ -53,7 +52,7 @@ test.after(async () => {
 })
 
 const newest = async (): Promise<SessionJson> => (await sessionsOf(apiOf(house)))[0]!
-const session = (id: string): Promise<SessionJson> => apiOf(house).get<SessionJson>(pathOf`/sessions/${id}`)
+const session = (id: string): Promise<SessionJson> => apiOf(house).get('/sessions/{id}', { params: { id } })
 
 /** The account is on the target, so the books may not say that it is gone. */
 async function assertNotBelieved(id: string, name: string): Promise<void> {
@@ -105,7 +104,7 @@ test('a target that is away is asked again and again, its accounts are shown as 
   await injector.fault({ kind: 'refuse' })
   await psql.leave()
   await until(() => session(id), ({ account }) => account?.state === 'unreachable')
-  const receipt = await apiOf(house).get<ReceiptJson>(pathOf`/sessions/${id}/receipt`)
+  const receipt = await apiOf(house).get('/sessions/{id}/receipt', { params: { id } })
   assert.is(receipt.state, 'unreachable')
   for (let looks = 0; looks < 12; looks++) {
     await assertNotBelieved(id, 'away')
@@ -142,7 +141,7 @@ steps:
   await psql.leave()
   await untilGone(target, before)
   await until(() => session(id), found => found.receipt?.state === 'proved-gone')
-  const { body } = await apiOf(house).get<ReceiptJson>(pathOf`/sessions/${id}/receipt`)
+  const { body } = await apiOf(house).get('/sessions/{id}/receipt', { params: { id } })
   assert.match(JSON.stringify(body), /postgres\/delete-role/)
 
   // The next session gets the edited one, which removes nothing: no look is fooled by it.
@@ -167,7 +166,7 @@ test('an admin password rotated while sessions are open: the new one removes acc
   // A connection that was logged in before may have removed it: without a new login nobody can prove that.
   assert.is.not(account?.state, 'proved-gone')
   const { receipt } = await session(id)
-  const { body } = await apiOf(house).get<ReceiptJson>(pathOf`/sessions/${id}/receipt`)
+  const { body } = await apiOf(house).get('/sessions/{id}/receipt', { params: { id } })
   assert.is.not(receipt?.state, 'proved-gone')
   assert.match(JSON.stringify(body), /refused|authentication|password/i, 'the reason is listed')
   await apply({ ...options, adminPassword: 'rotated' })

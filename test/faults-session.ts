@@ -7,7 +7,6 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { SessionJson } from '../src/api/client-types.ts'
-import { pathOf } from '../src/cli/client.ts'
 import type { PostgresServer } from '../tool/postgres.ts'
 import { programOf } from '../tool/services.ts'
 import { companyDatabase, startHouse, until } from './peers/house.ts'
@@ -86,7 +85,7 @@ credentials: [orders-short]
 `
 
 const newest = async (): Promise<SessionJson> => (await sessionsOf(apiOf(house)))[0]!
-const session = (id: string): Promise<SessionJson> => apiOf(house).get<SessionJson>(pathOf`/sessions/${id}`)
+const session = (id: string): Promise<SessionJson> => apiOf(house).get('/sessions/{id}', { params: { id } })
 
 /** Moves the product's wall clock to so many seconds from the real one. */
 function jump(seconds: number): void {

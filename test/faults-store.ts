@@ -7,7 +7,6 @@ import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { pathOf } from '../src/cli/client.ts'
 import type { SessionJson } from '../src/api/client-types.ts'
 import type { PostgresServer } from '../tool/postgres.ts'
 import { startPostgres } from '../tool/postgres.ts'
@@ -57,7 +56,7 @@ test.after(async () => {
 
 const newest = async (of: House): Promise<SessionJson> => (await sessionsOf(apiOf(of)))[0]!
 const session = (of: House, id: string): Promise<SessionJson> =>
-  apiOf(of).get<SessionJson>(pathOf`/sessions/${id}`)
+  apiOf(of).get('/sessions/{id}', { params: { id } })
 
 async function assertUnavailable(of: House): Promise<void> {
   const startedMs = performance.now()

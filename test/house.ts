@@ -68,13 +68,14 @@ const house: House = {
   cli: {
     rooms: [
       'recording', 'errors', 'clock', 'config', 'main.ts', 'store/audit-chain.ts', 'store/audit-verify.ts',
-      'lease/receipt.ts'
+      'lease/receipt.ts', 'api/calling.ts'
     ],
     types: ['api'], packages: ['yaml']
   },
-  // Runs in browsers. What text of strangers looks like is said once, by the recordings' filter.
+  // Runs in browsers. What text of strangers looks like is said once, by the recordings' filter; how an
+  // address is made, by the API.
   console: {
-    rooms: ['recording/inert.ts'], types: ['api'], closed: ['*'],
+    rooms: ['recording/inert.ts', 'api/calling.ts'], types: ['api'], closed: ['*'],
     packages: ['preact', 'htm', '@xterm/xterm', '@xterm/addon-fit', 'asciinema-player']
   },
   // What a plugin is made of: the contract, templates and their quoting, errors, secrets.

@@ -360,6 +360,9 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
       'intended bob', 'active system', 'renewed bob', 'renewal-refused bob', 'revoked carol',
       'proved-gone system'
     ])
+    const ids = history.map(event => event.id)
+    const page = await ledger.history(lease.holdId, { after: ids[1]!, limit: 2 })
+    assert.equal(page.map(event => event.id), ids.slice(2, 4))
   })
 
   promise('what still needs a target or a credential is named', async world => {

@@ -21,7 +21,7 @@ import { account, node, secretValue, session } from '../src/store/schema.ts'
 import { createSessions } from '../src/store/sessions.ts'
 import type { Sessions } from '../src/store/sessions.ts'
 import { instanceId } from '../src/store/settings.ts'
-import { createTemplates } from '../src/store/templates.ts'
+import { createTemplates, hashOf } from '../src/store/templates.ts'
 import type { TemplateText } from '../src/store/templates.ts'
 import { createTokens } from '../src/store/tokens.ts'
 import { openSecrets } from '../src/store/sealing.ts'
@@ -87,12 +87,14 @@ for (const kind of storeKinds) {
     await put('target', 'orders', { ...target, port: 5434 })
     await put('credential', 'orders-rw', credential)
     const row = await resources.get('target', 'orders')
-    assert.is(row?.version, 2)
-    assert.is(row?.updatedBy, 'admin')
+    assert.equal([row?.version, row?.updatedBy], [2, 'admin'])
     assert.equal(row?.spec, { ...target, port: 5434 })
     assert.ok(row!.updatedAt >= row!.createdAt)
     assert.equal((await resources.list()).map(each => each.name), ['orders-rw', 'orders'])
     assert.equal((await resources.list('target')).map(each => each.name), ['orders'])
+    for (const name of ['a_b', 'ab', 'a.b', 'a-b', 'c']) await put('listed', name, {})
+    const page = await resources.page('listed', { after: 'a-b', limit: 2, name: 'b' })
+    assert.equal(page.map(each => each.name), ['a.b', 'a_b'], 'by bytes, whatever the locale')
     assert.is(await resources.get('target', 'nobody'), undefined)
   })
 
@@ -204,14 +206,18 @@ for (const kind of storeKinds) {
 
   test('a build brings its templates, and leaves alone what an admin has made of them', async () => {
     const templates = createTemplates(database)
-    const [mine, theirs] = [{ ...text, id: 'postgres/mine' }, { ...text, id: 'postgres/theirs' }]
+    const first = { ...text, body: 'first' }
+    const [mine, theirs] = [{ ...first, id: 'postgres/mine' }, { ...first, id: 'postgres/theirs' }]
     assert.equal(await templates.ship([mine, theirs]), [mine.id, theirs.id])
     assert.equal(await templates.ship([mine, theirs]), [])
+    assert.ok((await templates.shipped()).has(hashOf(mine.body)))
     await templates.save({ ...mine, body: 'edited', author: 'bob', shipped: false })
     await templates.setActive(theirs.id, false)
     const newer = [{ ...mine, body: 'new' }, { ...theirs, body: 'new' }]
     assert.equal(await templates.ship(newer), [theirs.id])
     assert.is((await templates.get(mine.id))?.body, 'edited')
+    const known = await templates.shipped()
+    assert.equal(['edited', 'new', 'first'].map(body => known.has(hashOf(body))), [false, true, false])
     assert.is((await templates.get(theirs.id))?.active, false, 'what was switched off stays off')
     assert.is(await codeOf(templates.setActive('postgres/none', true)), 'not-found')
   })

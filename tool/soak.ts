@@ -9,7 +9,6 @@ import { readFileSync, readdirSync } from 'node:fs'
 import { setTimeout as pause } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import pg from 'pg'
-import { pathOf } from '../src/cli/client.ts'
 import { companyDatabase, ran, startHouse, until } from '../test/peers/house.ts'
 import type { House, HouseOptions } from '../test/peers/house.ts'
 import {
@@ -259,13 +258,12 @@ class Soak {
 
   async #kill(account: string): Promise<void> {
     const api = apiOf(this.#running)
-    type Live = { id: string, account: { name: string } | null }
-    const { sessions } = await api.get<{ sessions: Live[] }>('/sessions', { status: 'live', limit: 100 })
+    const { sessions } = await api.get('/sessions', { query: { status: 'live', limit: 100 } })
     const found = sessions.find(session => session.account?.name === account)
     if (found === undefined) {
       throw new Error(`no live session has the account ${account}: the server closed it`)
     }
-    const { done } = await api.post<{ done: boolean }>(pathOf`/sessions/${found.id}/kill`, {})
+    const { done } = await api.post('/sessions/{id}/kill', { params: { id: found.id } })
     if (!done) {
       throw new Error(`session ${found.id} of account ${account} is live and not alive: the server closed it`)
     }

@@ -3,11 +3,10 @@
 // are made from it.
 import { z } from 'zod'
 import { errorTable } from '../errors.ts'
+import { apiPrefix } from './calling.ts'
 import { cookieName } from './cookie.ts'
 import { keyHeader, repeatHeader } from './idempotency.ts'
 import type { Route } from './route.ts'
-
-export const apiPrefix = '/api/v1'
 
 /** Where a route is found. */
 export function addressOf({ path, atRoot }: Pick<Route, 'path' | 'atRoot'>): string {

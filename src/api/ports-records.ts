@@ -6,6 +6,7 @@ import type { TargetHealth } from '../jit/target-queue.ts'
 import type { RecordingReader } from '../nodes/recordings.ts'
 import type { Rule, RuleAction } from '../policy/types.ts'
 import type { Hit } from '../recording/catalog.ts'
+import type { JsonLines } from './route.ts'
 
 // ---- sessions and their records
 
@@ -71,11 +72,36 @@ export interface SessionPort {
 export interface RecordingPort extends RecordingReader {
   /** Whether the recording of a session lies here. */
   has(session: string): boolean
+  linesFrom(session: string, fromMs: number, before: number): JsonLines<RecordedLine>
   search(wanted: SearchRequest): AsyncIterable<Hit>
   /** What rules would have said to all that fits. */
   whatIf(wanted: WhatIfRequest): AsyncIterable<WhatIfLine>
   /** PEM of the keys that sign recordings, receipts and checkpoints. */
   publicKey(): string
+}
+
+/** What its readers may find in a line of a recording's export; `type` says which of it. */
+export interface RecordedLine {
+  type: string
+  /** Of `skipped`. */
+  count?: number
+  at: string
+  atMs: number
+  kind?: string
+  sql?: string
+  parameters?: (string | null)[]
+  outcome?: string
+  results?: { tag: string, rows: number, bytes: number, copiedBytes: number }[]
+  error?: { severity: string, sqlstate: string, message: string }
+  notices?: string[]
+  durationMs?: number
+  /** Of a statement: what a rule said to it. */
+  verdict?: { verdict: string, rule: string, kinds: string }
+  alarm?: string
+  cut?: boolean
+  event?: string
+  how?: string
+  reason?: string
 }
 
 export interface WhatIfRequest {
@@ -155,12 +181,15 @@ export interface LeasePort {
   revoke(id: string, by: string, address?: string): Promise<boolean>
   /** Ends all of a target, a credential or a secret (by its path). */
   revokeAll(where: { target: string } | { credential: string }, by: string): Promise<number>
-  history(id: string): Promise<readonly LeaseEventRow[]>
+  /** In order; those after an event, where it is named. */
+  history(id: string, page: { after?: number | undefined, limit: number }): Promise<readonly LeaseEventRow[]>
   /** What in the ledger still needs this target or credential: one sentence each. */
   dependants(kind: 'target' | 'credential', name: string): Promise<readonly string[]>
 }
 
 export interface LeaseEventRow {
+  /** In the order of what happened. */
+  id: number
   at: Date
   kind: string
   actor: string

@@ -89,8 +89,17 @@ export interface ResourceRow {
   updatedBy: string
 }
 
+export interface ResourcePage {
+  after?: string | undefined
+  limit: number
+  /** A part of the name. */
+  name?: string | undefined
+}
+
 export interface ResourceStore {
   list(kind?: string): Promise<readonly ResourceRow[]>
+  /** Of a kind by name, in the order of bytes. */
+  page(kind: string, page: ResourcePage): Promise<readonly ResourceRow[]>
   get(kind: string, name: string): Promise<ResourceRow | undefined>
   /**
    * All that `act` does, or nothing; one change at a time over all nodes, so that what was checked still

@@ -1,7 +1,7 @@
 // What a route of the API is: one entry of one table, from which come the server (api.ts), the OpenAPI
-// document (openapi.ts) and the test that every route refuses every role that it does not name. A route
-// that is not in the table does not exist, and one without `roles` does not compile: nothing is open by
-// being forgotten.
+// document (openapi.ts), the types of what clients ask and get (table.ts) and the test that every route
+// refuses every role that it does not name. A route that is not in the table does not exist, and one without
+// `roles` does not compile: nothing is open by being forgotten.
 import type { z } from 'zod'
 import type { Role } from '../policy/types.ts'
 
@@ -52,12 +52,19 @@ export interface CookieJar {
   clear(): void
 }
 
+type Chunks = AsyncIterable<Uint8Array | string>
+
+/** Text of JSON values, one a line: of which type they are is asked by clients in TypeScript only. */
+export interface JsonLines<Line> extends AsyncIterable<string> {
+  readonly line?: Line
+}
+
 /** An answer that is sent piece by piece: a recording, an export, a live tail. */
-export interface Stream {
+export interface Stream<C extends Chunks = Chunks> {
   contentType: string
   /** Suggested name of the file, where a browser would save it. */
   fileName?: string | undefined
-  chunks: AsyncIterable<Uint8Array | string>
+  chunks: C
   /** The part that is sent of it. */
   part?: { start: number, end: number } | undefined
   /** It has a size and can be had in parts: a download that broke goes on. */
@@ -102,9 +109,28 @@ export interface Route {
   run(call: Call<unknown, unknown, unknown>): Promise<unknown>
 }
 
-interface RouteSpec<P extends z.ZodType, Q extends z.ZodType, B extends z.ZodType, R extends z.ZodType> {
-  method: Method
-  path: string
+type Schema = z.ZodType | undefined
+type Output<S extends Schema> = S extends z.ZodType ? z.output<S> : undefined
+
+/** A route as its entry says it, to the letter: what table.ts takes the types of clients from. */
+export interface Entry<
+  M extends Method, At extends string, P extends Schema, Q extends Schema, B extends Schema,
+  R extends Route['response']
+> extends Route {
+  method: M
+  path: At
+  params: P
+  query: Q
+  body: B
+  response: R
+}
+
+interface RouteSpec<
+  M extends Method, At extends string, R extends z.ZodType, P extends Schema, Q extends Schema,
+  B extends Schema
+> {
+  method: M
+  path: At
   atRoot?: boolean
   roles: readonly Role[] | 'anyone'
   summary: string
@@ -115,27 +141,36 @@ interface RouteSpec<P extends z.ZodType, Q extends z.ZodType, B extends z.ZodTyp
   tag?: (answer: z.output<R>) => string
   issues?: (answer: z.output<R>) => string
   response: R
-  run(call: Call<z.output<P>, z.output<Q>, z.output<B>>): Promise<z.input<R>>
+  run(call: Call<Output<P>, Output<Q>, Output<B>>): Promise<z.input<R>>
 }
 
-type StreamSpec<P extends z.ZodType, Q extends z.ZodType, B extends z.ZodType> =
-  Omit<RouteSpec<P, Q, B, z.ZodType>, 'response' | 'run'> & {
-    response: { stream: readonly string[] }
-    run(call: Call<z.output<P>, z.output<Q>, z.output<B>>): Promise<Stream>
-  }
+type StreamSpec<
+  M extends Method, At extends string, P extends Schema, Q extends Schema, B extends Schema, C extends Chunks
+> = Omit<RouteSpec<M, At, z.ZodType, P, Q, B>, 'response' | 'run'> & {
+  response: { stream: readonly string[] }
+  run(call: Call<Output<P>, Output<Q>, Output<B>>): Promise<Stream<C>>
+}
+
+/** `chunks` stands there for its type, and for nothing else. */
+interface StreamResponse<C extends Chunks> {
+  stream: readonly string[]
+  readonly chunks?: C
+}
+
+const nothing = { params: undefined, query: undefined, body: undefined }
 
 /** An entry of the table that answers with JSON; the types of the handler come from its schemas. */
 export function route<
-  R extends z.ZodType, P extends z.ZodType = z.ZodUndefined, Q extends z.ZodType = z.ZodUndefined,
-  B extends z.ZodType = z.ZodUndefined
->(spec: RouteSpec<P, Q, B, R>): Route {
-  return { params: undefined, query: undefined, body: undefined, ...spec } as unknown as Route
+  M extends Method, At extends string, R extends z.ZodType, P extends Schema = undefined,
+  Q extends Schema = undefined, B extends Schema = undefined
+>(spec: RouteSpec<M, At, R, P, Q, B>): Entry<M, At, P, Q, B, R> {
+  return { ...nothing, ...spec } as unknown as Entry<M, At, P, Q, B, R>
 }
 
 /** An entry of the table that answers with a stream. */
 export function streamRoute<
-  P extends z.ZodType = z.ZodUndefined, Q extends z.ZodType = z.ZodUndefined,
-  B extends z.ZodType = z.ZodUndefined
->(spec: StreamSpec<P, Q, B>): Route {
-  return { params: undefined, query: undefined, body: undefined, ...spec } as unknown as Route
+  M extends Method, At extends string, C extends Chunks, P extends Schema = undefined,
+  Q extends Schema = undefined, B extends Schema = undefined
+>(spec: StreamSpec<M, At, P, Q, B, C>): Entry<M, At, P, Q, B, StreamResponse<C>> {
+  return { ...nothing, ...spec } as unknown as Entry<M, At, P, Q, B, StreamResponse<C>>
 }

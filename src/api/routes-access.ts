@@ -7,7 +7,7 @@ import { codeCharactersMax, hashToken, logIn, passwordCharactersMax, redeem } fr
 import type { Issued } from './access.ts'
 import type { ApiPorts } from './ports.ts'
 import { everyone, route } from './route.ts'
-import type { Caller, CookieJar, Route } from './route.ts'
+import type { Caller, CookieJar } from './route.ts'
 import { callerShape, doorsShape, done, enteredShape, issuedShape, sshDoorShape } from './shapes.ts'
 
 const given = z.strictObject({
@@ -16,7 +16,7 @@ const given = z.strictObject({
 }).transform(({ user: name, password, code }) => ({ name, password: new Secret(password), code }))
 const oneToken = z.strictObject({ token: z.string().max(256) })
 
-export function accessRoutes(ports: ApiPorts, loginTokenSeconds: number): Route[] {
+export function accessRoutes(ports: ApiPorts, loginTokenSeconds: number) {
   return [
     route({
       method: 'post', path: '/login', roles: 'anyone',
@@ -90,7 +90,7 @@ export function accessRoutes(ports: ApiPorts, loginTokenSeconds: number): Route[
 }
 
 /** The same for the console: the token is in a cookie that no script can read, and not in the answer. */
-function browserRoutes(ports: ApiPorts, loginTokenSeconds: number): Route[] {
+function browserRoutes(ports: ApiPorts, loginTokenSeconds: number) {
   return [
     route({
       method: 'post', path: '/browser/login', roles: 'anyone',

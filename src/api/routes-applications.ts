@@ -8,7 +8,6 @@ import { duration, quote } from '../input.ts'
 import { hashToken, mintApplicationToken } from './access.ts'
 import type { ApiPorts, ApplicationTokenRow } from './ports.ts'
 import { admins, route, watchers } from './route.ts'
-import type { Route } from './route.ts'
 import { applicationTokenJson, applicationTokenShape, done, freshApplicationTokenShape } from './shapes.ts'
 
 /** A token that nobody rotates ends by itself. */
@@ -24,7 +23,7 @@ const ttl = duration.refine(seconds => seconds <= tokenSecondsMax, 'expected at 
   .default(tokenSecondsDefault)
 const overlap = duration.refine(seconds => seconds <= overlapSecondsMax, 'expected at most 7d').optional()
 
-export function applicationRoutes(ports: ApiPorts): Route[] {
+export function applicationRoutes(ports: ApiPorts) {
   return [
     route({
       method: 'get', path: '/applications/{name}/tokens', roles: watchers,

@@ -3,7 +3,6 @@
 import { z } from 'zod'
 import type { ApiPorts } from './ports.ts'
 import { admins, route, streamRoute, watchers } from './route.ts'
-import type { Route } from './route.ts'
 import { auditJson, auditShape, auditVerifiedShape, checkShape } from './shapes.ts'
 
 const eventsPerAnswerMax = 10_000
@@ -18,7 +17,7 @@ const place = z.string().max(200).transform((text, context) => {
 })
 const instant = z.iso.datetime({ offset: true }).transform(text => new Date(text))
 
-export function auditRoutes(ports: ApiPorts): Route[] {
+export function auditRoutes(ports: ApiPorts) {
   return [
     route({
       method: 'get', path: '/audit', roles: watchers, summary: 'Audit events, newest first.',
@@ -26,7 +25,7 @@ export function auditRoutes(ports: ApiPorts): Route[] {
         kind: z.string().optional(), actor: z.string().optional(), subject: z.string().optional(),
         since: instant.optional(), until: instant.optional(),
         before: place.optional(),
-        limit: z.coerce.number().int().min(1).max(eventsPerAnswerMax).default(100)
+        limit: z.coerce.number<number>().int().min(1).max(eventsPerAnswerMax).default(100)
       }),
       response: z.object({ events: z.array(auditShape) }),
       run: async ({ query }) => ({ events: (await ports.audit.list(query)).map(auditJson) })

@@ -6,10 +6,9 @@ import { SallyportError } from '../errors.ts'
 import { quote } from '../input.ts'
 import type { ApiPorts } from './ports.ts'
 import { everyone, route } from './route.ts'
-import type { Route } from './route.ts'
 import { browserTicketShape, ticketShape } from './shapes.ts'
 
-export function connectRoutes(ports: ApiPorts): Route[] {
+export function connectRoutes(ports: ApiPorts) {
   return [
     route({
       method: 'post', path: '/connections', roles: everyone,

@@ -5,12 +5,11 @@ import { z } from 'zod'
 import { SallyportError } from '../errors.ts'
 import type { ApiPorts } from './ports.ts'
 import { route, streamRoute, watchers } from './route.ts'
-import type { Route } from './route.ts'
 
 /** As Prometheus wants it. */
 export const metricsType = 'text/plain; version=0.0.4; charset=utf-8'
 
-export function healthRoutes(ports: ApiPorts): Route[] {
+export function healthRoutes(ports: ApiPorts) {
   return [
     route({
       method: 'get', path: '/healthz', atRoot: true, roles: 'anyone',

@@ -4,15 +4,17 @@ import { z } from 'zod'
 import { SallyportError, asSallyportError, errorTable } from '../errors.ts'
 import { printAddress, quote } from '../input.ts'
 import type { Credential } from '../policy/types.ts'
-import type { ApiPorts, ProofReport, Prove } from './ports.ts'
+import { byName, part } from './pages.ts'
+import type { ApiPorts, ProofReport, Prove, ResourcePage } from './ports.ts'
+import type { ErrorJson } from './client-types.ts'
 import { resourceName } from './document-parts.ts'
 import { admins, route, streamRoute, watchers } from './route.ts'
-import type { Route } from './route.ts'
 import { pluginShape, proofShape, targetHealthShape } from './shapes.ts'
+import { jsonLines } from './stream.ts'
 
 const proofLines = 'application/x-ndjson'
 
-export function hookRoutes(ports: ApiPorts): Route[] {
+export function hookRoutes(ports: ApiPorts) {
   return [
     route({
       method: 'get', path: '/plugins', roles: watchers,
@@ -25,9 +27,10 @@ export function hookRoutes(ports: ApiPorts): Route[] {
     }),
     route({
       method: 'get', path: '/targets/health', roles: watchers,
-      summary: 'How each target fares with the hooks of this node: queue, breaker, the last outcome.',
+      summary: 'How each target fares with the hooks of this node: queue, breaker, last outcome; by name.',
+      query: z.strictObject({ ...byName, name: part }),
       response: z.object({ node: z.string(), targets: z.array(targetHealthShape) }),
-      run: async () => ({ node: ports.node, targets: await healthOf(ports) })
+      run: async ({ query }) => ({ node: ports.node, targets: await healthOf(ports, query) })
     }),
     route({
       method: 'post', path: '/prove', roles: admins,
@@ -50,8 +53,8 @@ export function hookRoutes(ports: ApiPorts): Route[] {
         // Whoever leaves must not leave an account behind: what has begun runs to its end, which is bounded.
         const running = (told: Told): Promise<ProofReport> =>
           ports.prove(credential, new AbortController().signal, told)
-        const chunks = stepByStep(told => proof(ports, credential, caller.name, running, told))
-        return { contentType: proofLines, live: true, chunks }
+        const steps = stepByStep(told => proof(ports, credential, caller.name, running, told))
+        return { contentType: proofLines, live: true, chunks: jsonLines(steps) }
       }
     })
   ]
@@ -80,34 +83,41 @@ async function proof(
   return report
 }
 
+type Step = ProofReport['steps'][0]
+type ProofLine =
+  | Step & { kind: 'step' }
+  | { kind: 'end', passed: boolean }
+  | { kind: 'failed', error: ErrorJson }
+
 /** Steps as they come, then the end: the verdict, or why there is none. */
-async function* stepByStep(run: (told: Told) => Promise<ProofReport>): AsyncGenerator<string> {
-  const line = (value: unknown): string => `${JSON.stringify(value)}\n`
-  const steps: ProofReport['steps'][0][] = []
+async function* stepByStep(run: (told: Told) => Promise<ProofReport>): AsyncGenerator<ProofLine> {
+  const steps: Step[] = []
   let heard = Promise.withResolvers<undefined>()
   const end = run(step => {
     steps.push(step)
     heard.resolve(undefined)
   }).then(
-    ({ passed }) => ({ kind: 'end', passed }),
-    (thrown: unknown) => {
+    ({ passed }): ProofLine => ({ kind: 'end', passed }),
+    (thrown: unknown): ProofLine => {
       const { code, reference, problems, detail } = asSallyportError(thrown)
       const said = code === 'internal' ? {} : { detail }
-      const error = { code, message: errorTable[code].client, reference, problems, ...said }
+      const error = { code, message: errorTable[code].client, reference, problems: [...problems], ...said }
       return { kind: 'failed', error }
     })
   for (let shown = 0; ;) {
     const over = await Promise.race([end, heard.promise])
     heard = Promise.withResolvers()
-    while (shown < steps.length) yield line({ kind: 'step', ...steps[shown++] })
+    while (shown < steps.length) yield { kind: 'step', ...steps[shown++]! }
     if (over === undefined) continue
-    yield line(over)
+    yield over
     return
   }
 }
 
-async function healthOf({ resources, health }: ApiPorts): Promise<z.input<typeof targetHealthShape>[]> {
-  const rows = await resources.list('target')
+async function healthOf(
+  { resources, health }: ApiPorts, page: ResourcePage
+): Promise<z.input<typeof targetHealthShape>[]> {
+  const rows = await resources.page('target', page)
   const { queues, last } = health.hooks()
   return rows.map(({ name, spec }) => {
     const { protocol, host, port } = spec as { protocol: string, host: string, port: number }

@@ -8,20 +8,22 @@ import { leasesListedMax } from '../lease/states.ts'
 import { authoriseSecret, readSecretPath } from '../policy/secrets.ts'
 import type { Declared, Role } from '../policy/types.ts'
 import { actorOf } from '../secrets/secrets.ts'
+import { limit } from './pages.ts'
 import type { ApiPorts } from './ports.ts'
 import type { LeaseRow, OrphanReport } from './ports-records.ts'
 import { admins, everyone, holders, route, watchers } from './route.ts'
-import type { Caller, Route } from './route.ts'
+import type { Caller } from './route.ts'
 import { holderOf, ttl } from './routes-secrets.ts'
 import { done, leaseEventShape, leaseJson, leaseShape, orphansShape } from './shapes.ts'
 
 const id = z.string().regex(/^[0-9A-Za-z_-]{4,64}$/, 'expected a lease id')
 const params = z.object({ id })
+const eventId = z.string().regex(/^\d{1,15}$/, 'expected the id of an event').transform(Number)
 // A base secret is a target of its own, under its path.
 const target = z.string().max(255).transform(name => readSecretPath(name) ?? name).optional()
 const owners: readonly Role[] = [...everyone, 'application']
 
-export function leaseRoutes(ports: ApiPorts): Route[] {
+export function leaseRoutes(ports: ApiPorts) {
   return [
     route({
       method: 'get', path: '/leases', roles: owners,
@@ -30,7 +32,7 @@ export function leaseRoutes(ports: ApiPorts): Route[] {
         target, secret: z.string().max(255).optional(), owner: z.string().optional(),
         status: z.enum(['active', 'expired', 'revoked', 'revoking', 'failed']).optional(),
         before: id.optional(),
-        limit: z.coerce.number().int().min(1).max(leasesListedMax).default(leasesListedMax)
+        limit: z.coerce.number<number>().int().min(1).max(leasesListedMax).default(leasesListedMax)
       }),
       response: z.object({ leases: z.array(leaseShape) }),
       run: async ({ query: { secret, ...query }, caller }) => {
@@ -48,11 +50,14 @@ export function leaseRoutes(ports: ApiPorts): Route[] {
     route({
       method: 'get', path: '/leases/{id}/history', roles: owners,
       summary: 'Everything that happened to a lease and its account, in order.', params,
+      query: z.strictObject({ after: eventId.optional(), limit }),
       response: z.object({ events: z.array(leaseEventShape) }),
-      run: async ({ params: { id: wanted }, caller }) => {
+      run: async ({ params: { id: wanted }, query, caller }) => {
         const { id: lease } = await leaseOf(ports, wanted, caller)
-        const events = await ports.leases.history(lease)
-        return { events: events.map(event => ({ ...event, at: event.at.toISOString() })) }
+        const events = await ports.leases.history(lease, query)
+        return {
+          events: events.map(event => ({ ...event, id: String(event.id), at: event.at.toISOString() }))
+        }
       }
     }),
     route({

@@ -7,7 +7,7 @@ import { SallyportError } from '../errors.ts'
 import { expectFresh, issue } from './access.ts'
 import type { ApiPorts } from './ports.ts'
 import { everyone, route } from './route.ts'
-import type { Caller, Route } from './route.ts'
+import type { Caller } from './route.ts'
 import { issuedJson } from './routes-access.ts'
 import { beganShape, done, issuedShape, loginRequestShape } from './shapes.ts'
 
@@ -16,7 +16,7 @@ const params = z.object({ code: z.string().max(32) })
 /** What a program says of itself: shown to the person as its own words. */
 const whatCharactersMax = 100
 
-export function loginRequestRoutes(ports: ApiPorts, loginTokenSeconds: number): Route[] {
+export function loginRequestRoutes(ports: ApiPorts, loginTokenSeconds: number) {
   const { requests, oidc } = ports.logins
   return [
     route({

@@ -8,7 +8,7 @@ import { expectFresh, logInByPasskey } from './access.ts'
 import type { ApiPorts } from './ports.ts'
 import type { PasskeyShown } from './ports-login.ts'
 import { admins, everyone, route } from './route.ts'
-import type { Caller, Route } from './route.ts'
+import type { Caller } from './route.ts'
 import { entered } from './routes-access.ts'
 import {
   done, enteredShape, loginAskedShape, passkeyShape, passkeysShape, registrationAskedShape, waysShape
@@ -33,7 +33,7 @@ const label = z.string().trim().min(1).max(64).regex(/^[^\p{Cc}\p{Cf}]*$/u, 'exp
 const path = '/users/{name}/passkeys'
 const params = z.object({ name: z.string() })
 
-export function passkeyRoutes(ports: ApiPorts, loginTokenSeconds: number): Route[] {
+export function passkeyRoutes(ports: ApiPorts, loginTokenSeconds: number) {
   const { passkeys } = ports.logins
   return [
     route({

@@ -2,29 +2,28 @@
 // looking for one by what people remember of it.
 import { z } from 'zod'
 import type { Profile } from '../policy/secrets.ts'
+import { byName, pageOf } from './pages.ts'
 import type { ApiPorts, ResourceRow } from './ports.ts'
 import { route, watchers } from './route.ts'
-import type { Route } from './route.ts'
 import { profileShape } from './shapes.ts'
 
 const word = z.string().max(128).optional()
 
-export function profileRoutes(ports: ApiPorts): Route[] {
+export function profileRoutes(ports: ApiPorts) {
   return [
     route({
       method: 'get', path: '/profiles', roles: watchers,
-      summary: 'Profiles, by id, identifier, type (the plugin) or status.',
+      summary: 'Profiles by identifier; those of an id, identifier, type (the plugin) or status.',
       query: z.strictObject({
-        id: word, identifier: word, type: word, status: z.enum(['active', 'inactive']).optional()
+        id: word, identifier: word, type: word, status: z.enum(['active', 'inactive']).optional(), ...byName
       }),
       response: z.object({ profiles: z.array(profileShape) }),
-      run: async ({ query }) => {
+      run: async ({ query: { after, limit, ...fields } }) => {
         const profiles = (await ports.resources.list('profile')).map(profileJson)
-        const wanted = Object.entries(query).filter(([, value]) => value !== undefined)
-        return {
-          profiles: profiles.filter(profile =>
-            wanted.every(([field, value]) => profile[field as keyof typeof query] === value))
-        }
+        const wanted = Object.entries(fields).filter(([, value]) => value !== undefined)
+        const found = profiles.filter(profile =>
+          wanted.every(([field, value]) => profile[field as keyof typeof fields] === value))
+        return { profiles: pageOf(found, ({ identifier }) => identifier, { after, limit }) }
       }
     })
   ]

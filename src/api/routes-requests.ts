@@ -10,7 +10,7 @@ import { resourceName } from './document-parts.ts'
 import type { ApiPorts } from './ports.ts'
 import type { RequestRow } from './ports-records.ts'
 import { everyone, route, watchers } from './route.ts'
-import type { Caller, Route } from './route.ts'
+import type { Caller } from './route.ts'
 import { requestJson, requestShape } from './shapes.ts'
 
 const requestsPerAnswerMax = 1_000
@@ -30,11 +30,11 @@ const span = z.string().transform((text, context) => {
 
 type Part = 'approve' | 'deny' | 'withdraw' | 'review'
 
-export function requestRoutes(ports: ApiPorts): Route[] {
+export function requestRoutes(ports: ApiPorts) {
   const { requests } = ports
-  const changing = (
-    part: Part, summary: string, act: (row: RequestRow, by: string, reason?: string) => Promise<RequestRow>
-  ): Route => route({
+  const changing = <P extends Part>(
+    part: P, summary: string, act: (row: RequestRow, by: string, reason?: string) => Promise<RequestRow>
+  ) => route({
     method: 'post', path: `/requests/{id}/${part}`, roles: everyone, summary, params, body: said,
     response: requestShape,
     run: async ({ params: { id }, body, caller }) => {
@@ -58,7 +58,7 @@ export function requestRoutes(ports: ApiPorts): Route[] {
   ]
 }
 
-function lookingRoutes(ports: ApiPorts): Route[] {
+function lookingRoutes(ports: ApiPorts) {
   return [
     route({
       method: 'get', path: '/requests', roles: everyone,
@@ -67,7 +67,7 @@ function lookingRoutes(ports: ApiPorts): Route[] {
         state: z.enum(['pending', 'approved', 'denied', 'expired', 'withdrawn']).optional(),
         open: z.enum(['true', 'false']).transform(text => text === 'true').optional(),
         before: requestId.optional(),
-        limit: z.coerce.number().int().min(1).max(requestsPerAnswerMax).default(100)
+        limit: z.coerce.number<number>().int().min(1).max(requestsPerAnswerMax).default(100)
       }),
       response: z.object({ requests: z.array(requestShape) }),
       run: async ({ query, caller }) => {
@@ -85,7 +85,7 @@ function lookingRoutes(ports: ApiPorts): Route[] {
   ]
 }
 
-function creating(ports: ApiPorts): Route {
+function creating(ports: ApiPorts) {
   return route({
     method: 'post', path: '/requests', roles: everyone,
     summary: 'Asks for a credential that needs approval; answers the request that is open for it already.',

@@ -8,11 +8,11 @@ import { resourceTag } from './conditions.ts'
 import { documentOf, resourceKinds } from './documents.ts'
 import type { ResourceKind, Specs } from './documents.ts'
 import { explain } from './explain.ts'
+import { byName, part } from './pages.ts'
 import type { ApiPorts, ResourceRow } from './ports.ts'
 import { apply, deleteResource, documentsMax } from './resources.ts'
 import type { Applied } from './resources.ts'
 import { admins, everyone, route, watchers } from './route.ts'
-import type { Route } from './route.ts'
 import { appliedShape, done, explainedShape, resourceShape } from './shapes.ts'
 
 // A batch of some thousand documents, with keys and certificates in them.
@@ -23,7 +23,7 @@ const kind = z.enum(resourceKinds)
 const one = z.object({ kind, name: z.string() }).transform(({ kind: of, name }) =>
   ({ kind: of, name: of === 'secret' ? readSecretPath(name) ?? name : name }))
 
-export function resourceRoutes(ports: ApiPorts): Route[] {
+export function resourceRoutes(ports: ApiPorts) {
   return [
     route({
       method: 'post', path: '/apply', roles: admins, bodyBytesMax: applyBytesMax,
@@ -42,10 +42,12 @@ export function resourceRoutes(ports: ApiPorts): Route[] {
       }
     }),
     route({
-      method: 'get', path: '/resources/{kind}', roles: watchers, summary: 'All resources of a kind, by name.',
-      params: z.object({ kind }),
+      method: 'get', path: '/resources/{kind}', roles: watchers,
+      summary: 'Resources of a kind, by name; `name`: those with this in their name.',
+      params: z.object({ kind }), query: z.strictObject({ ...byName, name: part }),
       response: z.object({ resources: z.array(resourceShape) }),
-      run: async ({ params }) => ({ resources: (await ports.resources.list(params.kind)).map(resourceJson) })
+      run: async ({ params, query }) =>
+        ({ resources: (await ports.resources.page(params.kind, query)).map(resourceJson) })
     }),
     route({
       method: 'get', path: '/resources/{kind}/{name}', roles: watchers, summary: 'One resource.',

@@ -3,13 +3,13 @@ import { z } from 'zod'
 import { rules } from './document-rules.ts'
 import type { ApiPorts } from './ports.ts'
 import { streamRoute, watchers } from './route.ts'
-import type { Route } from './route.ts'
+import { jsonLines } from './stream.ts'
 
 const instant = z.iso.datetime({ offset: true })
 /** A hundred rules with long patterns. */
 const bodyBytesMax = 256 * 1024
 
-export function ruleRoutes(ports: ApiPorts): Route[] {
+export function ruleRoutes(ports: ApiPorts) {
   return [
     streamRoute({
       method: 'post', path: '/rules/what-if', roles: watchers, bodyBytesMax,
@@ -24,12 +24,8 @@ export function ruleRoutes(ports: ApiPorts): Route[] {
         const detail = { rules: tried.length, from, to }
         await ports.audit.append('rules.tried', caller.name, session ?? '*', detail)
         const found = ports.recordings.whatIf({ rules: tried, session, from, to, signal })
-        return { contentType: 'application/x-ndjson', live: true, chunks: lines(found) }
+        return { contentType: 'application/x-ndjson', live: true, chunks: jsonLines(found) }
       }
     })
   ]
-}
-
-async function* lines(found: AsyncIterable<unknown>): AsyncGenerator<string> {
-  for await (const each of found) yield `${JSON.stringify(each)}\n`
 }

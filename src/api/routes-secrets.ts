@@ -7,12 +7,14 @@ import { quote, readDuration } from '../input.ts'
 import { readSecretPath } from '../policy/secrets.ts'
 import type { Holder, SecretDefinition } from '../policy/secrets.ts'
 import type { Asker, Reading } from '../secrets/secrets.ts'
+import { byName, limit, pageOf } from './pages.ts'
+import type { Page } from './pages.ts'
 import type { ApiPorts } from './ports.ts'
 import { linkedTo } from './secret-references.ts'
 import { deleteSecret } from './secret-removal.ts'
 import { stateOf } from './resources.ts'
 import { admins, holders, route, watchers } from './route.ts'
-import type { Caller, Route } from './route.ts'
+import type { Caller } from './route.ts'
 import { comparedShape, done, leaseJson, readingShape, secretShape, versionShape } from './shapes.ts'
 
 const path = z.string().max(1024).transform((text, context) => {
@@ -23,7 +25,7 @@ const path = z.string().max(1024).transform((text, context) => {
 })
 const params = z.object({ path })
 const version = z.int().min(1)
-const versionText = z.coerce.number().pipe(version)
+const versionText = z.coerce.number<number>().pipe(version)
 
 /** A number of seconds, or a duration; whether it is one that a lease may have is the ledger's to say. */
 export const ttl = z.union([z.number(), z.string()]).transform((given, context) => {
@@ -35,50 +37,53 @@ export const ttl = z.union([z.number(), z.string()]).transform((given, context) 
   return z.NEVER
 })
 
-export function secretRoutes(ports: ApiPorts): Route[] {
+export function secretRoutes(ports: ApiPorts) {
   return [...lookRoutes(ports), ...useRoutes(ports)]
 }
 
-function lookRoutes(ports: ApiPorts): Route[] {
+function lookRoutes(ports: ApiPorts) {
   return [
     route({
       method: 'get', path: '/secrets', roles: [...holders, 'auditor'],
       summary: 'Secrets that the caller may have; admins and auditors see all. Without values.',
-      query: z.strictObject({ environment: z.string().max(63).optional() }),
+      query: z.strictObject({
+        environment: z.string().max(63).optional(), path: path.optional(), ...byName
+      }),
       response: z.object({ secrets: z.array(secretShape) }),
-      run: async ({ query: { environment }, caller }) => {
-        const all = await seen(ports, caller)
-        const found = all.filter(each => environment === undefined || each.environment === environment)
-        return { secrets: found.map(secretJson) }
+      run: async ({ query: { environment, path: only, ...page }, caller }) => {
+        const found = (await seen(ports, caller)).filter(each =>
+          (environment === undefined || each.environment === environment)
+          && (only === undefined || each.name === only))
+        return secretsJson(found, page)
       }
     }),
     route({
       method: 'get', path: '/secrets/search', roles: watchers,
       summary: 'Secrets whose path or description holds the query; `links`: those linked to that base (L3).',
       query: z.strictObject({
-        query: z.string().min(1).max(1024), links: z.enum(['true', 'false']).default('false')
+        query: z.string().min(1).max(1024), links: z.enum(['true', 'false']).default('false'), ...byName
       }),
       response: z.object({ secrets: z.array(secretShape) }),
-      run: async ({ query: { query, links }, caller }) => {
+      run: async ({ query: { query, links, ...page }, caller }) => {
         const all = await seen(ports, caller)
         const read = readSecretPath(query)
         if (links === 'true') {
           const linked = linkedTo(stateOf(await ports.resources.list()), read ?? query)
-          return { secrets: all.filter(({ name }) => linked.includes(name)).map(secretJson) }
+          return secretsJson(all.filter(({ name }) => linked.includes(name)), page)
         }
         const wanted = (read ?? query).toLowerCase()
-        return {
-          secrets: all.filter(({ name, description = '' }) =>
-            name.includes(wanted) || description.toLowerCase().includes(wanted)).map(secretJson)
-        }
+        return secretsJson(all.filter(({ name, description = '' }) =>
+          name.includes(wanted) || description.toLowerCase().includes(wanted)), page)
       }
     }),
     route({
       method: 'get', path: '/secrets/{path}/versions', roles: holders,
       summary: 'The versions of a static secret, or of one that renews itself, without values.', params,
+      query: z.strictObject({ after: versionText.optional(), limit }),
       response: z.object({ versions: z.array(versionShape) }),
-      run: async ({ params: { path: of }, caller, address }) => {
-        const versions = await ports.secrets.versions(asker(caller, address), of)
+      run: async ({ params: { path: of }, query, caller, address }) => {
+        const all = await ports.secrets.versions(asker(caller, address), of)
+        const versions = pageOf(all, each => each.version, query)
         return { versions: versions.map(each => ({ ...each, lease: each.lease ?? null })) }
       }
     }),
@@ -94,7 +99,7 @@ function lookRoutes(ports: ApiPorts): Route[] {
   ]
 }
 
-function useRoutes(ports: ApiPorts): Route[] {
+function useRoutes(ports: ApiPorts) {
   return [
     route({
       method: 'post', path: '/secrets/{path}/generate', roles: holders,
@@ -138,6 +143,12 @@ export function holderOf({ name, roles }: Caller): Holder {
 
 function asker(caller: Caller, address: string): Asker {
   return { holder: holderOf(caller), address }
+}
+
+function secretsJson(
+  secrets: readonly SecretDefinition[], page: Page<string>
+): { secrets: z.output<typeof secretShape>[] } {
+  return { secrets: pageOf(secrets, ({ name }) => name, page).map(secretJson) }
 }
 
 async function seen(ports: ApiPorts, caller: Caller): Promise<readonly SecretDefinition[]> {

@@ -10,15 +10,16 @@ import type { ExportFormat } from '../recording/export.ts'
 import { recordingSuffix } from '../recording/paths.ts'
 import type { Scene } from '../recording/screenplay.ts'
 import type { ApiPorts } from './ports.ts'
-import type { SessionRow } from './ports-records.ts'
+import type { RecordedLine, SessionRow } from './ports-records.ts'
 import { admins, everyone, route, streamRoute, watchers } from './route.ts'
-import type { Call, Caller, Route } from './route.ts'
+import type { Call, Caller, JsonLines } from './route.ts'
 import { searchRoute } from './search.ts'
 import type { SessionJson } from './shapes.ts'
 import {
   done, pieceShape, receiptJson, receiptShape, sessionId, sessionJson, sessionShape, verifiedJson,
   verifiedShape
 } from './shapes.ts'
+import { jsonLines } from './stream.ts'
 
 /** Sessions in one answer; the next ones are asked for with `before`. */
 export const sessionsPerAnswerMax = 1_000
@@ -34,7 +35,7 @@ const exportTypes: Readonly<Record<ExportFormat, { contentType: string, extensio
 
 const params = z.object({ id: sessionId })
 /** Milliseconds since the start of a recording. */
-const moment = z.coerce.number().min(0).max(Number.MAX_SAFE_INTEGER).default(0)
+const moment = z.coerce.number<number>().min(0).max(Number.MAX_SAFE_INTEGER).default(0)
 const linesBeforeMax = 1_000
 /** A look that goes on is on record again after this. */
 const oneLookMs = 600_000
@@ -44,7 +45,7 @@ const instant = z.iso.datetime({ offset: true }).transform(text => new Date(text
 
 type ById = Call<{ id: string }, unknown, unknown>
 
-export function sessionRoutes(ports: ApiPorts): Route[] {
+export function sessionRoutes(ports: ApiPorts) {
   return [
     route({
       method: 'get', path: '/sessions', roles: everyone,
@@ -53,7 +54,7 @@ export function sessionRoutes(ports: ApiPorts): Route[] {
         user: z.string().optional(), credential: z.string().optional(), target: z.string().optional(),
         status: z.enum(['opening', 'live', 'ended', 'refused', 'interrupted']).optional(),
         since: instant.optional(), until: instant.optional(), before: sessionId.optional(),
-        limit: z.coerce.number().int().min(1).max(sessionsPerAnswerMax).default(100)
+        limit: z.coerce.number<number>().int().min(1).max(sessionsPerAnswerMax).default(100)
       }),
       response: z.object({ sessions: z.array(sessionShape) }),
       run: async ({ query, caller }) => {
@@ -107,7 +108,7 @@ export function sessionRoutes(ports: ApiPorts): Route[] {
 }
 
 /** Somebody who plays a recording asks for piece after piece: that is one look, however many it takes. */
-function pieceRoute(ports: ApiPorts): Route {
+function pieceRoute(ports: ApiPorts) {
   const lately = new Map<string, number>()
   return route({
     method: 'get', path: '/sessions/{id}/piece', roles: watchers,
@@ -131,7 +132,7 @@ function pieceRoute(ports: ApiPorts): Route {
   })
 }
 
-function streamRoutes(ports: ApiPorts): Route[] {
+function streamRoutes(ports: ApiPorts) {
   return [
     streamRoute({
       method: 'get', path: '/sessions/{id}/events', roles: watchers,
@@ -139,32 +140,32 @@ function streamRoutes(ports: ApiPorts): Route[] {
       response: { stream: [eventLines] },
       run: async call => {
         const { row, recordings } = await looked(ports, call, 'session.replayed')
-        return { contentType: eventLines, chunks: lines(recordings.scenes(row.id)) }
+        return { contentType: eventLines, chunks: jsonLines(recordings.scenes(row.id)) }
       }
     }),
     streamRoute({
       method: 'get', path: '/sessions/{id}/statements', roles: watchers,
       summary: 'Statements and events from a moment on, with the last few before it.', params,
       query: z.strictObject({
-        from: moment, before: z.coerce.number().int().min(0).max(linesBeforeMax).default(0)
+        from: moment, before: z.coerce.number<number>().int().min(0).max(linesBeforeMax).default(0)
       }),
       response: { stream: [eventLines] },
       run: async call => {
         const { from, before } = call.query
         const { row, recordings } = await looked(ports, call, 'session.replayed', { from })
-        return { contentType: eventLines, chunks: recordings.linesFrom(row.id, from, before) }
+        return { contentType: eventLines, chunks: linesOf(recordings.linesFrom(row.id, from, before)) }
       }
     }),
     streamRoute({
       method: 'get', path: '/sessions/{id}/watch', roles: watchers,
       summary: 'The same of a live session, as it happens, to its end; `after`: without so many lines.',
       params,
-      query: z.strictObject({ after: z.coerce.number().int().min(0).default(0) }),
+      query: z.strictObject({ after: z.coerce.number<number>().int().min(0).default(0) }),
       response: { stream: [eventLines] },
       run: async call => {
         const { row, recordings } = await looked(ports, call, 'session.watched')
         const scenes = recordings.follow(row.id, call.signal)
-        return { contentType: eventLines, live: true, chunks: lines(scenes, call.query.after) }
+        return { contentType: eventLines, live: true, chunks: jsonLines(after(scenes, call.query.after)) }
       }
     }),
     streamRoute({
@@ -183,7 +184,7 @@ function streamRoutes(ports: ApiPorts): Route[] {
     streamRoute({
       method: 'get', path: '/sessions/{id}/files/{copy}', roles: watchers,
       summary: 'The copy of a file that was transferred, as far as it was kept.',
-      params: z.object({ id: z.string(), copy: z.coerce.number().int().min(1) }),
+      params: z.object({ id: z.string(), copy: z.coerce.number<number>().int().min(1) }),
       response: { stream: ['application/octet-stream'] },
       run: async call => {
         const { id, copy } = call.params
@@ -268,7 +269,12 @@ async function looked(
   return place
 }
 
-async function* lines(scenes: AsyncIterable<Scene>, after = 0): AsyncGenerator<string> {
+/** What another node has written out is passed on as it comes. */
+function linesOf(chunks: ReturnType<RecordingReader['linesFrom']>): JsonLines<RecordedLine> {
+  return chunks as JsonLines<RecordedLine>
+}
+
+async function* after(scenes: AsyncIterable<Scene>, count: number): AsyncGenerator<Scene> {
   let seen = 0
-  for await (const scene of scenes) if (++seen > after) yield `${JSON.stringify(scene)}\n`
+  for await (const scene of scenes) if (++seen > count) yield scene
 }

@@ -8,9 +8,9 @@ import type { Variables } from '../jit/plugin.ts'
 import { linesOf } from '../jit/template-lines.ts'
 import { parseTemplate } from '../jit/template.ts'
 import type { Credential } from '../policy/types.ts'
+import { byName, limit, pageOf } from './pages.ts'
 import type { ApiPorts, TemplateRow } from './ports.ts'
 import { admins, route, watchers } from './route.ts'
-import type { Route } from './route.ts'
 import { planShape, templateBodyShape, templateJson, templateShape } from './shapes.ts'
 
 // Characters; the reader (jit/template.ts) has its own limit in bytes.
@@ -26,36 +26,39 @@ const lintShape = z.object({
   lines: z.array(z.int().nullable())
 })
 
-export function templateRoutes(ports: ApiPorts): Route[] {
+export function templateRoutes(ports: ApiPorts) {
   return [
     route({
-      method: 'get', path: '/templates', roles: watchers, summary: 'The newest version of every template.',
+      method: 'get', path: '/templates', roles: watchers,
+      summary: 'The newest version of every template, by id.',
       query: z.strictObject({
-        plugin: part.optional(), action: z.enum(['create', 'delete', 'enable', 'disable']).optional()
+        plugin: part.optional(), action: z.enum(['create', 'delete', 'enable', 'disable']).optional(),
+        ...byName
       }),
       response: z.object({ templates: z.array(templateShape) }),
-      run: async ({ query: { plugin, action } }) => {
+      run: async ({ query: { plugin, action, ...page } }) => {
         const rows = (await ports.templates.list()).filter(row =>
           (plugin === undefined || row.plugin === plugin) && (action === undefined || row.action === action))
-        return { templates: rows.map(templateJson) }
+        return { templates: pageOf(rows, ({ id }) => id, page).map(templateJson) }
       }
     }),
     route({
       method: 'get', path: '/templates/{plugin}/{name}', roles: watchers,
       summary: 'One template with its text.',
       params,
-      query: z.strictObject({ version: z.coerce.number().int().min(1).optional() }),
+      query: z.strictObject({ version: z.coerce.number<number>().int().min(1).optional() }),
       response: templateBodyShape,
       run: async ({ params: at, query }) => bodyJson(await templateOf(ports, idOf(at), query.version))
     }),
     route({
       method: 'get', path: '/templates/{plugin}/{name}/versions', roles: watchers,
       summary: 'Every version of a template, newest first, without its text.',
-      params,
+      params, query: z.strictObject({ before: z.coerce.number<number>().int().optional(), limit }),
       response: z.object({ versions: z.array(templateShape) }),
-      run: async ({ params: at }) => {
+      run: async ({ params: at, query: { before = Infinity, limit: count } }) => {
         const { id } = await templateOf(ports, idOf(at))
-        return { versions: (await ports.templates.versions(id)).toReversed().map(templateJson) }
+        const older = (await ports.templates.versions(id)).filter(({ version }) => version < before)
+        return { versions: older.toReversed().slice(0, count).map(templateJson) }
       }
     }),
     route({
@@ -94,7 +97,7 @@ export function templateRoutes(ports: ApiPorts): Route[] {
   ]
 }
 
-function trialRoutes(ports: ApiPorts): Route[] {
+function trialRoutes(ports: ApiPorts) {
   return [
     route({
       method: 'post', path: '/lint', roles: watchers, bodyBytesMax: templateCharactersMax * 6,

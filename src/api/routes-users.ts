@@ -5,31 +5,36 @@ import { z } from 'zod'
 import { SallyportError } from '../errors.ts'
 import { quote } from '../input.ts'
 import { codeCharactersMax, expectFresh } from './access.ts'
+import { byName, pageOf, part } from './pages.ts'
 import type { ApiPorts } from './ports.ts'
 import { admins, everyone, route } from './route.ts'
-import type { Caller, Route } from './route.ts'
+import type { Caller } from './route.ts'
 import { done, enrolledShape, usersShape } from './shapes.ts'
 
 const path = '/users/{name}/second-factor'
 const params = z.object({ name: z.string() })
 
-export function userRoutes(ports: ApiPorts): Route[] {
+export function userRoutes(ports: ApiPorts) {
   return [
     route({
       method: 'get', path: '/users', roles: admins,
-      summary: 'The people who are declared, and who of them has a second factor.',
+      summary: 'The people who are declared, by name, and who of them has a second factor.',
+      query: z.strictObject({
+        name: part, role: z.enum(['user', 'auditor', 'admin']).optional(), ...byName
+      }),
       response: usersShape,
-      run: async () => {
+      run: async ({ query: { name: has = '', role, ...page } }) => {
         const enrolled = new Map((await ports.secondFactors.list()).map(each => [each.user, each.confirmed]))
         const factorOf = (name: string): 'none' | 'waiting' | 'confirmed' => {
           const isConfirmed = enrolled.get(name)
           return isConfirmed === undefined ? 'none' : isConfirmed ? 'confirmed' : 'waiting'
         }
         const { users } = await ports.policy.declared()
+        const wanted = [...users.values()].filter(({ name, roles }) =>
+          name.includes(has) && (role === undefined || roles.includes(role)))
         return {
-          users: [...users.values()].sort((one, other) => one.name < other.name ? -1 : 1)
-            .map(({ name, roles, disabled }) =>
-              ({ name, roles: [...roles], disabled, secondFactor: factorOf(name) }))
+          users: pageOf(wanted, ({ name }) => name, page).map(({ name, roles, disabled }) =>
+            ({ name, roles: [...roles], disabled, secondFactor: factorOf(name) }))
         }
       }
     }),

@@ -10,7 +10,6 @@ import { once } from './idempotency.ts'
 import { serveNodes } from './nodes.ts'
 import { serveOidc } from './oidc.ts'
 import type { ApiPorts } from './ports.ts'
-import type { Route } from './route.ts'
 import { accessRoutes } from './routes-access.ts'
 import { applicationRoutes } from './routes-applications.ts'
 import { auditRoutes } from './routes-audit.ts'
@@ -42,7 +41,7 @@ export interface SallyportApiOptions {
 
 export function allRoutes(
   ports: ApiPorts, { loginTokenSeconds }: Pick<SallyportApiOptions, 'loginTokenSeconds'>
-): Route[] {
+) {
   return [
     ...accessRoutes(ports, loginTokenSeconds), ...passkeyRoutes(ports, loginTokenSeconds),
     ...loginRequestRoutes(ports, loginTokenSeconds), ...userRoutes(ports), ...resourceRoutes(ports),

@@ -9,18 +9,17 @@ import type { Place } from '../nodes/words.ts'
 import { placesOf } from './nodes.ts'
 import type { ApiPorts } from './ports.ts'
 import { route, watchers } from './route.ts'
-import type { Route } from './route.ts'
 import { sessionId, unansweredShape, hitShape } from './shapes.ts'
 
 const hitsPerAnswerMax = 1_000
 
-export function searchRoute(ports: ApiPorts): Route {
+export function searchRoute(ports: ApiPorts) {
   return route({
     method: 'get', path: '/search', roles: watchers,
     summary: 'Full-text search over statements and output of recordings, on all nodes.',
     query: z.strictObject({
       query: z.string().min(1).max(1024), session: sessionId.optional(),
-      limit: z.coerce.number().int().min(1).max(hitsPerAnswerMax).default(100)
+      limit: z.coerce.number<number>().int().min(1).max(hitsPerAnswerMax).default(100)
     }),
     response: z.object({ hits: z.array(hitShape), unanswered: z.array(unansweredShape) }),
     run: async ({ query: { query, session, limit }, caller, signal }) => {

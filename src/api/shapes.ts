@@ -225,7 +225,7 @@ export const leaseShape = z.object({
   lastError: z.string().nullable()
 })
 export const leaseEventShape = z.object({
-  at: instant, kind: z.string(), actor: z.string(), detail: z.record(z.string(), z.unknown())
+  id: z.string(), at: instant, kind: z.string(), actor: z.string(), detail: z.record(z.string(), z.unknown())
 })
 
 export const requestShape = z.object({

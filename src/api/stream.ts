@@ -4,7 +4,7 @@
 import { once } from 'node:events'
 import type { ServerResponse } from 'node:http'
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
-import type { Stream } from './route.ts'
+import type { JsonLines, Stream } from './route.ts'
 
 /** Headers of every answer: nothing is cached, guessed at, framed or told on. */
 export const safeHeaders: Readonly<Record<string, string>> = {
@@ -15,6 +15,14 @@ export const safeHeaders: Readonly<Record<string, string>> = {
 }
 
 type Piece = Uint8Array | string
+
+export function jsonLines<Line>(values: AsyncIterable<Line>): JsonLines<Line> {
+  return linesOf(values)
+}
+
+async function* linesOf(values: AsyncIterable<unknown>): AsyncGenerator<string> {
+  for await (const value of values) yield `${JSON.stringify(value)}\n`
+}
 
 /**
  * Answers with a stream. A failure before the first piece throws; a later one cuts the connection and goes to

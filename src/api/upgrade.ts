@@ -10,7 +10,7 @@ import { SallyportError, asSallyportError, errorTable } from '../errors.ts'
 import type { Bindings } from './api.ts'
 import { tokenOfCookie } from './cookie.ts'
 import type { Caller } from './route.ts'
-import { apiPrefix } from './openapi.ts'
+import { apiPrefix } from './calling.ts'
 
 /** Where sessions in a page are. */
 export const socketPath = `${apiPrefix}/browser/socket`

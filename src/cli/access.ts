@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline/promises'
 import { hostname, userInfo } from 'node:os'
 import { Writable } from 'node:stream'
-import type { BeganJson, CallerJson, IssuedJson, SshDoorJson } from '../api/client-types.ts'
+import type { IssuedJson } from '../api/client-types.ts'
 import { createClient } from './client.ts'
 import type { Client } from './client.ts'
 import { pause } from '../clock.ts'
@@ -42,7 +42,7 @@ export const logout: Run = async call => {
   writeLogin(connection.server, undefined)
   // Forgotten here whatever the server says; a token that it does not know any more is no failure either.
   const client = createClient({ ...connection, token: entry.token, as: 'login' })
-  const told = await client.post('/logout', { token: entry.token }).then(() => true, () => false)
+  const told = await client.post('/logout', { body: { token: entry.token } }).then(() => true, () => false)
   if (call.json) call.out.json({ server: connection.server, done: true, serverTold: told })
   else call.out.line(`logged out of ${connection.server}${told ? '' : ' (the server did not confirm it)'}`)
   return exit.ok
@@ -50,7 +50,7 @@ export const logout: Run = async call => {
 
 export const whoami: Run = async call => {
   const client = await clientOf(call)
-  const { name, roles, how } = await client.get<CallerJson>('/whoami')
+  const { name, roles, how } = await client.get('/whoami')
   const { server } = client.connection
   if (call.json) call.out.json({ name, roles, how, server })
   else call.out.list([['name', name], ['roles', roles.join(', ')], ['how', how], ['server', server]])
@@ -60,8 +60,8 @@ export const whoami: Run = async call => {
 /** What stock ssh needs to reach targets by their own names, believing the authority of the proxy. */
 export const sshConfig: Run = async call => {
   const client = await clientOf(call)
-  const door = await client.get<SshDoorJson>('/ssh-config')
-  const { name, how } = await client.get<CallerJson>('/whoami')
+  const door = await client.get('/ssh-config')
+  const { name, how } = await client.get('/whoami')
   if (call.json) {
     call.out.json(door)
     return exit.ok
@@ -88,7 +88,7 @@ async function logIn(call: Invocation, client: Client): Promise<IssuedJson> {
     throw new UsageError('every process can read a command line: `login --token` asks for the token, or '
       + 'reads it from standard input or SALLYPORT_ONE_TIME_TOKEN')
   }
-  if (flag(call, 'token')) return client.post<IssuedJson>('/redeem', { token: await oneTimeToken() })
+  if (flag(call, 'token')) return client.post('/redeem', { body: { token: await oneTimeToken() } })
   const { SALLYPORT_PASSWORD: password } = process.env
   if (user === undefined && password === undefined) return confirmedElsewhere(call, client)
   return withPassword(client, await askedFor(user ?? userInfo().username))
@@ -104,12 +104,12 @@ async function oneTimeToken(): Promise<string> {
 /** RFC 8628: asks again and again, as seldom as the server says. */
 async function confirmedElsewhere(call: Invocation, client: Client): Promise<IssuedJson> {
   const what = `sallyport login by ${userInfo().username} on ${hostname()}`.slice(0, 100)
-  const began = await client.post<BeganJson>('/device/code', { what })
+  const began = await client.post('/device/code', { body: { what } })
   call.out.aside(`open ${began.verificationUriComplete} and confirm ${began.userCode}, within ten minutes`)
   for (let seconds = began.intervalSeconds; ;) {
     await pause(seconds * 1000)
     try {
-      return await client.post<IssuedJson>('/device/token', { deviceCode: began.deviceCode })
+      return await client.post('/device/token', { body: { deviceCode: began.deviceCode } })
     } catch (thrown) {
       const code = thrown instanceof Failure ? thrown.code : undefined
       if (code === 'slow-down') seconds += slowerSeconds
@@ -126,12 +126,12 @@ interface Given {
 
 async function withPassword(client: Client, given: Given): Promise<IssuedJson> {
   try {
-    return await client.post<IssuedJson>('/login', given)
+    return await client.post('/login', { body: given })
   } catch (thrown) {
     const wantsCode = thrown instanceof Failure && thrown.code === 'second-factor-required'
     if (!wantsCode || given.code !== undefined || !process.stdin.isTTY) throw thrown
     const code = await ask(`one-time code of ${given.user}: `, process.stderr)
-    return client.post<IssuedJson>('/login', { ...given, code })
+    return client.post('/login', { body: { ...given, code } })
   }
 }
 

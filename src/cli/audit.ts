@@ -1,7 +1,7 @@
 // `audit list`, `verify`, `export`: what happened, and whether the log still says what it said.
 import { createWriteStream, readFileSync } from 'node:fs'
 import { pipeline } from 'node:stream/promises'
-import type { AuditJson, AuditVerifiedJson } from '../api/client-types.ts'
+import type { AuditVerifiedJson } from '../api/client-types.ts'
 import type { AuditRow, Checkpoint } from '../store/audit-chain.ts'
 import { UsageError, exit } from './command.ts'
 import type { Invocation, Run } from './command.ts'
@@ -11,10 +11,12 @@ import { shortTime } from './output.ts'
 
 export const list: Run = async call => {
   const client = await clientOf(call)
-  const { events } = await client.get<{ events: AuditJson[] }>('/audit', {
-    kind: text(call, 'kind'), actor: text(call, 'actor'), subject: text(call, 'subject'),
-    since: text(call, 'since'), until: text(call, 'until'), before: text(call, 'before'),
-    limit: number(call, 'limit', 100, 1)
+  const { events } = await client.get('/audit', {
+    query: {
+      kind: text(call, 'kind'), actor: text(call, 'actor'), subject: text(call, 'subject'),
+      since: text(call, 'since'), until: text(call, 'until'), before: text(call, 'before'),
+      limit: number(call, 'limit', 100, 1)
+    }
   })
   if (call.json) call.out.json(events)
   else call.out.table(['AT', 'WHAT', 'BY', 'ON', 'DETAIL'], events.map(event =>
@@ -27,8 +29,8 @@ export const verify: Run = async call => {
   if (exported !== undefined) return verifyFile(call, exported)
   const file = text(call, 'checkpoint')
   const client = await clientOf(call)
-  const report = await client.post<AuditVerifiedJson>('/audit/verify', {
-    ...(file === undefined ? {} : { checkpoint: checkpointsOf(file) })
+  const report = await client.post('/audit/verify', {
+    body: file === undefined ? {} : { checkpoint: checkpointsOf(file) }
   })
   printReport(call, report)
   return report.valid ? exit.ok : exit.failed
@@ -86,7 +88,7 @@ function printReport(call: Invocation, report: AuditVerifiedJson): void {
 
 export const exportAll: Run = async call => {
   const client = await clientOf(call)
-  const chunks = client.stream('/audit/export', { since: text(call, 'since') })
+  const chunks = client.stream('/audit/export', { query: { since: text(call, 'since') } })
   const file = text(call, 'output')
   // The log is JSON lines already; its texts are escaped by the server only as JSON asks, so it is for files.
   if (file !== undefined) await pipeline(chunks, createWriteStream(file, { mode: 0o600 }))

@@ -4,66 +4,80 @@
 // what to try.
 import { request } from 'node:https'
 import type { IncomingMessage } from 'node:http'
+import { addressWith } from '../api/calling.ts'
+import type { Words } from '../api/calling.ts'
+import type { ErrorJson } from '../api/client-types.ts'
+import type { Answer, Asked, LineOf, PathOf, Rest, StreamAsked, StreamPath } from '../api/table.ts'
 import { Failure } from './failure.ts'
 import type { Connection } from './place.ts'
 
-const apiPrefix = '/api/v1'
 // A hook on a target that hangs is given up by the server long before; this is for a server that hangs.
 const answerMsMax = 180_000
 // What we hold of one JSON answer.
 const answerBytesMax = 256 * 1024 ** 2
 
-export type Query = Readonly<Record<string, string | number | boolean | undefined>>
+type Ask<M extends 'get' | 'post' | 'put' | 'delete'> =
+  <P extends PathOf<M>>(path: P, ...asked: Rest<Asked<M, P>>) => Promise<Answer<M, P>>
+type Signalled = { signal?: AbortSignal }
 
+/** Paths are those of the route table, `/sessions/{id}`; what is asked and what comes back are its types. */
 export interface Client {
   readonly connection: Connection
-  get<T>(path: string, query?: Query): Promise<T>
-  post<T>(path: string, body: unknown): Promise<T>
-  put<T>(path: string, body: unknown): Promise<T>
-  delete<T>(path: string): Promise<T>
+  readonly get: Ask<'get'>
+  readonly post: Ask<'post'>
+  readonly put: Ask<'put'>
+  readonly delete: Ask<'delete'>
   /** An answer that comes piece by piece; ends with it, throws Failure when it breaks off. */
-  stream(path: string, query?: Query, signal?: AbortSignal, body?: unknown): AsyncIterable<Buffer>
+  stream<P extends StreamPath>(path: P, ...asked: Rest<StreamAsked<P> & Signalled>): AsyncIterable<Buffer>
+  /** The same where each line is a JSON value. */
+  lines<P extends StreamPath>(
+    path: P, ...asked: Rest<StreamAsked<P> & Signalled>
+  ): AsyncIterable<LineOf<P>>
+}
+
+interface Loose extends Signalled {
+  params?: Words
+  query?: Words
+  body?: unknown
 }
 
 export function createClient(connection: Connection): Client {
-  const json = async (method: string, path: string, query?: Query, body?: unknown): Promise<unknown> => {
-    const answer = await send(connection, method, path, query, body)
+  // The types are the table's, and the server holds its answers to the same schemas.
+  const ask = (method: string) => async (path: string, asked: Loose = {}): Promise<unknown> => {
+    const answer = await send(connection, method, path, asked)
     return JSON.parse((await collect(answer)).toString('utf8'))
   }
+  const stream = (path: string, asked: Loose = {}): AsyncIterable<Buffer> => streamOf(connection, path, asked)
   return {
-    connection,
-    get: async <T>(path: string, query?: Query) => await json('GET', path, query) as T,
-    post: async <T>(path: string, body: unknown) => await json('POST', path, undefined, body) as T,
-    put: async <T>(path: string, body: unknown) => await json('PUT', path, undefined, body) as T,
-    delete: async <T>(path: string) => await json('DELETE', path) as T,
-    stream: (path, query, signal, body) => streamOf(connection, path, query, signal, body)
-  }
+    connection, get: ask('GET'), post: ask('POST'), put: ask('PUT'), delete: ask('DELETE'), stream,
+    lines: (path: string, asked?: Loose) => linesOf(stream(path, asked))
+  } as Client
 }
 
-/** `/sessions/x` with its parts made safe for an address. */
-export function pathOf(parts: TemplateStringsArray, ...values: readonly string[]): string {
-  return parts.map((part, at) => part + (at < values.length ? encodeURIComponent(values[at]!) : '')).join('')
-}
-
-async function * streamOf(
-  connection: Connection, path: string, query?: Query, signal?: AbortSignal, body?: unknown
-): AsyncGenerator<Buffer> {
-  const answer = await send(connection, body === undefined ? 'GET' : 'POST', path, query, body, signal)
+async function * streamOf(connection: Connection, path: string, asked: Loose): AsyncGenerator<Buffer> {
+  const answer = await send(connection, asked.body === undefined ? 'GET' : 'POST', path, asked)
   try {
     for await (const chunk of answer) yield chunk as Buffer
   } catch (thrown) {
-    if (signal?.aborted === true) return
+    if (asked.signal?.aborted === true) return
     throw new Failure(`the answer broke off: ${(thrown as Error).message}`, { code: 'broken-off' })
   }
 }
 
-function send(
-  connection: Connection, method: string, path: string, query?: Query, body?: unknown, signal?: AbortSignal
-): Promise<IncomingMessage> {
-  const url = new URL(apiPrefix + path, connection.server)
-  for (const [name, value] of Object.entries(query ?? {})) {
-    if (value !== undefined) url.searchParams.set(name, String(value))
+async function * linesOf(chunks: AsyncIterable<Buffer>): AsyncGenerator<unknown> {
+  const decoder = new TextDecoder()
+  let rest = ''
+  for await (const chunk of chunks) {
+    const lines = (rest + decoder.decode(chunk, { stream: true })).split('\n')
+    rest = lines.pop() ?? ''
+    for (const line of lines) yield JSON.parse(line)
   }
+}
+
+async function send(
+  connection: Connection, method: string, path: string, { params, query, body, signal }: Loose
+): Promise<IncomingMessage> {
+  const url = new URL(addressWith(path, params, query), connection.server)
   const text = body === undefined ? undefined : JSON.stringify(body)
   return new Promise((resolve, reject) => {
     const sent = request(url, {
@@ -98,21 +112,10 @@ async function collect(answer: IncomingMessage): Promise<Buffer> {
   return Buffer.concat(chunks)
 }
 
-interface Refusal {
-  error: {
-    code: string
-    message: string
-    reference: string
-    problems: string[]
-    detail?: string
-    hint?: string
-  }
-}
-
 function refused(connection: Connection, answer: IncomingMessage, body: Buffer): Failure {
-  let refusal: Refusal
+  let refusal: { error: ErrorJson }
   try {
-    refusal = JSON.parse(body.toString('utf8')) as Refusal
+    refusal = JSON.parse(body.toString('utf8')) as typeof refusal
   } catch {
     return new Failure(`${connection.server} answered ${answer.statusCode}, and not as a Sallyport does`)
   }

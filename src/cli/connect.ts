@@ -16,6 +16,18 @@ export function text(call: Invocation, option: string): string | undefined {
   return typeof value === 'string' ? value : undefined
 }
 
+export type Words<T extends string> = Readonly<Record<T, true>>
+
+/** One of these words, or undefined; throws UsageError for anything else. */
+export function oneOf<T extends string>(call: Invocation, option: string, words: Words<T>): T | undefined {
+  const value = text(call, option)
+  if (value === undefined) return undefined
+  const known = Object.keys(words) as T[]
+  const found = known.find(word => word === value)
+  if (found !== undefined) return found
+  throw new UsageError(`--${option} must be one of ${known.join(', ')}`)
+}
+
 export function flag(call: Invocation, option: string): boolean {
   return call.options[option] === true
 }

@@ -1,8 +1,9 @@
 // `apply`, `get`, `delete`, `explain`: what is declared, and what a login name means under it.
 import { stringify } from 'yaml'
+import { allOf } from '../api/calling.ts'
 import type { AppliedJson, ExplainedJson, ResourceJson } from '../api/client-types.ts'
+import type { ParamsOf } from '../api/table.ts'
 import { inert } from '../recording/inert.ts'
-import { pathOf } from './client.ts'
 import type { Client } from './client.ts'
 import { UsageError, exit } from './command.ts'
 import type { Invocation, Run } from './command.ts'
@@ -12,9 +13,19 @@ import type { Documents } from './documents.ts'
 import { Failure } from './failure.ts'
 import { shortTime } from './output.ts'
 
-const kinds = [
-  'target', 'credential', 'user', 'grant', 'environment', 'secret', 'profile', 'application'
-]
+type Kind = ParamsOf<'get', '/resources/{kind}'>['kind']
+
+/** Of each kind what its list shows, beside the name and the last change. */
+const columnsOf: Readonly<Record<Kind, readonly string[]>> = {
+  target: ['protocol', 'address'],
+  credential: ['target', 'username', 'jit'],
+  user: ['roles', 'disabled'],
+  grant: ['users', 'applications', 'credentials', 'secrets'],
+  environment: ['description'],
+  secret: ['provider', 'profile', 'target'],
+  profile: ['type', 'status', 'ttl'],
+  application: ['networks', 'disabled']
+}
 
 export const apply: Run = async call => {
   const file = text(call, 'file')
@@ -33,7 +44,7 @@ async function send(
   client: Client, read: Documents, how: { dryRun: boolean, prune: boolean }
 ): Promise<AppliedJson> {
   try {
-    const applied = await client.post<AppliedJson>('/apply', { documents: read.values, ...how })
+    const applied = await client.post('/apply', { body: { documents: read.values, ...how } })
     if (read.problems.length === 0) return applied
   } catch (thrown) {
     if (!(thrown instanceof Failure) || thrown.problems.length === 0) throw thrown
@@ -72,35 +83,25 @@ export const get: Run = async call => {
   const kind = kindOf(given!)
   const client = await clientOf(call)
   if (name !== undefined) {
-    const resource = await client.get<ResourceJson>(pathOf`/resources/${kind}/${name}`)
+    const resource = await client.get('/resources/{kind}/{name}', { params: { kind, name } })
     if (call.json) call.out.json(flat(resource))
     else call.out.raw(yamlOf(resource))
     return exit.ok
   }
-  const { resources } = await client.get<{ resources: ResourceJson[] }>(pathOf`/resources/${kind}`)
+  const resources = await allOf(async page =>
+    (await client.get('/resources/{kind}', { params: { kind }, query: page })).resources, each => each.name)
   if (call.json) call.out.json(resources.map(flat))
   else if (flag(call, 'yaml')) call.out.raw(resources.map(yamlOf).join('---\n'))
   else printResources(call, kind, resources)
   return exit.ok
 }
 
-function printResources(call: Invocation, kind: string, resources: readonly ResourceJson[]): void {
-  const columns = columnsOf[kind] ?? []
+function printResources(call: Invocation, kind: Kind, resources: readonly ResourceJson[]): void {
+  const columns = columnsOf[kind]
   const headings = ['NAME', ...columns.map(column => column.toUpperCase()), 'VERSION', 'CHANGED', 'BY']
   call.out.table(headings, resources.map(({ name, document, version, updatedAt, updatedBy }) =>
     [name, ...columns.map(column => cellOf(document, column)), version, shortTime(updatedAt), updatedBy]),
   `no ${kind}s`)
-}
-
-const columnsOf: Readonly<Record<string, readonly string[]>> = {
-  target: ['protocol', 'address'],
-  credential: ['target', 'username', 'jit'],
-  user: ['roles', 'disabled'],
-  grant: ['users', 'applications', 'credentials', 'secrets'],
-  environment: ['description'],
-  secret: ['provider', 'profile', 'target'],
-  profile: ['type', 'status', 'ttl'],
-  application: ['networks', 'disabled']
 }
 
 function cellOf(document: Record<string, unknown>, column: string): string {
@@ -127,22 +128,23 @@ export const remove: Run = async call => {
   const [given, name] = call.args
   const kind = kindOf(given!)
   const client = await clientOf(call)
-  await client.delete(pathOf`/resources/${kind}/${name!}`)
+  await client.delete('/resources/{kind}/{name}', { params: { kind, name: name! } })
   if (call.json) call.out.json({ kind, name, action: 'deleted' })
   else call.out.line(`deleted    ${kind}/${name}`)
   return exit.ok
 }
 
-function kindOf(given: string): string {
-  const kind = given.replace(/s$/, '')
-  if (kinds.includes(kind)) return kind
+function kindOf(given: string): Kind {
+  const kinds = Object.keys(columnsOf) as Kind[]
+  const found = kinds.find(kind => kind === given.replace(/s$/, ''))
+  if (found !== undefined) return found
   throw new UsageError(`there is no kind ${JSON.stringify(given)}; there are ${kinds.join(', ')}`)
 }
 
 export const explain: Run = async call => {
   const client = await clientOf(call)
-  const question = { login: call.args[0], database: text(call, 'database') }
-  const read = await client.get<ExplainedJson>('/explain', question)
+  const query = { login: call.args[0]!, database: text(call, 'database') }
+  const read = await client.get('/explain', { query })
   if (call.json) call.out.json(read)
   else printExplained(call, read)
   return read.readable ? exit.ok : exit.failed

@@ -115,7 +115,7 @@ async function serverChecks(call: Invocation): Promise<{ running: boolean, check
   try {
     const client = createClient(await findConnection(call.config, text(call, 'server')))
     const { server } = client.connection
-    const { status, version } = await client.get<{ status: string, version: string }>('/health')
+    const { status, version } = await client.get('/health')
     const words = `${server} runs ${version} and is ${status}`
     const found = check('server', status === 'ready' ? 'ok' : 'failed', words)
     return { running: true, checks: [found, ...await examined(client)] }
@@ -128,7 +128,7 @@ async function serverChecks(call: Invocation): Promise<{ running: boolean, check
 
 async function examined(client: ReturnType<typeof createClient>): Promise<CheckJson[]> {
   try {
-    return (await client.get<{ checks: CheckJson[] }>('/doctor')).checks
+    return (await client.get('/doctor')).checks
   } catch (thrown) {
     const { message, hint } = asFailure(thrown)
     return [check('store and targets', 'failed', hint === undefined ? message : `${message}: ${hint}`)]

@@ -3,31 +3,34 @@
 // the filter of the recording room once more here: this side does not have to trust the server.
 import { createWriteStream, existsSync, readFileSync } from 'node:fs'
 import { pipeline } from 'node:stream/promises'
-import { createInterface } from 'node:readline'
-import { Readable } from 'node:stream'
 import type { VerifiedJson } from '../api/client-types.ts'
 import { sleep, systemClock } from '../clock.ts'
+import type { ExportFormat } from '../recording/export.ts'
 import type { Scene } from '../recording/screenplay.ts'
 import { TerminalFilter, terminalReset } from '../recording/terminal.ts'
-import { pathOf } from './client.ts'
 import { UsageError, exit } from './command.ts'
 import type { Invocation, Run } from './command.ts'
-import { clientOf, number, text } from './connect.ts'
+import { clientOf, number, oneOf, text } from './connect.ts'
+import type { Words } from './connect.ts'
 import { inertLine } from '../recording/inert.ts'
 
 // Nobody wants to wait for somebody's lunch.
 const maxIdleSecondsDefault = 3
+
+const formats: Words<ExportFormat | 'recording'> = {
+  'asciicast-v2': true, 'asciicast-v3': true, sql: true, jsonl: true, recording: true
+}
 
 export const replay: Run = async call => {
   const speed = number(call, 'speed', 1, 0)
   const maxIdleMs = number(call, 'max-idle', maxIdleSecondsDefault, 0) * 1000
   const lane = text(call, 'lane') === undefined ? undefined : number(call, 'lane', 0, 1)
   const client = await clientOf(call)
-  const chunks = client.stream(pathOf`/sessions/${call.args[0]!}/events`)
+  const scenes = client.lines('/sessions/{id}/events', { params: { id: call.args[0]! } })
   let shownMs = 0
   const wanted = (scene: Scene): boolean =>
     lane === undefined || scene.kind === 'end' || scene.lane === lane
-  await show(call, chunks, wanted, async scene => {
+  await show(call, scenes, wanted, async scene => {
     const pauseMs = Math.min(Math.max(0, scene.atMs - shownMs), maxIdleMs)
     shownMs = Math.max(shownMs, scene.atMs)
     if (speed > 0 && pauseMs > 0 && !call.json) await sleep(systemClock, pauseMs / speed)
@@ -41,8 +44,9 @@ export const watch: Run = async call => {
   const leave = (): void => left.abort()
   process.once('SIGINT', leave)
   try {
-    const chunks = client.stream(pathOf`/sessions/${call.args[0]!}/watch`, {}, left.signal)
-    await show(call, chunks, () => true, () => Promise.resolve())
+    const params = { id: call.args[0]! }
+    const scenes = client.lines('/sessions/{id}/watch', { params, signal: left.signal })
+    await show(call, scenes, () => true, () => Promise.resolve())
   } finally {
     process.removeListener('SIGINT', leave)
   }
@@ -51,13 +55,12 @@ export const watch: Run = async call => {
 
 /** Prints the wanted scenes as they come, each after `wait`. */
 async function show(
-  call: Invocation, chunks: AsyncIterable<Buffer>, wanted: (scene: Scene) => boolean,
+  call: Invocation, scenes: AsyncIterable<Scene>, wanted: (scene: Scene) => boolean,
   wait: (scene: Scene) => Promise<void>
 ): Promise<void> {
   const filter = new TerminalFilter()
   let coloured = false
-  for await (const line of createInterface({ input: Readable.from(chunks), crlfDelay: Infinity })) {
-    const scene = JSON.parse(line) as Scene
+  for await (const scene of scenes) {
     if (!wanted(scene)) continue
     await wait(scene)
     if (call.json) call.out.jsonLine(scene)
@@ -74,15 +77,15 @@ async function show(
 
 export const exportOne: Run = async call => {
   const copy = number(call, 'copy', 0, 1)
-  const format = copy > 0 ? 'file' : text(call, 'format') ?? 'asciicast-v2'
+  const format = copy > 0 ? 'file' : oneOf(call, 'format', formats) ?? 'asciicast-v2'
   const client = await clientOf(call)
   const id = call.args[0]!
   const isBinary = format === 'recording' || format === 'file'
   const chunks = format === 'file'
-    ? client.stream(pathOf`/sessions/${id}/files/${String(copy)}`)
+    ? client.stream('/sessions/{id}/files/{copy}', { params: { id, copy } })
     : format === 'recording'
-      ? client.stream(pathOf`/sessions/${id}/recording`)
-      : client.stream(pathOf`/sessions/${id}/export`, { format })
+      ? client.stream('/sessions/{id}/recording', { params: { id } })
+      : client.stream('/sessions/{id}/export', { params: { id }, query: { format } })
   const file = text(call, 'output')
   if (file !== undefined) {
     await pipeline(chunks, createWriteStream(file, { mode: 0o600 }))
@@ -111,7 +114,7 @@ export const verify: Run = async call => {
 async function verifyOnServer(call: Invocation, id: string): Promise<VerifiedJson> {
   if (text(call, 'public-key') !== undefined) throw new UsageError(`there is no file ${JSON.stringify(id)}`)
   const client = await clientOf(call)
-  return client.get<VerifiedJson>(pathOf`/sessions/${id}/verify`)
+  return client.get('/sessions/{id}/verify', { params: { id } })
 }
 
 // The whole point of the format: no server, no store, only the file and the public key.

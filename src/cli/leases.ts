@@ -1,17 +1,25 @@
 // `leases` and `orphans`: what the ledger holds, how it got there, and what is on the targets that nobody
 // wants.
-import type { LeaseEventJson, LeaseJson, OrphansJson } from '../api/client-types.ts'
-import { pathOf } from './client.ts'
+import { allOf } from '../api/calling.ts'
+import type { LeaseJson, OrphansJson } from '../api/client-types.ts'
 import { UsageError, exit } from './command.ts'
 import type { Invocation, Run } from './command.ts'
-import { clientOf, number, text } from './connect.ts'
+import { clientOf, number, oneOf, text } from './connect.ts'
+import type { Words } from './connect.ts'
 import { shortTime } from './output.ts'
+
+const statuses: Words<LeaseJson['status']> = {
+  active: true, expired: true, revoked: true, revoking: true, failed: true
+}
 
 export const list: Run = async call => {
   const client = await clientOf(call)
-  const { leases } = await client.get<{ leases: LeaseJson[] }>('/leases', {
-    target: text(call, 'target'), secret: text(call, 'secret'), owner: text(call, 'owner'),
-    status: text(call, 'status'), before: text(call, 'before'), limit: number(call, 'limit', 100, 1)
+  const { leases } = await client.get('/leases', {
+    query: {
+      target: text(call, 'target'), secret: text(call, 'secret'), owner: text(call, 'owner'),
+      status: oneOf(call, 'status', statuses), before: text(call, 'before'),
+      limit: number(call, 'limit', 100, 1)
+    }
   })
   if (call.json) call.out.json(leases)
   else call.out.table(['ID', 'NAME', 'STATUS', 'ACCOUNT', 'STATE', 'TARGET', 'OWNER', 'CREATED', 'EXPIRES'],
@@ -23,7 +31,7 @@ export const list: Run = async call => {
 
 export const show: Run = async call => {
   const client = await clientOf(call)
-  printLease(call, await client.get<LeaseJson>(pathOf`/leases/${call.args[0]!}`))
+  printLease(call, await client.get('/leases/{id}', { params: { id: call.args[0]! } }))
   return exit.ok
 }
 
@@ -45,14 +53,14 @@ export const renew: Run = async call => {
   const ttl = text(call, 'ttl')
   if (ttl === undefined) throw new UsageError('--ttl is missing')
   const client = await clientOf(call)
-  printLease(call, await client.post<LeaseJson>(pathOf`/leases/${call.args[0]!}/renew`, { ttl }))
+  printLease(call, await client.post('/leases/{id}/renew', { params: { id: call.args[0]! }, body: { ttl } }))
   return exit.ok
 }
 
 export const revoke: Run = async call => {
   const client = await clientOf(call)
   const id = call.args[0]!
-  const { done } = await client.post<{ done: boolean }>(pathOf`/leases/${id}/revoke`, {})
+  const { done } = await client.post('/leases/{id}/revoke', { params: { id } })
   if (call.json) call.out.json({ id, revoked: done })
   else call.out.line(done ? `revoked ${id}` : `${id} had ended already`)
   return exit.ok
@@ -60,7 +68,9 @@ export const revoke: Run = async call => {
 
 export const history: Run = async call => {
   const client = await clientOf(call)
-  const { events } = await client.get<{ events: LeaseEventJson[] }>(pathOf`/leases/${call.args[0]!}/history`)
+  const params = { id: call.args[0]! }
+  const events = await allOf(async page =>
+    (await client.get('/leases/{id}/history', { params, query: page })).events, ({ id }) => id)
   if (call.json) call.out.json(events)
   else call.out.table(['AT', 'WHAT', 'BY', 'DETAIL'], events.map(({ at, kind, actor, detail }) =>
     [shortTime(at), kind, actor, JSON.stringify(detail)]), 'no events')
@@ -69,7 +79,7 @@ export const history: Run = async call => {
 
 export const scan: Run = async call => {
   const client = await clientOf(call)
-  const report = await client.get<OrphansJson>('/orphans', { target: text(call, 'target') })
+  const report = await client.get('/orphans', { query: { target: text(call, 'target') } })
   printOrphans(call, report, 'no orphans')
   // Found something, or could not look everywhere: neither is what the person hopes for.
   return report.orphans.length === 0 && report.unreachable.length === 0 ? exit.ok : exit.failed
@@ -78,7 +88,7 @@ export const scan: Run = async call => {
 export const reap: Run = async call => {
   const client = await clientOf(call)
   const target = text(call, 'target')
-  const report = await client.post<OrphansJson>('/orphans/reap', target === undefined ? {} : { target })
+  const report = await client.post('/orphans/reap', { body: target === undefined ? {} : { target } })
   printOrphans(call, report, 'nothing to reap')
   // `removing`: it is gone, and the ledger owes it a second look (a late effect could bring it back once
   // more).

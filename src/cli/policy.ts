@@ -1,12 +1,15 @@
 // `policy what-if`: tries rules on what was recorded, before a grant has them. The file is a list of rules,
 // or a document that has one under `rules`, such as a grant.
-import type { WhatIfLine } from '../api/ports-records.ts'
+import type { LineOf, StreamAsked } from '../api/table.ts'
 import { inertLine } from '../recording/inert.ts'
 import { UsageError, exit } from './command.ts'
 import type { Run } from './command.ts'
 import { clientOf, text } from './connect.ts'
 import { readDocuments } from './documents.ts'
 import { Failure } from './failure.ts'
+
+const at = '/rules/what-if'
+type Rules = StreamAsked<typeof at>['body']['rules']
 
 export const whatIf: Run = async call => {
   const file = text(call, 'file')
@@ -16,9 +19,8 @@ export const whatIf: Run = async call => {
   const body = {
     rules, session: text(call, 'session'), since: text(call, 'since'), until: text(call, 'until')
   }
-  const all: WhatIfLine[] = []
-  for await (const line of linesOf(client.stream('/rules/what-if', undefined, undefined, body))) {
-    const found = JSON.parse(line) as WhatIfLine
+  const all: LineOf<typeof at>[] = []
+  for await (const found of client.lines(at, { body })) {
     if (call.json) all.push(found)
     else if ('done' in found) {
       const { sessions, judged, found: count } = found
@@ -34,22 +36,13 @@ export const whatIf: Run = async call => {
   return exit.ok
 }
 
-function rulesIn(file: string): unknown {
+/** Whether they are rules is the server's to say. */
+function rulesIn(file: string): Rules {
   const { values, problems } = readDocuments(file)
   if (problems.length > 0) throw new Failure('the rules cannot be read', { code: 'invalid', problems })
   const lists = values.map(value => Array.isArray(value) ? value : (value as { rules?: unknown }).rules)
     .filter(list => list !== undefined)
-  if (lists.length === 1) return lists[0]
+  if (lists.length === 1) return lists[0] as Rules
   const count = lists.length === 0 ? 'no' : 'several lists of'
   throw new Failure(`${file} has ${count} rules`, { code: 'invalid' })
-}
-
-async function* linesOf(chunks: AsyncIterable<Buffer>): AsyncGenerator<string> {
-  const decoder = new TextDecoder()
-  let rest = ''
-  for await (const chunk of chunks) {
-    const lines = (rest + decoder.decode(chunk, { stream: true })).split('\n')
-    rest = lines.pop() ?? ''
-    yield* lines
-  }
 }

@@ -1,18 +1,24 @@
 // `requests`: access that others have to agree to: asking for it, deciding on it, and who said what. Whoever
 // decides is a person who has logged in: the local admin of the machine that serves is nobody's approver.
 import type { RequestJson } from '../api/client-types.ts'
-import { pathOf } from './client.ts'
 import { exit } from './command.ts'
 import type { Invocation, Run } from './command.ts'
-import { clientOf, flag, number, text } from './connect.ts'
+import { clientOf, flag, number, oneOf, text } from './connect.ts'
+import type { Words } from './connect.ts'
 import { shortTime } from './output.ts'
+
+const states: Words<RequestJson['state']> = {
+  pending: true, approved: true, denied: true, expired: true, withdrawn: true
+}
 
 export const list: Run = async call => {
   const client = await clientOf(call)
-  const state = text(call, 'state')
-  const { requests } = await client.get<{ requests: RequestJson[] }>('/requests', {
-    state, open: state === undefined && !flag(call, 'all'), before: text(call, 'before'),
-    limit: number(call, 'limit', 100, 1)
+  const state = oneOf(call, 'state', states)
+  const { requests } = await client.get('/requests', {
+    query: {
+      state, open: `${state === undefined && !flag(call, 'all')}`, before: text(call, 'before'),
+      limit: number(call, 'limit', 100, 1)
+    }
   })
   if (call.json) call.out.json(requests)
   else call.out.table(['ID', 'STATE', 'USER', 'CREDENTIAL', 'GRANT', 'CREATED', 'VALID UNTIL', 'REASON'],
@@ -28,23 +34,22 @@ function stateOf({ state, emergency, needsReview }: RequestJson): string {
 
 export const show: Run = async call => {
   const client = await clientOf(call)
-  return print(call, await client.get<RequestJson>(pathOf`/requests/${call.args[0]!}`))
+  return print(call, await client.get('/requests/{id}', { params: { id: call.args[0]! } }))
 }
 
 export const create: Run = async call => {
   const client = await clientOf(call)
   const [reason, span] = [text(call, 'reason'), text(call, 'for')]
-  return print(call, await client.post<RequestJson>('/requests', {
-    credential: call.args[0], emergency: flag(call, 'emergency'),
-    ...reason === undefined ? {} : { reason }, ...span === undefined ? {} : { for: span }
+  return print(call, await client.post('/requests', {
+    body: { credential: call.args[0]!, emergency: flag(call, 'emergency'), reason, for: span }
   }))
 }
 
 const changes = (part: 'approve' | 'deny' | 'withdraw' | 'review'): Run => async call => {
   const client = await clientOf(call)
-  const reason = text(call, 'reason')
-  const path = pathOf`/requests/${call.args[0]!}/${part}`
-  return print(call, await client.post<RequestJson>(path, reason === undefined ? {} : { reason }))
+  return print(call, await client.post(`/requests/{id}/${part}`, {
+    params: { id: call.args[0]! }, body: { reason: text(call, 'reason') }
+  }))
 }
 
 export const approve = changes('approve')

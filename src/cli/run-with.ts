@@ -4,8 +4,6 @@
 import { spawn } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
 import { constants } from 'node:os'
-import type { ReadingJson } from '../api/client-types.ts'
-import { pathOf } from './client.ts'
 import type { Client } from './client.ts'
 import { UsageError, exit } from './command.ts'
 import type { Invocation, Run } from './command.ts'
@@ -22,9 +20,9 @@ export const runWith: Run = async call => {
   if (path === undefined) throw new UsageError('--secret is missing')
   const client = await clientOf(call)
   const ttl = text(call, 'ttl')
-  const { values, lease, version } = await client.post<ReadingJson>(
-    ttl === undefined ? pathOf`/secrets/${path}/read` : pathOf`/secrets/${path}/generate`,
-    ttl === undefined ? {} : { ttl })
+  const { values, lease, version } = ttl === undefined
+    ? await client.post('/secrets/{path}/read', { params: { path }, body: {} })
+    : await client.post('/secrets/{path}/generate', { params: { path }, body: { ttl } })
   const status = await runCommand(call, values)
   // Of a secret that renews itself the credential is everybody's.
   const isOurs = lease !== null && version === null
@@ -66,7 +64,7 @@ function runCommand(call: Invocation, values: Readonly<Record<string, string>>):
 
 async function isGivenBack(call: Invocation, client: Client, lease: string): Promise<boolean> {
   try {
-    await client.post(pathOf`/leases/${lease}/revoke`, {})
+    await client.post('/leases/{id}/revoke', { params: { id: lease } })
     return true
   } catch (thrown) {
     const { message } = asFailure(thrown)

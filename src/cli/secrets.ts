@@ -1,7 +1,7 @@
 // `secrets`: what there is, and the values of one. A generated value is in the answer to `generate` and
 // nowhere else, so it is printed whole; who looks over a shoulder sees it once.
-import type { ComparedJson, ReadingJson, SecretJson, SecretVersionJson } from '../api/client-types.ts'
-import { pathOf } from './client.ts'
+import { allOf } from '../api/calling.ts'
+import type { ReadingJson, SecretJson } from '../api/client-types.ts'
 import { UsageError, exit } from './command.ts'
 import type { Invocation, Run } from './command.ts'
 import { clientOf, flag, number, text } from './connect.ts'
@@ -10,7 +10,8 @@ import { shortTime } from './output.ts'
 export const list: Run = async call => {
   const client = await clientOf(call)
   const environment = text(call, 'environment')
-  printSecrets(call, (await client.get<{ secrets: SecretJson[] }>('/secrets', { environment })).secrets)
+  printSecrets(call, await allOf(async page =>
+    (await client.get('/secrets', { query: { environment, ...page } })).secrets, ({ path }) => path))
   return exit.ok
 }
 
@@ -18,9 +19,9 @@ export const search: Run = async call => {
   const query = text(call, 'query')
   if (query === undefined) throw new UsageError('--query is missing')
   const client = await clientOf(call)
-  const links = flag(call, 'search-links')
-  const found = await client.get<{ secrets: SecretJson[] }>('/secrets/search', { query, links })
-  printSecrets(call, found.secrets)
+  const wanted = { query, links: `${flag(call, 'search-links')}` as const }
+  printSecrets(call, await allOf(async page =>
+    (await client.get('/secrets/search', { query: { ...wanted, ...page } })).secrets, ({ path }) => path))
   return exit.ok
 }
 
@@ -40,14 +41,16 @@ function inSeconds(seconds: number | null): string | undefined {
 export const read: Run = async call => {
   const client = await clientOf(call)
   const version = text(call, 'version') === undefined ? undefined : number(call, 'version', 1, 1)
-  printReading(call, await client.post<ReadingJson>(pathOf`/secrets/${call.args[0]!}/read`, { version }))
+  const params = { path: call.args[0]! }
+  printReading(call, await client.post('/secrets/{path}/read', { params, body: { version } }))
   return exit.ok
 }
 
 export const generate: Run = async call => {
   const client = await clientOf(call)
-  const wish = { ttl: text(call, 'ttl'), name: text(call, 'name') }
-  printReading(call, await client.post<ReadingJson>(pathOf`/secrets/${call.args[0]!}/generate`, wish))
+  printReading(call, await client.post('/secrets/{path}/generate', {
+    params: { path: call.args[0]! }, body: { ttl: text(call, 'ttl'), name: text(call, 'name') }
+  }))
   return exit.ok
 }
 
@@ -64,8 +67,9 @@ function printReading(call: Invocation, reading: ReadingJson): void {
 export const remove: Run = async call => {
   const client = await clientOf(call)
   const path = call.args[0]!
-  const revoke = flag(call, 'revoke-active-leases')
-  await client.delete(`${pathOf`/secrets/${path}`}?revokeActiveLeases=${revoke}`)
+  await client.delete('/secrets/{path}', {
+    params: { path }, query: { revokeActiveLeases: `${flag(call, 'revoke-active-leases')}` }
+  })
   if (call.json) call.out.json({ path, deleted: true })
   else call.out.line(`deleted ${path}`)
   return exit.ok
@@ -73,8 +77,11 @@ export const remove: Run = async call => {
 
 export const versions: Run = async call => {
   const client = await clientOf(call)
-  const path = pathOf`/secrets/${call.args[0]!}/versions`
-  const { versions: all } = await client.get<{ versions: SecretVersionJson[] }>(path)
+  const params = { path: call.args[0]! }
+  const all = await allOf(async ({ after, limit }) => {
+    const query = { limit, after: after === undefined ? undefined : Number(after) }
+    return (await client.get('/secrets/{path}/versions', { params, query })).versions
+  }, ({ version }) => String(version))
   if (call.json) call.out.json(all)
   else {
     const rows = all.map(({ version, state, createdAt, createdBy, lease }) =>
@@ -84,10 +91,18 @@ export const versions: Run = async call => {
   return exit.ok
 }
 
+function versionIn(given: string): number {
+  const version = Number(given)
+  if (Number.isInteger(version) && version > 0) return version
+  throw new UsageError(`${JSON.stringify(given)} is no version`)
+}
+
 export const compare: Run = async call => {
   const client = await clientOf(call)
   const [path, from, to] = call.args
-  const compared = await client.get<ComparedJson>(pathOf`/secrets/${path!}/compare`, { from, to })
+  const compared = await client.get('/secrets/{path}/compare', {
+    params: { path: path! }, query: { from: versionIn(from!), to: versionIn(to!) }
+  })
   if (call.json) call.out.json(compared)
   else call.out.table(['KEY', 'IS'], compared.keys.map(({ key, is }) => [key, is]), 'no values')
   return exit.ok

@@ -1,15 +1,13 @@
 // `sessions list`, `show`, `kill`, `receipt`, `search`: which sessions there are and what became of them.
 import { verify as checkSignature } from 'node:crypto'
 import { existsSync, readFileSync } from 'node:fs'
-import type {
-  AuditJson, HitJson, ReceiptJson, SessionJson, UnansweredJson
-} from '../api/client-types.ts'
+import type { ReceiptJson, SessionJson } from '../api/client-types.ts'
 import { inertLine } from '../recording/inert.ts'
-import { pathOf } from './client.ts'
 import type { Client } from './client.ts'
 import { exit } from './command.ts'
 import type { Invocation, Run } from './command.ts'
-import { clientOf, number, text } from './connect.ts'
+import { clientOf, number, oneOf, text } from './connect.ts'
+import type { Words } from './connect.ts'
 import { Failure } from './failure.ts'
 import { bytesText, shortTime } from './output.ts'
 
@@ -20,12 +18,18 @@ const headings = [
   'ID', 'STATUS', 'USER', 'CREDENTIAL', 'TARGET', 'PROTOCOL', 'ACCOUNT', 'STARTED', 'ENDED', 'RECEIPT'
 ]
 
+const statuses: Words<SessionJson['status']> = {
+  opening: true, live: true, ended: true, refused: true, interrupted: true
+}
+
 export const list: Run = async call => {
   const client = await clientOf(call)
-  const { sessions } = await client.get<{ sessions: SessionJson[] }>('/sessions', {
-    user: text(call, 'user'), credential: text(call, 'credential'), target: text(call, 'target'),
-    status: text(call, 'status'), since: text(call, 'since'), until: text(call, 'until'),
-    before: text(call, 'before'), limit: number(call, 'limit', 100, 1)
+  const { sessions } = await client.get('/sessions', {
+    query: {
+      user: text(call, 'user'), credential: text(call, 'credential'), target: text(call, 'target'),
+      status: oneOf(call, 'status', statuses), since: text(call, 'since'), until: text(call, 'until'),
+      before: text(call, 'before'), limit: number(call, 'limit', 100, 1)
+    }
   })
   if (call.json) call.out.json(sessions)
   else call.out.table(headings, sessions.map(session => [
@@ -38,7 +42,7 @@ export const list: Run = async call => {
 
 export const show: Run = async call => {
   const client = await clientOf(call)
-  const session = await client.get<SessionJson>(pathOf`/sessions/${call.args[0]!}`)
+  const session = await client.get('/sessions/{id}', { params: { id: call.args[0]! } })
   const verdicts = await verdictsOf(client, session.id)
   if (call.json) {
     call.out.json({ ...session, verdicts })
@@ -71,7 +75,7 @@ interface VerdictJson {
 /** What rules said in it, oldest first; nothing for those who may not read the audit. */
 async function verdictsOf(client: Client, subject: string): Promise<VerdictJson[]> {
   try {
-    const { events } = await client.get<{ events: AuditJson[] }>('/audit', { subject, limit: eventsMax })
+    const { events } = await client.get('/audit', { query: { subject, limit: eventsMax } })
     return events.filter(({ kind }) => kind.startsWith('rule.')).reverse()
       .map(({ at, kind, detail }) => ({ at, verdict: kind.slice('rule.'.length), ...detail as object }))
   } catch (thrown) {
@@ -89,7 +93,7 @@ function countsOf(verdicts: readonly VerdictJson[]): string {
 export const kill: Run = async call => {
   const client = await clientOf(call)
   const id = call.args[0]!
-  const { done } = await client.post<{ done: boolean }>(pathOf`/sessions/${id}/kill`, {})
+  const { done } = await client.post('/sessions/{id}/kill', { params: { id } })
   if (call.json) call.out.json({ id, killed: done })
   else call.out.line(done ? `ended ${id}` : `${id} is not alive`)
   return done ? exit.ok : exit.failed
@@ -99,7 +103,7 @@ export const receipt: Run = async call => {
   const given = call.args[0]!
   const found = existsSync(given)
     ? JSON.parse(readFileSync(given, 'utf8')) as ReceiptJson
-    : await (await clientOf(call)).get<ReceiptJson>(pathOf`/sessions/${given}/receipt`)
+    : await (await clientOf(call)).get('/sessions/{id}/receipt', { params: { id: given } })
   const key = text(call, 'public-key')
   const genuine = key === undefined ? undefined : await isGenuine(found, readFileSync(key, 'utf8'))
   if (call.json) call.out.json(genuine === undefined ? found : { ...found, genuine })
@@ -127,10 +131,9 @@ function printReceipt(call: Invocation, found: ReceiptJson, genuine: boolean | u
 
 export const search: Run = async call => {
   const client = await clientOf(call)
-  const answer = await client.get<{ hits: HitJson[], unanswered?: UnansweredJson[] }>('/search', {
-    query: call.args[0]!, session: text(call, 'session'), limit: number(call, 'limit', 100, 1)
+  const { hits, unanswered = [] } = await client.get('/search', {
+    query: { query: call.args[0]!, session: text(call, 'session'), limit: number(call, 'limit', 100, 1) }
   })
-  const { hits, unanswered = [] } = answer
   for (const { node, code } of unanswered) {
     call.out.aside(`not, or not all, looked through: the recordings of node ${node} (${code})`)
   }

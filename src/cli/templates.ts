@@ -1,26 +1,30 @@
 // `templates`: what there is, what is wrong with one, what it would send, and the proof that it can be
 // undone.
 import { existsSync, readFileSync } from 'node:fs'
-import type { PlanJson, ProofJson, TemplateBodyJson, TemplateJson } from '../api/client-types.ts'
+import { allOf } from '../api/calling.ts'
+import type { PlanJson } from '../api/client-types.ts'
+import type { Answer, BodyOf, ParamsOf, QueryOf } from '../api/table.ts'
 import { inert } from '../recording/inert.ts'
-import { pathOf } from './client.ts'
 import type { Client } from './client.ts'
 import { UsageError, exit } from './command.ts'
 import type { Invocation, Run } from './command.ts'
-import { clientOf, number, text } from './connect.ts'
+import { clientOf, number, oneOf, text } from './connect.ts'
+import type { Words } from './connect.ts'
 import { shortTime } from './output.ts'
 
-interface LintReport {
-  valid: boolean
-  problems: string[]
-  warnings: string[]
+const at = '/templates/{plugin}/{name}'
+
+type Variables = BodyOf<'post', '/plan'>['variables']
+
+const actions: Words<NonNullable<QueryOf<'get', '/templates'>['action']>> = {
+  create: true, delete: true, enable: true, disable: true
 }
 
 export const list: Run = async call => {
   const client = await clientOf(call)
-  const { templates } = await client.get<{ templates: TemplateJson[] }>('/templates', {
-    plugin: text(call, 'plugin'), action: text(call, 'action')
-  })
+  const wanted = { plugin: text(call, 'plugin'), action: oneOf(call, 'action', actions) }
+  const templates = await allOf(async page =>
+    (await client.get('/templates', { query: { ...wanted, ...page } })).templates, ({ id }) => id)
   if (call.json) call.out.json(templates)
   else call.out.table(['ID', 'VERSION', 'PLUGIN', 'ACTION', 'ACTIVE', 'AUTHOR', 'CREATED'],
     templates.map(({ id, version, plugin, action, active, author, createdAt }) =>
@@ -30,8 +34,8 @@ export const list: Run = async call => {
 
 export const show: Run = async call => {
   const client = await clientOf(call)
-  const version = text(call, 'version')
-  const template = await client.get<TemplateBodyJson>(templatePath(call.args[0]!), { version })
+  const params = templateIn(call.args[0]!)
+  const template = await client.get(at, { params, query: { version: versionOf(call) } })
   if (call.json) call.out.json(template)
   else call.out.raw(inert(template.body))
   return exit.ok
@@ -41,7 +45,7 @@ export const save: Run = async call => {
   const [id, file] = call.args
   const client = await clientOf(call)
   const body = readFileSync(file!, 'utf8')
-  const template = await client.put<TemplateBodyJson>(templatePath(id!), { body })
+  const template = await client.put(at, { params: templateIn(id!), body: { body } })
   if (call.json) call.out.json(template)
   else call.out.line(`saved ${template.id} as version ${template.version}`)
   return exit.ok
@@ -52,15 +56,15 @@ export const lint: Run = async call => {
   const [given] = call.args
   const body = existsSync(given!)
     ? readFileSync(given!, 'utf8')
-    : (await client.get<TemplateBodyJson>(templatePath(given!))).body
-  const report = await client.post<LintReport>('/lint', { body })
+    : (await client.get(at, { params: templateIn(given!) })).body
+  const report = await client.post('/lint', { body: { body } })
   if (call.json) call.out.json(report)
   else printLint(call, given!, report)
   return report.valid ? exit.ok : exit.failed
 }
 
 function printLint(
-  { out }: Invocation, name: string, { problems, warnings }: LintReport
+  { out }: Invocation, name: string, { problems, warnings }: Answer<'post', '/lint'>
 ): void {
   for (const problem of problems) out.line(`${name}: ${problem}`)
   for (const warning of warnings) out.line(`${name}: warning: ${warning}`)
@@ -69,7 +73,7 @@ function printLint(
 
 export const plan: Run = async call => {
   const client = await clientOf(call)
-  const version = text(call, 'version') === undefined ? undefined : number(call, 'version', 1, 1)
+  const version = versionOf(call)
   const credential = text(call, 'credential')
   const variables = variablesOf(text(call, 'variables'))
   const plans = await plansOf(client, call.args[0]!, credential, version, variables)
@@ -87,16 +91,18 @@ export const plan: Run = async call => {
 // `plan CREDENTIAL` shows both of its actions, `plan PLUGIN/TEMPLATE` that one.
 async function plansOf(
   client: Client, given: string, credential: string | undefined, version: number | undefined,
-  variables: Record<string, unknown>
+  variables: Variables
 ): Promise<PlanJson[]> {
   const ask = (template: string, of: string | undefined): Promise<PlanJson> =>
-    client.post<PlanJson>('/plan', { template, version, credential: of, variables })
+    client.post('/plan', { body: { template, version, credential: of, variables } })
   if (given.includes('/')) return [await ask(given, credential)]
-  const resource = await client.get<{ document: { jit?: Record<string, unknown> } }>(
-    pathOf`/resources/credential/${given}`)
+  const { document } = await client.get('/resources/{kind}/{name}', {
+    params: { kind: 'credential', name: given }
+  })
+  const jit = document['jit'] as Record<string, unknown> | undefined
   const plans: PlanJson[] = []
-  for (const action of ['create', 'delete', 'enable', 'disable']) {
-    const chosen = resource.document.jit?.[action] as { template: string } | undefined
+  for (const action of Object.keys(actions)) {
+    const chosen = jit?.[action] as { template: string } | undefined
     if (chosen === undefined) continue
     plans.push(await ask(chosen.template, given))
   }
@@ -104,12 +110,12 @@ async function plansOf(
   return plans
 }
 
-function variablesOf(given: string | undefined): Record<string, unknown> {
+function variablesOf(given: string | undefined): Variables {
   if (given === undefined) return {}
   try {
     const read: unknown = JSON.parse(given)
     const isMapping = typeof read === 'object' && read !== null && !Array.isArray(read)
-    if (isMapping) return read as Record<string, unknown>
+    if (isMapping) return read as Variables
   } catch {
     // said below
   }
@@ -118,7 +124,7 @@ function variablesOf(given: string | undefined): Record<string, unknown> {
 
 export const prove: Run = async call => {
   const client = await clientOf(call)
-  const report = await client.post<ProofJson>('/prove', { credential: call.args[0] })
+  const report = await client.post('/prove', { body: { credential: call.args[0]! } })
   if (call.json) call.out.json(report)
   else {
     for (const { name, passed, detail, milliseconds } of report.steps) {
@@ -130,10 +136,14 @@ export const prove: Run = async call => {
   return report.passed ? exit.ok : exit.failed
 }
 
-function templatePath(id: string): string {
+function versionOf(call: Invocation): number | undefined {
+  return text(call, 'version') === undefined ? undefined : number(call, 'version', 1, 1)
+}
+
+function templateIn(id: string): ParamsOf<'get', typeof at> {
   const [plugin, name, ...more] = id.split('/')
   if (plugin === undefined || name === undefined || more.length > 0) {
     throw new UsageError(`${JSON.stringify(id)} is no template: expected PLUGIN/NAME`)
   }
-  return pathOf`/templates/${plugin}/${name}`
+  return { plugin, name }
 }

@@ -6,7 +6,6 @@ import { spawn } from 'node:child_process'
 import { createServer } from 'node:net'
 import type { AddressInfo, Server, Socket } from 'node:net'
 import { pipeline } from 'node:stream'
-import type { TicketJson } from '../api/client-types.ts'
 import { ask } from './access.ts'
 import { UsageError, exit } from './command.ts'
 import type { Invocation, Run } from './command.ts'
@@ -30,7 +29,7 @@ export const connect: Run = async call => {
   const wanted = number(call, 'port', 0, 0)
   if (!Number.isInteger(wanted) || wanted > portMax) throw new UsageError('--port must be a port')
   const client = await clientOf(call)
-  const { ticket, host, port } = await client.post<TicketJson>('/connections', { credential })
+  const { ticket, host, port } = await client.post('/connections', { body: { credential } })
   const session = new Session({ host, port, ca: client.connection.ca }, ticket, call)
   let server: Server | undefined
   try {

@@ -1,13 +1,14 @@
 // `users`: who there is, and the second factor of a person. The URI that `enrol` prints holds the secret: it
 // is for the authenticator app and is not shown again.
-import type { EnrolledJson, UsersJson } from '../api/client-types.ts'
-import { pathOf } from './client.ts'
+import { allOf } from '../api/calling.ts'
 import { exit } from './command.ts'
 import type { Run } from './command.ts'
 import { clientOf } from './connect.ts'
 
 export const list: Run = async call => {
-  const { users } = await (await clientOf(call)).get<UsersJson>('/users')
+  const client = await clientOf(call)
+  const users = await allOf(async page => (await client.get('/users', { query: page })).users,
+    ({ name }) => name)
   if (call.json) call.out.json(users)
   else {
     const rows = users.map(({ name, roles, secondFactor, disabled }) =>
@@ -19,7 +20,8 @@ export const list: Run = async call => {
 
 export const enrol: Run = async call => {
   const client = await clientOf(call)
-  const { user, uri } = await client.post<EnrolledJson>(pathOf`/users/${call.args[0]!}/second-factor`, {})
+  const params = { name: call.args[0]! }
+  const { user, uri } = await client.post('/users/{name}/second-factor', { params })
   if (call.json) call.out.json({ user, uri })
   else {
     call.out.line(uri)
@@ -31,7 +33,9 @@ export const enrol: Run = async call => {
 export const confirm: Run = async call => {
   const client = await clientOf(call)
   const [user, code] = call.args
-  await client.post(pathOf`/users/${user!}/second-factor/confirm`, { code })
+  await client.post('/users/{name}/second-factor/confirm', {
+    params: { name: user! }, body: { code: code! }
+  })
   if (call.json) call.out.json({ user, confirmed: true })
   else call.out.line(`${user} is asked for a one-time code from now on`)
   return exit.ok
@@ -40,7 +44,7 @@ export const confirm: Run = async call => {
 export const unbind: Run = async call => {
   const client = await clientOf(call)
   const user = call.args[0]!
-  await client.delete(pathOf`/users/${user}/identities`)
+  await client.delete('/users/{name}/identities', { params: { name: user } })
   if (call.json) call.out.json({ user, unbound: true })
   else call.out.line(`${user} is whoever the identity provider says next`)
   return exit.ok
@@ -49,7 +53,7 @@ export const unbind: Run = async call => {
 export const unenrol: Run = async call => {
   const client = await clientOf(call)
   const user = call.args[0]!
-  await client.delete(pathOf`/users/${user}/second-factor`)
+  await client.delete('/users/{name}/second-factor', { params: { name: user } })
   if (call.json) call.out.json({ user, unenrolled: true })
   else call.out.line(`${user} has no second factor any more`)
   return exit.ok

@@ -1,15 +1,18 @@
 // What admins declare, in lists: targets, credentials, grants, users, profiles. Each but users has a page
 // of its own, where admins change it; everything can be declared with `sallyport apply`, from files.
-import type { ProfileJson, ResourceJson } from '../api/client-types.ts'
+import type { ResourceJson } from '../api/client-types.ts'
 import { get } from './call.ts'
 import { html } from './html.ts'
 import type { Content, View } from './html.ts'
 import { isAdmin } from './page.ts'
 import type { PageProps } from './page.ts'
-import { Filters, State, Table, When, lengthOf, show, useLoad } from './parts.ts'
+import {
+  Filters, More, State, Table, When, chosen, lengthOf, rowsPerPage, show, useLoad
+} from './parts.ts'
 
 const kinds = ['credential', 'target', 'grant', 'user', 'profile'] as const
 type Kind = typeof kinds[number]
+const statuses = ['active', 'inactive'] as const
 
 /** The columns of each list: what it says, of which document. */
 const columns: Readonly<Record<Kind, readonly [head: string, cell: (document: Document) => Content][]>> = {
@@ -57,9 +60,6 @@ function listed(values: unknown): string {
 
 export function AccessPage({ parts: [kind = 'credential'], caller, query }: PageProps): View {
   const shown = kind as Kind
-  const profiles = shown === 'profile'
-  const loaded = useLoad(async signal => profiles ? undefined :
-    get<{ resources: ResourceJson[] }>(`/resources/${shown}`, {}, signal), [shown])
   return html`<h1>Access</h1>
     <nav class="tabs" aria-label="Kinds">${kinds.map(each => html`
       <a href=${`/console/access/${each}`} aria-current=${each === shown ? 'page' : undefined}>
@@ -67,13 +67,29 @@ export function AccessPage({ parts: [kind = 'credential'], caller, query }: Page
     ${shown !== 'user' && isAdmin(caller)
       ? html`<p class="acts"><a class="button" href=${`/console/access/new/${shown}`}>New ${shown}</a></p>`
       : null}
-    ${profiles ? html`<${Profiles} query=${query} />`
-      : show(loaded, answer => tableOf(shown, answer!.resources))}
+    ${shown === 'profile' ? html`<${Profiles} query=${query} />`
+      : html`<${Resources} key=${shown} shown=${shown} query=${query} />`}
     <p class="quiet">The same can be declared in files: <code>sallyport apply -f access.yaml</code>.</p>`
 }
 
-function tableOf(shown: Kind, resources: readonly ResourceJson[]): Content {
-  return html`<${Table} label=${`${shown}s`} none=${`There is no ${shown} yet.`}
+function Resources({ shown, query }: { shown: Kind, query: URLSearchParams }): View {
+  const loaded = useLoad(signal => get('/resources/{kind}', {
+    params: { kind: shown },
+    query: {
+      name: query.get('name') ?? undefined, after: query.get('after') ?? undefined, limit: rowsPerPage
+    }, signal
+  }), [shown])
+  const isFiltered = query.has('name') || query.has('after')
+  return html`<${Filters} label=${`Filter ${shown}s`} values=${query}
+      fields=${[{ name: 'name', label: 'Name contains' }]} />
+    ${show(loaded, ({ resources }) => html`
+      ${tableOf(shown, resources, isFiltered ? `No ${shown} matches.` : `There is no ${shown} yet.`)}
+      <${More} label=${`More ${shown}s`} rows=${resources.length} values=${query} by="after"
+        last=${resources.at(-1)?.name} />`)}`
+}
+
+function tableOf(shown: Kind, resources: readonly ResourceJson[], none: string): Content {
+  return html`<${Table} label=${`${shown}s`} none=${none}
     heads=${[...columns[shown].map(([head]) => head), 'Changed']}
     rows=${resources.map(({ document, updatedAt, updatedBy }) => [
       ...columns[shown].map(([, cell]) => cell(document)),
@@ -83,13 +99,17 @@ function tableOf(shown: Kind, resources: readonly ResourceJson[]): Content {
 
 /** P4: with what people remember of one. */
 function Profiles({ query }: { query: URLSearchParams }): View {
-  const asked = Object.fromEntries(['id', 'identifier', 'type', 'status'].map(name =>
-    [name, query.get(name) ?? undefined]))
-  const loaded = useLoad(signal => get<{ profiles: ProfileJson[] }>('/profiles', asked, signal))
+  const named = (name: string): string | undefined => query.get(name) ?? undefined
+  const loaded = useLoad(signal => get('/profiles', {
+    query: {
+      id: named('id'), identifier: named('identifier'), type: named('type'),
+      status: chosen(query, 'status', statuses), after: named('after'), limit: rowsPerPage
+    }, signal
+  }))
   return html`<${Filters} label="Filter profiles" values=${query} fields=${[
       { name: 'identifier', label: 'Identifier' }, { name: 'id', label: 'Id' },
       { name: 'type', label: 'Type' },
-      { name: 'status', label: 'Status', choices: ['active', 'inactive'] }
+      { name: 'status', label: 'Status', choices: statuses }
     ]} />
     ${show(loaded, ({ profiles }) => html`<${Table} label="Profiles" none="No profile matches."
       heads=${['Profile', 'Type', 'Status', 'Access', 'Roles', 'Lifetime', 'Made', 'Changed']}
@@ -98,5 +118,7 @@ function Profiles({ query }: { query: URLSearchParams }): View {
         profile.registeredCredential ?? profile.credentialUsername, profile.roles.join(', '),
         lengthOf(profile.ttlSeconds * 1000), html`<${When} at=${profile.createdAt} />`,
         html`<${When} at=${profile.updatedAt} /> <span class="quiet">by ${profile.updatedBy}</span>`
-      ])} />`)}`
+      ])} />
+      <${More} label="More profiles" rows=${profiles.length} values=${query} by="after"
+        last=${profiles.at(-1)?.identifier} />`)}`
 }

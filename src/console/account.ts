@@ -4,15 +4,12 @@ import { useState } from 'preact/hooks'
 import { post, remove, get } from './call.ts'
 import { html } from './html.ts'
 import type { View } from './html.ts'
-import type { PasskeysJson } from '../api/client-types.ts'
 import type { PageProps } from './page.ts'
 import { Act, Problem, Table, When, show, useLoad } from './parts.ts'
 import { canUsePasskeys, createPasskey } from './webauthn.ts'
-import type { RegistrationAsked } from './webauthn.ts'
 
 export function AccountPage({ caller: { name } }: PageProps): View {
-  const path = `/users/${encodeURIComponent(name)}/passkeys`
-  const loaded = useLoad(signal => get<PasskeysJson>(path, {}, signal), [name])
+  const loaded = useLoad(signal => get('/users/{name}/passkeys', { params: { name }, signal }), [name])
   return html`<h1>Your logins</h1><h2>Passkeys</h2>
     <p>A passkey logs you in by finger, face or PIN, without a password; it is a second factor at once.</p>
     ${show(loaded, ({ origin, passkeys }) => html`
@@ -20,17 +17,19 @@ export function AccountPage({ caller: { name } }: PageProps): View {
         rows=${passkeys.map(({ id, name: label, createdAt, lastUsedAt, backedUp }) => [
           label, html`<${When} at=${createdAt} />`, html`<${When} at=${lastUsedAt} />`,
           backedUp ? 'in a keychain' : 'on one device',
-          html`<${Act} label="Remove" sure=${`Remove ${label}`}
-            act=${() => remove(`${path}/${id}`).then(loaded.again)} />`
+          html`<${Act} label="Remove" sure=${`Remove ${label}`} act=${async () => {
+            await remove('/users/{name}/passkeys/{id}', { params: { name, id } })
+            loaded.again()
+          }} />`
         ])} />
       ${origin !== null && origin === location.origin && canUsePasskeys()
-        ? html`<${Register} path=${path} registered=${loaded.again} />`
+        ? html`<${Register} user=${name} registered=${loaded.again} />`
         : html`<p class="quiet">${origin === null
           ? 'Passkeys need the console under a domain name; an admin sets console.origin.'
           : html`Passkeys work at <a href=${`${origin}/console/account`}>${origin}</a> only.`}</p>`}`)}`
 }
 
-function Register({ path, registered }: { path: string, registered(): void }): View {
+function Register({ user, registered }: { user: string, registered(): void }): View {
   const [failure, setFailure] = useState<unknown>()
   const [busy, setBusy] = useState(false)
   const go = async (event: SubmitEvent): Promise<void> => {
@@ -40,8 +39,9 @@ function Register({ path, registered }: { path: string, registered(): void }): V
     setBusy(true)
     setFailure(undefined)
     try {
-      const answer = await createPasskey(await post<RegistrationAsked>(`${path}/challenge`))
-      await post(path, { label, answer })
+      const params = { name: user }
+      const answer = await createPasskey(await post('/users/{name}/passkeys/challenge', { params }))
+      await post('/users/{name}/passkeys', { params, body: { label, answer } })
       form.reset()
       registered()
     } catch (thrown) {

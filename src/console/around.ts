@@ -49,7 +49,7 @@ function Afterwards({ id, watches }: { id: string, watches: boolean }): View {
     if (settled) return undefined
     const stop = new AbortController()
     const look = (): void => {
-      get<SessionJson>(`/sessions/${id}`, {}, stop.signal).then(setSession, () => undefined)
+      get('/sessions/{id}', { params: { id }, signal: stop.signal }).then(setSession, () => undefined)
     }
     look()
     const timer = setInterval(look, lookAgainMs)

@@ -1,20 +1,20 @@
 // The audit log, newest first, and whether its chains are whole: checked by the server when it is asked.
 import { useState } from 'preact/hooks'
-import type { AuditJson, AuditVerifiedJson } from '../api/client-types.ts'
-import { addressOf, get, post } from './call.ts'
+import type { AuditVerifiedJson } from '../api/client-types.ts'
+import { get, linkTo, post } from './call.ts'
 import { html } from './html.ts'
 import type { View } from './html.ts'
 import type { PageProps } from './page.ts'
-import { Filters, Problem, State, Table, When, instantOf, show, useLoad } from './parts.ts'
-
-const eventsShown = 200
+import { Filters, More, Problem, State, Table, When, instantOf, rowsPerPage, show, useLoad } from './parts.ts'
 
 export function AuditPage({ query }: PageProps): View {
   const named = (name: string): string | undefined => query.get(name) ?? undefined
-  const loaded = useLoad(signal => get<{ events: AuditJson[] }>('/audit', {
-    kind: named('kind'), actor: named('actor'), subject: named('subject'),
-    since: instantOf(query.get('since')), until: instantOf(query.get('until')), limit: eventsShown
-  }, signal))
+  const loaded = useLoad(signal => get('/audit', {
+    query: {
+      kind: named('kind'), actor: named('actor'), subject: named('subject'), before: named('before'),
+      since: instantOf(query.get('since')), until: instantOf(query.get('until')), limit: rowsPerPage
+    }, signal
+  }))
   return html`<h1>Audit log</h1>
     <${Verify} />
     <${Filters} label="Filter events" values=${query} fields=${[
@@ -29,16 +29,16 @@ export function AuditPage({ query }: PageProps): View {
           html`<code class="data">${JSON.stringify(detail)}</code>`,
           html`<span class="quiet" title=${hash}>${chain.slice(0, 8)} ${seq}</span>`
         ])} />
-      ${events.length < eventsShown ? null
-        : html`<p class="quiet">The newest ${eventsShown}: filter by time for older ones.</p>`}`)}`
+      <${More} label="Older events" rows=${events.length} values=${query} by="before"
+        last=${events.slice(-1).map(({ chain, seq }) => `${chain}:${seq}`)[0]} />`)}`
 }
 
 function Verify(): View {
   const [verdict, setVerdict] = useState<AuditVerifiedJson>()
   const [failure, setFailure] = useState<unknown>()
-  const check = (): Promise<void> => post<AuditVerifiedJson>('/audit/verify', {}).then(setVerdict, setFailure)
+  const check = (): Promise<void> => post('/audit/verify', { body: {} }).then(setVerdict, setFailure)
   return html`<p class="acts"><button type="button" onClick=${check}>Verify the chains</button>
-      <a href=${addressOf('/audit/export')} download>Export with a signed checkpoint</a></p>
+      <a href=${linkTo('/audit/export')} download>Export with a signed checkpoint</a></p>
     ${failure === undefined ? null : html`<${Problem} failure=${failure} />`}
     ${verdict === undefined ? null : html`<div role="status">
       <p><${State} of=${verdict.valid ? 'valid' : 'broken'} /> ${verdict.events} events,

@@ -2,7 +2,6 @@
 // is for, yes or no. The code is in the address behind `#`, which no server sees, or is typed. What is shown
 // of the other side is what it said of itself; whoever did not begin it says no.
 import { useEffect, useState } from 'preact/hooks'
-import type { LoginRequestJson } from '../api/client-types.ts'
 import { get, post } from './call.ts'
 import { html } from './html.ts'
 import type { View } from './html.ts'
@@ -35,15 +34,15 @@ function Ask(): View {
 }
 
 function Request({ code, user }: { code: string, user: string }): View {
-  const path = `/login-requests/${encodeURIComponent(code)}`
-  const loaded = useLoad(signal => get<LoginRequestJson>(path, {}, signal), [code])
+  const params = { code }
+  const loaded = useLoad(signal => get('/login-requests/{code}', { params, signal }), [code])
   const [said, setSaid] = useState<string>()
   const [failure, setFailure] = useState<unknown>()
   const [busy, setBusy] = useState(false)
   const decide = async (verdict: 'confirm' | 'deny'): Promise<void> => {
     setBusy(true)
     setFailure(undefined)
-    await post(`${path}/${verdict}`).then(
+    await post(`/login-requests/{code}/${verdict}`, { params }).then(
       () => setSaid(verdict === 'confirm' ? 'Confirmed: it goes on over there.' : 'Turned away.'), setFailure)
     setBusy(false)
   }

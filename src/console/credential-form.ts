@@ -2,8 +2,9 @@
 // and each list offers only what fits (J2, J7, J8). What stands in them is tried on the server as it is
 // typed. Whoever is no admin sees the same, and can change nothing.
 import { useEffect, useState } from 'preact/hooks'
-import type { PluginJson, ResourceJson, TemplateBodyJson, TemplateJson } from '../api/client-types.ts'
+import type { PluginJson, ResourceJson, TemplateJson } from '../api/client-types.ts'
 import { get } from './call.ts'
+import { allResources, allTemplates } from './whole.ts'
 import { actionsOf } from './credential-draft.ts'
 import type { Action, Declaration, Draft, JitType } from './credential-draft.ts'
 import { ChoiceField, SwitchField, TextField } from './fields.ts'
@@ -20,16 +21,11 @@ export interface Offer {
 }
 
 export async function loadOffer(signal: AbortSignal): Promise<Offer> {
-  const [{ plugins }, { templates }, credentials, targets] = await Promise.all([
-    get<{ plugins: PluginJson[] }>('/plugins', {}, signal),
-    get<{ templates: TemplateJson[] }>('/templates', {}, signal),
-    get<{ resources: ResourceJson[] }>('/resources/credential', {}, signal),
-    get<{ resources: ResourceJson[] }>('/resources/target', {}, signal)
+  const [{ plugins }, templates, credentials, targets] = await Promise.all([
+    get('/plugins', { signal }), allTemplates(signal), allResources('credential', signal),
+    allResources('target', signal)
   ])
-  return {
-    plugins, templates, credentials: credentials.resources,
-    targets: targets.resources.map(({ name }) => name)
-  }
+  return { plugins, templates, credentials, targets: targets.map(({ name }) => name) }
 }
 
 /** What the chosen templates declare, each name once; undefined until it is known. */
@@ -42,7 +38,9 @@ export function useDeclared(draft: Draft): readonly Declaration[] | undefined {
       const keep = (variables: readonly Declaration[]): void =>
         setKnown(before => ({ ...before, [id]: variables }))
       // One that cannot be read is refused by the trial, at its field.
-      get<TemplateBodyJson>(`/templates/${id}`).then(({ variables }) => keep(variables), () => keep([]))
+      const [plugin = '', name = ''] = id.split('/')
+      get('/templates/{plugin}/{name}', { params: { plugin, name } })
+        .then(({ variables }) => keep(variables), () => keep([]))
     }
   }, [wanted.join(' ')])
   if (wanted.some(id => known[id] === undefined)) return undefined

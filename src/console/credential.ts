@@ -1,7 +1,6 @@
 // One credential, in tabs: what account it is, its JIT settings, and a try-out of them on the target. A new
 // one has the first two on one page.
 import { useMemo, useState } from 'preact/hooks'
-import type { ResourceJson } from '../api/client-types.ts'
 import { get } from './call.ts'
 import { documentOf, draftOf } from './credential-draft.ts'
 import type { Draft } from './credential-draft.ts'
@@ -20,7 +19,7 @@ type Tab = typeof tabs[number][0]
 
 export function CredentialPage({ parts: [name = '', tab = ''], caller }: PageProps): View {
   const loaded = useLoad(async signal => ({
-    row: await get<ResourceJson>(`/resources/credential/${name}`, {}, signal),
+    row: await get('/resources/{kind}/{name}', { params: { kind: 'credential', name }, signal }),
     offer: await loadOffer(signal)
   }), [name])
   const at = `/console/access/credential/${name}`

@@ -27,7 +27,7 @@ export interface Trial {
 }
 
 const apply = async (document: Document, dryRun: boolean): Promise<Result> =>
-  (await post<AppliedJson>('/apply', { documents: [document], dryRun })).results[0]!
+  (await post('/apply', { body: { documents: [document], dryRun } })).results[0]!
 
 /** Tries the document whenever it is another one; `fields` are the paths that the form can show. */
 export function useTrial(

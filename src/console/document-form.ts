@@ -1,7 +1,6 @@
 // The page of a grant, a profile or a target: its form, what would change, who changed it last. Everybody who
 // may look sees the same; admins change it.
 import { useMemo, useState } from 'preact/hooks'
-import type { PluginJson, ResourceJson, TemplateJson } from '../api/client-types.ts'
 import { get, remove } from './call.ts'
 import { Saving, useTrial } from './declare.ts'
 import { documentFrom, formFields, valuesOf } from './document-draft.ts'
@@ -12,6 +11,7 @@ import type { Content, View } from './html.ts'
 import { isAdmin } from './page.ts'
 import type { PageProps } from './page.ts'
 import { Act, When, show, useLoad } from './parts.ts'
+import { allResources, allTemplates } from './whole.ts'
 
 type Offers = Readonly<Record<NonNullable<FormField['offers']>, readonly string[]>>
 
@@ -19,14 +19,12 @@ async function loadOffers(kind: FormKind, signal: AbortSignal): Promise<Partial<
   const wanted = new Set(formFields[kind].map(({ offers }) => offers).filter(each => each !== undefined))
   const namesOf = async (of: NonNullable<FormField['offers']>): Promise<string[]> => {
     if (of === 'plugin') {
-      return (await get<{ plugins: PluginJson[] }>('/plugins', {}, signal)).plugins.map(({ id }) => id)
+      return (await get('/plugins', { signal })).plugins.map(({ id }) => id)
     }
     if (of === 'template') {
-      const { templates } = await get<{ templates: TemplateJson[] }>('/templates', {}, signal)
-      return templates.filter(({ active }) => active).map(({ id }) => id)
+      return (await allTemplates(signal)).filter(({ active }) => active).map(({ id }) => id)
     }
-    const { resources } = await get<{ resources: ResourceJson[] }>(`/resources/${of}`, {}, signal)
-    return resources.map(({ name }) => name)
+    return (await allResources(of, signal)).map(({ name }) => name)
   }
   return Object.fromEntries(await Promise.all([...wanted].map(async of => [of, await namesOf(of)] as const)))
 }
@@ -34,7 +32,7 @@ async function loadOffers(kind: FormKind, signal: AbortSignal): Promise<Partial<
 export function DocumentPage({ parts: [kind = '', name = ''], caller }: PageProps): View {
   const of = kind as FormKind
   const loaded = useLoad(async signal => ({
-    row: await get<ResourceJson>(`/resources/${kind}/${name}`, {}, signal),
+    row: await get('/resources/{kind}/{name}', { params: { kind: of, name }, signal }),
     offers: await loadOffers(of, signal)
   }), [kind, name])
   const admin = isAdmin(caller)
@@ -45,7 +43,7 @@ export function DocumentPage({ parts: [kind = '', name = ''], caller }: PageProp
       <${Form} key=${row.version} kind=${of} document=${row.document} offers=${offers} admin=${admin}
         saved=${loaded.again} />
       ${admin ? html`<p><${Act} label=${`Delete this ${kind}`} sure="Delete it" act=${async () => {
-        await remove(`/resources/${kind}/${name}`)
+        await remove('/resources/{kind}/{name}', { params: { kind: of, name } })
         location.assign(`/console/access/${kind}`)
       }} /></p>` : null}`)}`
 }

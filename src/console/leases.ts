@@ -1,33 +1,39 @@
 // Leases: who holds which account until when. Their history, and for admins and whoever owns them: prolong,
 // as far as the maximum still allows, and revoke, which ends live connections as well.
 import { useState } from 'preact/hooks'
-import type { CallerJson, LeaseEventJson, LeaseJson } from '../api/client-types.ts'
+import { allOf } from '../api/calling.ts'
+import type { CallerJson, LeaseJson } from '../api/client-types.ts'
 import { get, post } from './call.ts'
 import { html } from './html.ts'
 import type { Content, View } from './html.ts'
 import { isAdmin, isWatcher } from './page.ts'
 import type { PageProps } from './page.ts'
-import { Act, Facts, Filters, Problem, State, Table, When, lengthOf, show, useLoad } from './parts.ts'
+import {
+  Act, Facts, Filters, More, Problem, State, Table, When, chosen, lengthOf, rowsPerPage, show, useLoad
+} from './parts.ts'
 
-const leasesShown = 500
+const statuses = ['active', 'expired', 'revoked', 'revoking', 'failed'] as const
 
 export function LeasesPage({ query, caller }: PageProps): View {
   const named = (name: string): string | undefined => query.get(name) ?? undefined
-  const loaded = useLoad(signal => get<{ leases: LeaseJson[] }>('/leases', {
-    target: named('target'), owner: named('owner'), status: named('status'), limit: leasesShown
-  }, signal))
+  const loaded = useLoad(signal => get('/leases', {
+    query: {
+      target: named('target'), owner: named('owner'), status: chosen(query, 'status', statuses),
+      before: named('before'), limit: rowsPerPage
+    }, signal
+  }))
   return html`<h1>Leases</h1>
     <${Filters} label="Filter leases" values=${query} fields=${[
       { name: 'target', label: 'Target' },
       ...isWatcher(caller) ? [{ name: 'owner', label: 'Owner' }] : [],
-      { name: 'status', label: 'Status', choices: ['active', 'expired', 'revoked', 'revoking', 'failed'] }
+      { name: 'status', label: 'Status', choices: statuses }
     ]} />
     ${show(loaded, ({ leases }) => html`
       <${Table} label="Leases" none="No lease matches."
         heads=${['Made', 'Status', 'Account', 'Target', 'Credential', 'Owner', 'Expires']}
         rows=${leases.map(lease => row(lease, isWatcher(caller) || isOwn(lease, caller)))} />
-      ${leases.length < leasesShown ? null
-        : html`<p class="quiet">The newest ${leasesShown}: filter for others.</p>`}`)}`
+      <${More} label="Older leases" rows=${leases.length} values=${query} by="before"
+        last=${leases.at(-1)?.id} />`)}`
 }
 
 function row(lease: LeaseJson, linked: boolean): Content[] {
@@ -52,8 +58,9 @@ function ownerView(kind: string, owner: string, linked: boolean): Content {
 
 export function LeasePage({ parts: [id = ''], caller }: PageProps): View {
   const loaded = useLoad(async signal => ({
-    lease: await get<LeaseJson>(`/leases/${id}`, {}, signal),
-    ...await get<{ events: LeaseEventJson[] }>(`/leases/${id}/history`, {}, signal)
+    lease: await get('/leases/{id}', { params: { id }, signal }),
+    events: await allOf(async query =>
+      (await get('/leases/{id}/history', { params: { id }, query, signal })).events, event => event.id)
   }), [id])
   return html`<h1>Lease</h1>
     ${show(loaded, ({ lease, events }) => html`
@@ -73,7 +80,7 @@ export function LeasePage({ parts: [id = ''], caller }: PageProps): View {
       ${(isAdmin(caller) || isOwn(lease, caller)) && lease.status === 'active' ? html`<div class="acts">
         <${Renew} lease=${lease} done=${loaded.again} />
         <${Act} label="Revoke" sure="Revoke it at once" act=${async () => {
-          await post(`/leases/${id}/revoke`)
+          await post('/leases/{id}/revoke', { params: { id } })
           loaded.again()
         }} /></div>` : null}
       <h2>History</h2>
@@ -88,9 +95,9 @@ function Renew({ lease, done }: { lease: LeaseJson, done(): void }): View {
   const left = lengthOf(lease.renewableSeconds * 1000)
   const send = (event: SubmitEvent): Promise<void> => {
     event.preventDefault()
-    const ttl = new FormData(event.currentTarget as HTMLFormElement).get('ttl')
+    const ttl = String(new FormData(event.currentTarget as HTMLFormElement).get('ttl'))
     setFailure(undefined)
-    return post(`/leases/${lease.id}/renew`, { ttl }).then(done, setFailure)
+    return post('/leases/{id}/renew', { params: { id: lease.id }, body: { ttl } }).then(done, setFailure)
   }
   if (lease.renewableSeconds <= 0) return html`<p class="quiet">It cannot be prolonged any more.</p>`
   return html`<form class="filters" aria-label="Prolong" onSubmit=${send}>

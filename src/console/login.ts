@@ -2,13 +2,11 @@
 // identity provider; or the one-time token of the first start. The token that comes back is in a cookie that
 // this code cannot read.
 import { useState } from 'preact/hooks'
-import type { WaysJson } from '../api/client-types.ts'
 import { Refusal, get, post } from './call.ts'
 import { html } from './html.ts'
 import type { View } from './html.ts'
 import { Problem, useLoad } from './parts.ts'
 import { canUsePasskeys, usePasskey } from './webauthn.ts'
-import type { LoginAsked } from './webauthn.ts'
 
 /** What the server wants beside the password. */
 interface Wanted {
@@ -20,7 +18,7 @@ export function Login({ entered }: { entered(): void }): View {
   const [wanted, setWanted] = useState<Wanted>({ code: false, passkey: false })
   const [failure, setFailure] = useState<unknown>()
   const [busy, setBusy] = useState(false)
-  const ways = useLoad(signal => get<WaysJson>('/browser/ways', {}, signal)).value
+  const ways = useLoad(signal => get('/browser/ways', { signal })).value
   const trying = async (act: () => Promise<unknown>): Promise<void> => {
     setBusy(true)
     setFailure(undefined)
@@ -34,24 +32,26 @@ export function Login({ entered }: { entered(): void }): View {
     }
     setBusy(false)
   }
-  const send = (path: string, event: SubmitEvent): Promise<void> => {
-    event.preventDefault()
-    const form = new FormData(event.currentTarget as HTMLFormElement)
-    const given = Object.fromEntries([...form].filter(([, value]) => value !== ''))
-    return trying(() => post(path, given))
+  const send = (event: SubmitEvent): Promise<void> => {
+    const { user = '', password = '', ...rest } = sentBy(event)
+    return trying(() => post('/browser/login', { body: { user, password, ...rest } }))
+  }
+  const begin = (event: SubmitEvent): Promise<void> => {
+    const { token = '' } = sentBy(event)
+    return trying(() => post('/browser/redeem', { body: { token } }))
   }
   const passkey = (event: Event): Promise<void> => {
     const form = (event.currentTarget as HTMLButtonElement).form
     const user = form === null ? '' : String(new FormData(form).get('user') ?? '')
     return trying(async () => {
-      const asked = await post<LoginAsked>('/browser/passkey/challenge', user === '' ? {} : { user })
-      await post('/browser/passkey', await usePasskey(asked))
+      const asked = await post('/browser/passkey/challenge', { body: user === '' ? {} : { user } })
+      await post('/browser/passkey', { body: await usePasskey(asked) })
     })
   }
   return html`<main class="login">
     <h1>Sallyport</h1>
     ${failure === undefined ? null : html`<${Problem} failure=${failure} />`}
-    <form aria-label="Log in" onSubmit=${(event: SubmitEvent) => send('/browser/login', event)}>
+    <form aria-label="Log in" onSubmit=${send}>
       <label>Name
         <input name="user" autocomplete="username webauthn" required autofocus maxlength="256" /></label>
       <label>Password
@@ -72,13 +72,21 @@ export function Login({ entered }: { entered(): void }): View {
     </form>
     <details>
       <summary>First start: the one-time token</summary>
-      <form aria-label="One-time token" onSubmit=${(event: SubmitEvent) => send('/browser/redeem', event)}>
+      <form aria-label="One-time token" onSubmit=${begin}>
         <label>Token that <code>sallyport serve</code> printed
           <input name="token" type="password" autocomplete="off" required maxlength="256" /></label>
         <button disabled=${busy}>Begin</button>
       </form>
     </details>
   </main>`
+}
+
+/** What is filled in, under the names of the fields. */
+function sentBy(event: SubmitEvent): Record<string, string> {
+  event.preventDefault()
+  const form = new FormData(event.currentTarget as HTMLFormElement)
+  return Object.fromEntries([...form].map(([name, value]) => [name, String(value)] as const)
+    .filter(([, value]) => value !== ''))
 }
 
 function wantedBy(thrown: unknown): Wanted | undefined {

@@ -102,7 +102,7 @@ const pages: readonly Page[] = [
 ]
 
 function Console(): View {
-  const who = useLoad<CallerJson | null>(signal => get<CallerJson>('/whoami', {}, signal).catch(orNobody))
+  const who = useLoad<CallerJson | null>(signal => get('/whoami', { signal }).catch(orNobody))
   return show(who, caller => caller === null
     ? html`<${Login} entered=${who.again} />`
     : html`<${Frame} caller=${caller} />`)

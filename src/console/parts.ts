@@ -187,6 +187,26 @@ export function Filters({ fields, values, label, button = 'Show' }: {
   </form></details>`
 }
 
+/** What a filter says, where it is one of its choices. */
+export function chosen<T extends string>(
+  values: URLSearchParams, name: string, choices: readonly T[]
+): T | undefined {
+  return choices.find(choice => choice === values.get(name))
+}
+
+/** Rows of a list on one page. */
+export const rowsPerPage = 100
+
+/** To what follows the last row of a full page: the same view with its filters, from there on. */
+export function More({ label, rows, values, by, last }: {
+  label: string, rows: number, values: URLSearchParams, by: 'after' | 'before', last: string | undefined
+}): View {
+  if (rows < rowsPerPage || last === undefined) return html``
+  const next = new URLSearchParams(values)
+  next.set(by, last)
+  return html`<p><a href=${`?${next}`}>${label}</a></p>`
+}
+
 /** What a field `datetime-local` holds, which is meant in UTC. */
 export function instantOf(value: string | null): string | undefined {
   if (value === null || value === '') return undefined

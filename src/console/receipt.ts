@@ -36,10 +36,11 @@ const meanings: Readonly<Record<string, string>> = {
 }
 
 export function ReceiptPage({ parts: [id = ''] }: PageProps): View {
+  const params = { id }
   const loaded = useLoad(async signal => ({
-    session: await get<SessionJson>(`/sessions/${id}`, {}, signal),
-    receipt: await get<ReceiptJson>(`/sessions/${id}/receipt`, {}, signal),
-    ...await get<{ publicKey: string }>('/public-key', {}, signal)
+    session: await get('/sessions/{id}', { params, signal }),
+    receipt: await get('/sessions/{id}/receipt', { params, signal }),
+    ...await get('/public-key', { signal })
   }), [id])
   return html`<h1>Removal receipt</h1>
     ${show(loaded, ({ session, receipt, publicKey }) => receiptView(session, receipt, publicKey))}`

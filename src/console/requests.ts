@@ -1,28 +1,32 @@
 // Requests for access that needs others to agree: asking, deciding, taking back, reviewing an emergency.
 // Whoever decides sees who asks, for what, why and until when it would count.
 import { useState } from 'preact/hooks'
-import type { CallerJson, ExplainedJson, RequestJson, ResourceJson } from '../api/client-types.ts'
+import type { CallerJson, RequestJson } from '../api/client-types.ts'
 import { Refusal, get, post } from './call.ts'
 import { SwitchField, Suggestions, TextField } from './fields.ts'
 import { html } from './html.ts'
 import type { Content, View } from './html.ts'
 import { isAdmin, isWatcher } from './page.ts'
 import type { PageProps } from './page.ts'
-import { Facts, Filters, Problem, State, Table, When, lengthOf, show, useLoad } from './parts.ts'
+import {
+  Facts, Filters, More, Problem, State, Table, When, chosen, lengthOf, rowsPerPage, show, useLoad
+} from './parts.ts'
 import { wrongIn } from './wrong.ts'
 
-const requestsShown = 200
+const states = ['pending', 'approved', 'denied', 'expired', 'withdrawn'] as const
 /** Others decide meanwhile. */
 const refreshMs = 5_000
 
 export function RequestsPage({ query, caller }: PageProps): View {
-  const state = query.get('state') ?? undefined
-  const loaded = useLoad(signal => get<{ requests: RequestJson[] }>(
-    '/requests', { state, limit: requestsShown }, signal), [], refreshMs)
+  const loaded = useLoad(signal => get('/requests', {
+    query: {
+      state: chosen(query, 'state', states), before: query.get('before') ?? undefined, limit: rowsPerPage
+    }, signal
+  }), [], refreshMs)
   return html`<h1>Requests</h1>
     <details class="asking"><summary>Ask for access</summary><${Ask} caller=${caller} /></details>
     <${Filters} label="Filter requests" values=${query} fields=${[
-      { name: 'state', label: 'State', choices: ['pending', 'approved', 'denied', 'expired', 'withdrawn'] }
+      { name: 'state', label: 'State', choices: states }
     ]} />
     ${show(loaded, ({ requests }) => html`<${Table} label="Requests" none="No request matches."
       heads=${['Asked', 'State', 'Who', 'For', 'Why', 'Counts until']}
@@ -30,7 +34,9 @@ export function RequestsPage({ query, caller }: PageProps): View {
         html`<a href=${`/console/requests/${request.id}`}><${When} at=${request.createdAt} /></a>`,
         stateView(request), request.user, request.credential, request.reason ?? '',
         html`<${When} at=${request.validUntil} />`
-      ])} />`)}`
+      ])} />
+      <${More} label="Older requests" rows=${requests.length} values=${query} by="before"
+        last=${requests.at(-1)?.id} />`)}`
 }
 
 function stateView({ state, emergency, needsReview }: RequestJson): Content {
@@ -43,15 +49,15 @@ const askFields = ['credential', 'reason', 'for'] as const
 function Ask({ caller }: { caller: CallerJson }): View {
   const [wish, setWish] = useState({ credential: '', reason: '', for: '', emergency: false })
   const [failure, setFailure] = useState<unknown>()
-  const open = useLoad(signal => get<ExplainedJson>('/explain', { login: caller.name }, signal))
+  const open = useLoad(signal => get('/explain', { query: { login: caller.name }, signal }))
   const { wrong, rest } = wrongIn(failure instanceof Refusal ? failure.problems : [], askFields)
   const placed = Object.keys(wrong).length > 0 && rest.length === 0
   const send = (event: Event): Promise<void> => {
     event.preventDefault()
     setFailure(undefined)
     const { credential, reason, for: span, emergency } = wish
-    return post<RequestJson>('/requests', {
-      credential, emergency, ...reason === '' ? {} : { reason }, ...span === '' ? {} : { for: span }
+    return post('/requests', {
+      body: { credential, emergency, ...reason === '' ? {} : { reason }, ...span === '' ? {} : { for: span } }
     }).then(({ id }) => location.assign(`/console/requests/${id}`), setFailure)
   }
   const set = (name: keyof typeof wish) => (value: string | boolean): void =>
@@ -74,7 +80,7 @@ function Ask({ caller }: { caller: CallerJson }): View {
 
 export function RequestPage({ parts: [id = ''], caller }: PageProps): View {
   const loaded = useLoad(async signal => {
-    const request = await get<RequestJson>(`/requests/${id}`, {}, signal)
+    const request = await get('/requests/{id}', { params: { id }, signal })
     return { request, approvers: await approversOf(request, caller, signal) }
   }, [id], refreshMs)
   return html`<h1>Request</h1>
@@ -107,9 +113,13 @@ async function approversOf(
   { user, grant }: RequestJson, caller: CallerJson, signal: AbortSignal
 ): Promise<readonly string[]> {
   if (!isWatcher(caller)) return user === caller.name ? [] : [caller.name]
-  const { document } = await get<ResourceJson>(`/resources/grant/${grant}`, {}, signal)
+  const { document } = await get('/resources/{kind}/{name}', {
+    params: { kind: 'grant', name: grant }, signal
+  })
   return (document['approval'] as { by?: string[] } | undefined)?.by ?? []
 }
+
+type Part = 'approve' | 'deny' | 'review' | 'withdraw'
 
 function Decide({ request, caller, approvers, done }: {
   request: RequestJson, caller: CallerJson, approvers: readonly string[], done(): void
@@ -119,16 +129,17 @@ function Decide({ request, caller, approvers, done }: {
   const { id, user, state, needsReview } = request
   const decides = approvers.includes(caller.name) && user !== caller.name
   const open = state === 'pending' || state === 'approved'
-  const acts: (readonly [part: string, label: string, style: string])[] = [
+  const acts: (readonly [part: Part, label: string, style: string])[] = [
     ...decides && state === 'pending'
       ? [['approve', 'Approve', 'main'], ['deny', 'Deny', 'danger']] as const : [],
     ...decides && needsReview ? [['review', 'Note as reviewed', 'main']] as const : [],
     ...open && (user === caller.name || decides && state === 'approved' || isAdmin(caller))
       ? [['withdraw', 'Withdraw', 'danger']] as const : []
   ]
-  const send = (part: string): Promise<void> => {
+  const send = (part: Part): Promise<void> => {
     setFailure(undefined)
-    return post(`/requests/${id}/${part}`, reason.trim() === '' ? {} : { reason }).then(done, setFailure)
+    const body = reason.trim() === '' ? {} : { reason }
+    return post(`/requests/{id}/${part}`, { params: { id }, body }).then(done, setFailure)
   }
   if (acts.length === 0) return html``
   return html`<form class="deciding" aria-label="Decide" onSubmit=${(event: Event) => event.preventDefault()}>

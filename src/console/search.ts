@@ -1,6 +1,5 @@
 // Full-text search over all recordings; a hit leads to its moment in the session. The search itself is
 // audited, so it happens when it is asked for, not while somebody types.
-import type { HitJson, UnansweredJson } from '../api/client-types.ts'
 import { get } from './call.ts'
 import { html } from './html.ts'
 import type { View } from './html.ts'
@@ -21,8 +20,9 @@ export function SearchPage({ query }: PageProps): View {
 }
 
 function Hits({ words, session }: { words: string, session: string | undefined }): View {
-  const found = useLoad(signal => get<{ hits: HitJson[], unanswered: UnansweredJson[] }>(
-    '/search', { query: words, session, limit: hitsShown }, signal))
+  const found = useLoad(signal => get('/search', {
+    query: { query: words, session, limit: hitsShown }, signal
+  }))
   return show(found, ({ hits, unanswered }) => html`
     <p role="status">${hits.length === hitsShown ? 'The first ' : ''}${counted(hits.length, 'place')}</p>
     ${unanswered.length === 0 ? null : html`<p class="bad">Not, or not all, looked through: the recordings of

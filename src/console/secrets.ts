@@ -1,9 +1,8 @@
 // Secrets outside sessions: what somebody may have, and of each what it is, who depends on it, its versions
 // and its leases. Values are shown once, to whoever asked for them, and are gone when the page is left.
 import { useEffect, useState } from 'preact/hooks'
-import type {
-  ComparedJson, LeaseJson, ReadingJson, SecretJson, SecretVersionJson
-} from '../api/client-types.ts'
+import { allOf } from '../api/calling.ts'
+import type { ComparedJson, LeaseJson, ReadingJson, SecretJson } from '../api/client-types.ts'
 import { get, post, remove } from './call.ts'
 import { TextField } from './fields.ts'
 import { html } from './html.ts'
@@ -11,21 +10,20 @@ import type { Content, View } from './html.ts'
 import { isAdmin, isWatcher } from './page.ts'
 import type { PageProps } from './page.ts'
 import {
-  Act, Facts, Filters, Problem, State, Table, When, counted, lengthOf, show, useLoad
+  Act, Facts, Filters, More, Problem, State, Table, When, counted, lengthOf, rowsPerPage, show, useLoad
 } from './parts.ts'
 
 const leasesShown = 100
 /** Copied values said to be copied for so long. */
 const copiedMs = 2_000
-/** A path as one part of the API's addresses. */
-const apiPath = (path: string): string => `/secrets/${encodeURIComponent(path)}`
 
 export function SecretsPage({ query, caller }: PageProps): View {
   const words = query.get('query') ?? ''
   const environment = query.get('environment') ?? undefined
+  const page = { after: query.get('after') ?? undefined, limit: rowsPerPage }
   const loaded = useLoad(signal => words !== '' && isWatcher(caller)
-    ? get<{ secrets: SecretJson[] }>('/secrets/search', { query: words }, signal)
-    : get<{ secrets: SecretJson[] }>('/secrets', { environment }, signal))
+    ? get('/secrets/search', { query: { query: words, ...page }, signal })
+    : get('/secrets', { query: { environment, ...page }, signal }))
   return html`<h1>Secrets</h1>
     <${Filters} label="Filter secrets" values=${query} fields=${[
       { name: 'environment', label: 'Environment' },
@@ -33,7 +31,9 @@ export function SecretsPage({ query, caller }: PageProps): View {
     ]} />
     ${show(loaded, ({ secrets }) => html`<${Table} label="Secrets" none="There is no secret for you here."
       heads=${['Path', 'Type', 'Provider', 'State', 'Lifetime', 'Description']}
-      rows=${secrets.map(row)} />`)}`
+      rows=${secrets.map(row)} />
+      <${More} label="More secrets" rows=${secrets.length} values=${query} by="after"
+        last=${secrets.at(-1)?.path} />`)}`
 }
 
 function row({
@@ -51,11 +51,12 @@ function row({
 export function SecretPage({ parts: [path = ''], caller }: PageProps): View {
   const holds = !caller.roles.includes('auditor') || isAdmin(caller)
   const loaded = useLoad(async signal => {
-    const { secrets } = await get<{ secrets: SecretJson[] }>('/secrets', {}, signal)
-    return { secret: secrets.find(each => each.path === path) }
+    const { secrets: [secret] } = await get('/secrets', { query: { path }, signal })
+    return { secret }
   }, [path])
-  const leases = useLoad(signal => get<{ leases: LeaseJson[] }>(
-    '/leases', { secret: path, limit: leasesShown }, signal), [path])
+  const leases = useLoad(signal => get('/leases', {
+    query: { secret: path, limit: leasesShown }, signal
+  }), [path])
   return html`<h1>Secret <code>${path}</code></h1>
     ${show(loaded, ({ secret }) => secret === undefined
       ? html`<p>There is no such secret for you.</p>`
@@ -70,7 +71,7 @@ export function SecretPage({ parts: [path = ''], caller }: PageProps): View {
 /** Refused with their names while others are linked to it (L4). */
 function Delete({ path }: { path: string }): View {
   return html`<p><${Act} label="Delete this secret" sure="Revoke its leases and delete it" act=${async () => {
-    await remove(`${apiPath(path)}?revokeActiveLeases=true`)
+    await remove('/secrets/{path}', { params: { path }, query: { revokeActiveLeases: 'true' } })
     location.assign('/console/secrets')
   }} /></p>`
 }
@@ -92,9 +93,10 @@ function factsOf(secret: SecretJson): View {
 
 /** L3: who is linked to this base. */
 function Dependants({ path }: { path: string }): View {
-  const loaded = useLoad(signal =>
-    get<{ secrets: SecretJson[] }>('/secrets/search', { query: path, links: 'true' }, signal), [path])
-  return show(loaded, ({ secrets }) => secrets.length === 0 ? null : html`<h2>Linked to it</h2>
+  const loaded = useLoad(signal => allOf(async page => (await get('/secrets/search', {
+    query: { query: path, links: 'true', ...page }, signal
+  })).secrets, each => each.path), [path])
+  return show(loaded, secrets => secrets.length === 0 ? null : html`<h2>Linked to it</h2>
     <ul>${secrets.map(({ path: other }) => html`<li>
       <a href=${`/console/secrets/${other}`}>${other}</a></li>`)}</ul>`)
 }
@@ -124,8 +126,8 @@ function Values({ secret, made }: { secret: SecretJson, made(): void }): View {
     setReading(undefined)
     const given = Object.fromEntries(Object.entries(wish).filter(([, value]) => value !== ''))
     const then = isStatic
-      ? post<ReadingJson>(`${apiPath(secret.path)}/read`, {})
-      : post<ReadingJson>(`${apiPath(secret.path)}/generate`, given)
+      ? post('/secrets/{path}/read', { params: { path: secret.path }, body: {} })
+      : post('/secrets/{path}/generate', { params: { path: secret.path }, body: given })
     await then.then(setReading, setFailure)
     setBusy(false)
     made()
@@ -187,14 +189,17 @@ function Countdown({ until }: { until: string }): View {
 }
 
 function Versions({ path }: { path: string }): View {
-  const loaded = useLoad(signal =>
-    get<{ versions: SecretVersionJson[] }>(`${apiPath(path)}/versions`, {}, signal), [path])
+  const params = { path }
+  const loaded = useLoad(signal => allOf(async ({ after, limit }) => {
+    const query = { limit, after: after === undefined ? undefined : Number(after) }
+    return (await get('/secrets/{path}/versions', { params, query, signal })).versions
+  }, ({ version }) => String(version)), [path])
   const [compared, setCompared] = useState<ComparedJson>()
   const [failure, setFailure] = useState<unknown>()
   const compare = (from: number, to: number): Promise<void> =>
-    get<ComparedJson>(`${apiPath(path)}/compare`, { from, to }).then(setCompared, setFailure)
-  if (loaded.value === undefined || loaded.value.versions.length === 0) return html``
-  const sorted = loaded.value.versions.toSorted((one, other) => other.version - one.version)
+    get('/secrets/{path}/compare', { params, query: { from, to } }).then(setCompared, setFailure)
+  if (loaded.value === undefined || loaded.value.length === 0) return html``
+  const sorted = loaded.value.toSorted((one, other) => other.version - one.version)
   return html`<h2>Versions</h2>
     <${Table} label="Versions" none="" heads=${['Version', 'State', 'Made', 'By', '']}
       rows=${sorted.map(({ version, state, createdAt, createdBy }, at) => [

@@ -3,7 +3,7 @@
 // by an address with `#watch`, `#replay` or `#at=SECONDS`.
 import { useEffect, useState } from 'preact/hooks'
 import type { SessionJson, VerifiedJson } from '../api/client-types.ts'
-import { addressOf, get, post } from './call.ts'
+import { get, linkTo, post } from './call.ts'
 import { html } from './html.ts'
 import type { Content, View } from './html.ts'
 import { isAdmin, isWatcher } from './page.ts'
@@ -17,7 +17,7 @@ import { LiveStatements, LiveTerminal } from './watch.ts'
 const refreshMs = 3_000
 
 export function SessionPage({ parts: [id = ''], caller }: PageProps): View {
-  const loaded = useLoad(signal => get<SessionJson>(`/sessions/${id}`, {}, signal), [id])
+  const loaded = useLoad(signal => get('/sessions/{id}', { params: { id }, signal }), [id])
   const status = loaded.value?.status
   // Until the removal has been judged as well.
   const settled = status !== undefined && status !== 'live' && status !== 'opening' && (
@@ -32,7 +32,7 @@ export function SessionPage({ parts: [id = ''], caller }: PageProps): View {
       <${SessionFacts} session=${session} linked=${isWatcher(caller)} />
       ${isAdmin(caller) && (status === 'live' || status === 'opening') ? html`<p>
         <${Act} label="End session" sure="End it at once" act=${async () => {
-          await post(`/sessions/${id}/kill`)
+          await post('/sessions/{id}/kill', { params: { id } })
           loaded.again()
         }} /></p>` : null}
       ${isWatcher(caller) ? html`<${Record} session=${session} />` : null}`)}`
@@ -83,15 +83,18 @@ function Record({ session }: { session: SessionJson }): View {
   const wish = wishOf(hash)
   if (session.recording === null) return html`<p class="quiet">Nothing was recorded.</p>`
   const live = session.status === 'live'
-  const file = (format: string): string => addressOf(`/sessions/${session.id}/export`, { format })
-  const formats = session.protocol === 'postgres' ? ['sql', 'jsonl'] : ['asciicast-v2', 'jsonl']
+  const params = { id: session.id }
+  const formats = session.protocol === 'postgres'
+    ? ['sql', 'jsonl'] as const
+    : ['asciicast-v2', 'jsonl'] as const
   return html`<section aria-label="Recording">
     <h2>Recording</h2>
     <p class="acts">
       ${live ? html`<a class="button" href="#watch">Watch live</a>` : null}
       <a class="button" href="#replay">Replay</a>
-      ${formats.map(format => html`<a href=${file(format)} download>${format}</a>`)}
-      <a href=${addressOf(`/sessions/${session.id}/recording`)} download>as it is on the disk</a>
+      ${formats.map(format => html`
+        <a href=${linkTo('/sessions/{id}/export', { params, query: { format } })} download>${format}</a>`)}
+      <a href=${linkTo('/sessions/{id}/recording', { params })} download>as it is on the disk</a>
     </p>
     <${Verify} id=${session.id} />
     ${wish === undefined ? null : looking(session, wish)}
@@ -111,7 +114,8 @@ function looking({ id, protocol }: SessionJson, wish: NonNullable<Wish>): Conten
 function Verify({ id }: { id: string }): View {
   const [verdict, setVerdict] = useState<VerifiedJson>()
   const [failure, setFailure] = useState<unknown>()
-  const check = (): Promise<void> => get<VerifiedJson>(`/sessions/${id}/verify`).then(setVerdict, setFailure)
+  const check = (): Promise<void> =>
+    get('/sessions/{id}/verify', { params: { id } }).then(setVerdict, setFailure)
   return html`<p><button type="button" onClick=${check}>Verify chain and seal</button>
       ${verdict === undefined ? null : html` <span role="status"><${State} of=${verdict.state} />
         ${' '}${verdict.problem

@@ -6,27 +6,31 @@ import { html } from './html.ts'
 import type { Content, View } from './html.ts'
 import { isWatcher } from './page.ts'
 import type { PageProps } from './page.ts'
-import { Filters, State, Table, When, instantOf, lengthOf, show, useLoad } from './parts.ts'
+import {
+  Filters, More, State, Table, When, chosen, instantOf, lengthOf, rowsPerPage, show, useLoad
+} from './parts.ts'
 import type { Field } from './parts.ts'
 
-const sessionsPerPage = 100
+const statuses = ['opening', 'live', 'ended', 'refused', 'interrupted'] as const
 
 const fields: readonly Field[] = [
   { name: 'user', label: 'User' },
   { name: 'credential', label: 'Credential' },
   { name: 'target', label: 'Target' },
-  { name: 'status', label: 'Status', choices: ['opening', 'live', 'ended', 'refused', 'interrupted'] },
+  { name: 'status', label: 'Status', choices: statuses },
   { name: 'since', label: 'From (UTC)', type: 'datetime-local' },
   { name: 'until', label: 'Until (UTC)', type: 'datetime-local' }
 ]
 
 export function SessionsPage({ query, caller }: PageProps): View {
-  const asked = Object.fromEntries(['user', 'credential', 'target', 'status', 'before'].map(name =>
-    [name, query.get(name) ?? undefined]))
-  const loaded = useLoad(signal => get<{ sessions: SessionJson[] }>('/sessions', {
-    ...asked, since: instantOf(query.get('since')), until: instantOf(query.get('until')),
-    limit: sessionsPerPage
-  }, signal))
+  const named = (name: string): string | undefined => query.get(name) ?? undefined
+  const loaded = useLoad(signal => get('/sessions', {
+    query: {
+      user: named('user'), credential: named('credential'), target: named('target'),
+      status: chosen(query, 'status', statuses), before: named('before'),
+      since: instantOf(query.get('since')), until: instantOf(query.get('until')), limit: rowsPerPage
+    }, signal
+  }))
   const shown = isWatcher(caller) ? fields : fields.filter(({ name }) => name !== 'user')
   return html`
     <h1>Sessions</h1>
@@ -40,8 +44,8 @@ export function SessionsPage({ query, caller }: PageProps): View {
       <${Table} label="Sessions" none="No session matches."
         heads=${['Started', 'Status', 'User', 'Credential', 'Target', 'Lasted', 'Account', '']}
         rows=${sessions.map(session => row(session, isWatcher(caller)))} />
-      ${sessions.length < sessionsPerPage ? null : html`<p><a href=${older(query, sessions.at(-1)!.id)}>
-        Older sessions</a></p>`}`)}`
+      <${More} label="Older sessions" rows=${sessions.length} values=${query} by="before"
+        last=${sessions.at(-1)?.id} />`)}`
 }
 
 function row(session: SessionJson, watches: boolean): Content[] {
@@ -63,10 +67,4 @@ function row(session: SessionJson, watches: boolean): Content[] {
         : html`<${State} of=${receipt?.state ?? account.state ?? 'unknown'} />`}`,
     what
   ]
-}
-
-function older(query: URLSearchParams, before: string): string {
-  const next = new URLSearchParams(query)
-  next.set('before', before)
-  return `/console/sessions?${next}`
 }

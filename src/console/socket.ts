@@ -2,7 +2,8 @@
 // cut has ended its session, and the account with it: connecting again is a new one, and nothing pretends
 // otherwise. Whoever is about to close the page is asked, because that ends the session as well.
 import { useEffect, useRef, useState } from 'preact/hooks'
-import { addressOf, post } from './call.ts'
+import { apiPrefix } from '../api/calling.ts'
+import { post } from './call.ts'
 
 export type Words = Readonly<Record<string, unknown>> & { readonly type: string }
 
@@ -57,8 +58,8 @@ export function useSession(protocol: 'ssh' | 'postgres', login: string): Connect
   const begin = async (first: Record<string, unknown>, heard: Heard): Promise<void> => {
     setSession({ ...nothing, phase: 'connecting' })
     try {
-      const { ticket } = await post<{ ticket: string }>('/browser/tickets')
-      const address = new URL(addressOf('/browser/socket'), location.href)
+      const { ticket } = await post('/browser/tickets')
+      const address = new URL(`${apiPrefix}/browser/socket`, location.href)
       address.protocol = 'wss:'
       const line = socket.current = new WebSocket(address)
       line.binaryType = 'arraybuffer'

@@ -1,12 +1,13 @@
 // The first page: to a person what is open to them, with lines to paste; to an admin of a new installation
 // what to do next, step by step, until such a line works.
-import type { DoorsJson, ExplainedJson, ResourceJson, SessionJson } from '../api/client-types.ts'
+import type { DoorsJson } from '../api/client-types.ts'
 import { get } from './call.ts'
 import { html } from './html.ts'
 import type { Content, View } from './html.ts'
 import { isWatcher } from './page.ts'
 import type { PageProps } from './page.ts'
 import { Problem, State, Table, show, useLoad } from './parts.ts'
+import { allResources } from './whole.ts'
 
 /** Live sessions on the first page; the list has the others. */
 const liveShown = 20
@@ -27,8 +28,8 @@ export function StartPage({ caller }: PageProps): View {
 /** What a person may open; whoever looks after others often may nothing, and need not be told. */
 function Open({ user, watches }: { user: string, watches: boolean }): View {
   const loaded = useLoad(async signal => ({
-    doors: await get<DoorsJson>('/doors', {}, signal),
-    explained: await get<ExplainedJson>('/explain', { login: user }, signal)
+    doors: await get('/doors', { signal }),
+    explained: await get('/explain', { query: { login: user }, signal })
   }), [user])
   if (watches && loaded.value === undefined) return html`<span hidden></span>`
   return show(loaded, ({ doors, explained }) => {
@@ -42,7 +43,7 @@ function Open({ user, watches }: { user: string, watches: boolean }): View {
 
 function Live(): View {
   const loaded = useLoad(signal =>
-    get<{ sessions: SessionJson[] }>('/sessions', { status: 'live', limit: liveShown }, signal))
+    get('/sessions', { query: { status: 'live', limit: liveShown }, signal }))
   return html`<h2>Live now</h2>
     ${show(loaded, ({ sessions }) => html`<${Table} label="Live sessions" none="Nobody is connected."
       heads=${['Session', 'User', 'Credential', 'Target']} rows=${sessions.map(session => [
@@ -90,10 +91,9 @@ credentials: [orders-rw]`
 async function estate(
   signal: AbortSignal
 ): Promise<{ counts: number[], ready: Choice[], doors: DoorsJson }> {
-  const lists = await Promise.all(kinds.map(kind =>
-    get<{ resources: ResourceJson[] }>(`/resources/${kind}`, {}, signal)))
-  const [targets = [], credentials = [], , grants = []] = lists.map(({ resources }) => resources)
-  const doors = await get<DoorsJson>('/doors', {}, signal)
+  const lists = await Promise.all(kinds.map(kind => allResources(kind, signal)))
+  const [targets = [], credentials = [], , grants = []] = lists
+  const doors = await get('/doors', { signal })
   const all = grants.flatMap(({ document }) => {
     const { users, credentials: named } = document as { users: string[], credentials: string[] }
     return users.flatMap(user => named.map(credential => ({ user, credential })))
@@ -104,7 +104,7 @@ async function estate(
     const protocol = String(targets.find(each => each.name === target)?.document['protocol'])
     if (!ready.has(protocol)) ready.set(protocol, { user, credential, target, protocol })
   }
-  return { counts: lists.map(({ resources }) => resources.length), ready: [...ready.values()], doors }
+  return { counts: lists.map(({ length }) => length), ready: [...ready.values()], doors }
 }
 
 function FirstSteps(): View {
@@ -135,7 +135,7 @@ function Ready(
 ): View {
   const { user, credential, target, protocol } = choice
   const explained = useLoad(signal =>
-    get<ExplainedJson>('/explain', { login: `${user}+${credential}@${target}` }, signal), [user, credential])
+    get('/explain', { query: { login: `${user}+${credential}@${target}` }, signal }), [user, credential])
   const refusal = explained.value?.choices.find(({ refusal: why }) => why !== null)?.refusal
   const line = lineOf(choice, doors)
   return html`<div class="ready">

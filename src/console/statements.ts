@@ -2,6 +2,7 @@
 // The recording is sent as far as it is shown and no further; whoever jumps to a moment gets what was asked
 // just before it, and what came then.
 import { useEffect, useRef, useState } from 'preact/hooks'
+import type { LineOf } from '../api/table.ts'
 import { lines } from './call.ts'
 import { html } from './html.ts'
 import type { Content, View } from './html.ts'
@@ -17,36 +18,8 @@ const statementsMax = 5_000
 /** Addresses have the moment in seconds, with as many digits as somebody left. */
 const roundingMs = 0.5
 
-interface Outcome {
-  tag: string
-  rows: number
-  bytes: number
-  copiedBytes: number
-}
-
-/** A line of the export as JSON lines; only what is shown here. */
-interface Line {
-  type: string
-  /** Of `skipped`. */
-  count?: number
-  at: string
-  atMs: number
-  kind?: string
-  sql?: string
-  parameters?: (string | null)[]
-  outcome?: string
-  results?: Outcome[]
-  error?: { severity: string, sqlstate: string, message: string }
-  notices?: string[]
-  durationMs?: number
-  /** Of a statement: what a rule said to it. */
-  verdict?: { verdict: string, rule: string, kinds: string }
-  alarm?: string
-  cut?: boolean
-  event?: string
-  how?: string
-  reason?: string
-}
+/** Of the export as JSON lines; only what is shown here. */
+type Line = LineOf<'/sessions/{id}/statements'>
 
 interface Reader {
   shown: Line[]
@@ -77,8 +50,9 @@ function useLines(id: string, atMs: number): Reader {
   }
   useEffect(() => {
     const stop = new AbortController()
-    source.current = lines<Line>(
-      `/sessions/${id}/statements`, { from: atMs, before: statementsBefore }, stop.signal)
+    source.current = lines('/sessions/{id}/statements', {
+      params: { id }, query: { from: atMs, before: statementsBefore }, signal: stop.signal
+    })
     void more()
     return () => stop.abort()
   }, [id, atMs])

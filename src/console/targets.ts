@@ -7,7 +7,9 @@ import { html } from './html.ts'
 import type { Content, View } from './html.ts'
 import { isAdmin } from './page.ts'
 import type { PageProps } from './page.ts'
-import { Act, Facts, Problem, State, Table, When, counted, lengthOf, show, useLoad } from './parts.ts'
+import {
+  Act, Facts, Filters, More, Problem, State, Table, When, counted, lengthOf, rowsPerPage, show, useLoad
+} from './parts.ts'
 
 const refreshMs = 5_000
 
@@ -18,10 +20,15 @@ function Tabs({ at }: { at: 'health' | 'orphans' }): View {
   </nav>`
 }
 
-export function TargetsPage(): View {
-  const loaded = useLoad(signal =>
-    get<{ node: string, targets: TargetHealthJson[] }>('/targets/health', {}, signal), [], refreshMs)
+export function TargetsPage({ query }: PageProps): View {
+  const loaded = useLoad(signal => get('/targets/health', {
+    query: {
+      name: query.get('name') ?? undefined, after: query.get('after') ?? undefined, limit: rowsPerPage
+    }, signal
+  }), [], refreshMs)
   return html`<h1>Targets</h1><${Tabs} at="health" />
+    <${Filters} label="Filter targets" values=${query}
+      fields=${[{ name: 'name', label: 'Name contains' }]} />
     ${show(loaded, ({ node, targets }) => html`
       <p class="quiet">As node <code>${node}</code> has seen them since it started.</p>
       <${Table} label="Health" none="There is no target yet."
@@ -30,7 +37,9 @@ export function TargetsPage(): View {
           html`<a href=${`/console/access/target/${target.name}`}>${target.name}</a>`, target.protocol,
           html`<code>${target.address}</code>`, breakerView(target), queueOf(target), lastView(target),
           target.lastError ?? target.last?.error ?? ''
-        ])} />`)}`
+        ])} />
+      <${More} label="More targets" rows=${targets.length} values=${query} by="after"
+        last=${targets.at(-1)?.name} />`)}`
 }
 
 function breakerView({ breaker, failures }: TargetHealthJson): Content {
@@ -59,7 +68,7 @@ export function OrphansPage({ query, caller }: PageProps): View {
   const scan = async (): Promise<void> => {
     setBusy(true)
     setFailure(undefined)
-    await get<OrphansJson>('/orphans', only).then(
+    await get('/orphans', { query: only }).then(
       report => setFound({ ...report, reaped: false }), setFailure)
     setBusy(false)
   }
@@ -83,6 +92,6 @@ export function OrphansPage({ query, caller }: PageProps): View {
           rows=${found.unreachable.map(({ target: name, reason }) => [name, reason])} />`}
       ${isAdmin(caller) && !found.reaped && found.orphans.some(({ verdict }) => verdict === 'orphan')
         ? html`<p><${Act} label="Reap the orphans" sure="Remove them from the targets" act=${async () => {
-          setFound({ ...await post<OrphansJson>('/orphans/reap', only), reaped: true })
+          setFound({ ...await post('/orphans/reap', { body: only }), reaped: true })
         }} /></p>` : null}`}`
 }

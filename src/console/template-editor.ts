@@ -3,6 +3,7 @@
 // under which name.
 import { useEffect, useRef, useState } from 'preact/hooks'
 import type { TemplateBodyJson } from '../api/client-types.ts'
+import type { Answer } from '../api/table.ts'
 import { post, put } from './call.ts'
 import { html } from './html.ts'
 import type { Content, View } from './html.ts'
@@ -11,13 +12,7 @@ import { Problem, State } from './parts.ts'
 /** From the last key to the question what lint says. */
 const lintAfterMs = 400
 
-interface Lint {
-  valid: boolean
-  problems: string[]
-  warnings: string[]
-  /** The line of each problem and then of each warning. */
-  lines: (number | null)[]
-}
+type Lint = Answer<'post', '/lint'>
 
 /** The name that the text gives itself. */
 function idIn(text: string): string | undefined {
@@ -68,7 +63,7 @@ function useLint(text: string): { verdict: Lint | undefined, failure: unknown } 
   useEffect(() => {
     let gone = false
     const timer = setTimeout(() => {
-      post<Lint>('/lint', { body: text }).then(
+      post('/lint', { body: { body: text } }).then(
         verdict => { if (!gone) setState({ of: text, verdict }) },
         (failure: unknown) => { if (!gone) setState({ of: text, failure }) })
     }, lintAfterMs)
@@ -96,7 +91,9 @@ function Save({ text, template, ready, saved }: {
   const save = async (): Promise<void> => {
     setBusy(true)
     setFailure(undefined)
-    await put<TemplateBodyJson>(`/templates/${id}`, { body: text }).then(row => saved(row.id), setFailure)
+    const [plugin = '', name = ''] = (id ?? '').split('/')
+    await put('/templates/{plugin}/{name}', { params: { plugin, name }, body: { body: text } })
+      .then(row => saved(row.id), setFailure)
     setBusy(false)
   }
   const label = isOther ? `Save as ${id}` : 'Save a new version'

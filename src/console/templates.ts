@@ -1,27 +1,35 @@
 // Templates: what runs on the targets, with admins' rights. The list, one with its text and its versions, and
 // two versions side by side.
 import { useState } from 'preact/hooks'
-import type { TemplateBodyJson, TemplateJson } from '../api/client-types.ts'
+import { allOf } from '../api/calling.ts'
+import type { TemplateJson } from '../api/client-types.ts'
 import { get, post } from './call.ts'
 import { diffOf } from './diff.ts'
 import { html } from './html.ts'
 import type { Content, View } from './html.ts'
 import { isAdmin } from './page.ts'
 import type { PageProps } from './page.ts'
-import { Act, Facts, Filters, State, Table, When, show, useLoad } from './parts.ts'
+import {
+  Act, Facts, Filters, More, State, Table, When, chosen, rowsPerPage, show, useLoad
+} from './parts.ts'
 import { TemplateEditor } from './template-editor.ts'
 
 /** Lines around a difference that are shown. */
 const linesAround = 3
+const actions = ['create', 'delete', 'enable', 'disable'] as const
+const at = '/templates/{plugin}/{name}'
 
 export function TemplatesPage({ query }: PageProps): View {
-  const loaded = useLoad(signal => get<{ templates: TemplateJson[] }>('/templates', {
-    plugin: query.get('plugin') ?? undefined, action: query.get('action') ?? undefined
-  }, signal))
+  const loaded = useLoad(signal => get('/templates', {
+    query: {
+      plugin: query.get('plugin') ?? undefined, action: chosen(query, 'action', actions),
+      after: query.get('after') ?? undefined, limit: rowsPerPage
+    }, signal
+  }))
   return html`<h1>Templates</h1>
     <${Filters} label="Filter templates" values=${query} fields=${[
       { name: 'plugin', label: 'Plugin' },
-      { name: 'action', label: 'Action', choices: ['create', 'delete', 'enable', 'disable'] }
+      { name: 'action', label: 'Action', choices: actions }
     ]} />
     ${show(loaded, ({ templates }) => html`<${Table} label="Templates" none="No template matches."
       heads=${['Template', 'Plugin', 'Action', 'Version', 'State', 'By']}
@@ -29,14 +37,16 @@ export function TemplatesPage({ query }: PageProps): View {
         html`<a href=${`/console/templates/${id}`}>${id}</a>`, plugin, action, String(version),
         html`<${State} of=${active ? 'on' : 'off'} />`,
         shipped ? 'shipped' : html`${author}, <${When} at=${createdAt} />`
-      ])} />`)}`
+      ])} />
+      <${More} label="More templates" rows=${templates.length} values=${query} by="after"
+        last=${templates.at(-1)?.id} />`)}`
 }
 
 export function TemplatePage({ parts: [plugin = '', name = ''], caller }: PageProps): View {
   const id = `${plugin}/${name}`
+  const params = { plugin, name }
   const loaded = useLoad(async signal => ({
-    template: await get<TemplateBodyJson>(`/templates/${id}`, {}, signal),
-    ...await get<{ versions: TemplateJson[] }>(`/templates/${id}/versions`, {}, signal)
+    template: await get(at, { params, signal }), versions: await versionsOf(params, signal)
   }), [id])
   const admin = isAdmin(caller)
   const saved = (as: string): void => as === id ? loaded.again() : location.assign(`/console/templates/${as}`)
@@ -45,7 +55,8 @@ export function TemplatePage({ parts: [plugin = '', name = ''], caller }: PagePr
       <${Facts} of=${[
         ['Action', template.action], ['Version', String(template.version)],
         ['State', html`<${State} of=${template.active ? 'on' : 'off'} />
-          ${admin ? html` <${Switch} id=${id} active=${template.active} done=${loaded.again} />` : null}`],
+          ${!admin ? null : html`
+            <${Switch} params=${params} active=${template.active} done=${loaded.again} />`}`],
         ['By', template.shipped ? 'shipped' : template.author],
         ['Saved', html`<${When} at=${template.createdAt} />`],
         ['SHA-256', html`<code class="hash">${template.sha256}</code>`]
@@ -54,10 +65,19 @@ export function TemplatePage({ parts: [plugin = '', name = ''], caller }: PagePr
       <${Versions} key=${versions.length} id=${id} versions=${versions} />`)}`
 }
 
-function Switch({ id, active, done }: { id: string, active: boolean, done(): void }): View {
+function versionsOf(params: { plugin: string, name: string }, signal: AbortSignal): Promise<TemplateJson[]> {
+  return allOf(async ({ after, limit }) => {
+    const query = { limit, before: after === undefined ? undefined : Number(after) }
+    return (await get(`${at}/versions`, { params, query, signal })).versions
+  }, ({ version }) => String(version))
+}
+
+function Switch({ params, active, done }: {
+  params: { plugin: string, name: string }, active: boolean, done(): void
+}): View {
   const [label, sure] = active ? ['Switch off', 'Do not offer it'] : ['Switch on', 'Offer it']
   return html`<${Act} label=${label} sure=${sure} act=${async () => {
-      await post(`/templates/${id}/active`, { active: !active })
+      await post(`${at}/active`, { params, body: { active: !active } })
       done()
     }} />`
 }
@@ -83,7 +103,7 @@ export function ComparePage({ parts: [plugin = '', name = ''], query }: PageProp
   const id = `${plugin}/${name}`
   const [from, to] = ['from', 'to'].map(which => Number(query.get(which) ?? 1))
   const loaded = useLoad(signal => Promise.all([from, to].map(version =>
-    get<TemplateBodyJson>(`/templates/${id}`, { version }, signal))), [id])
+    get(at, { params: { plugin, name }, query: { version }, signal }))), [id])
   return html`<h1><a href=${`/console/templates/${id}`}><code>${id}</code></a>: ${from} → ${to}</h1>
     ${show(loaded, ([before, after]) => html`
       <${Table} label="Versions" none="" heads=${['Version', 'By', 'Saved', 'SHA-256']}

@@ -86,7 +86,7 @@ class Reel {
   }
 
   #load(from: number, signal: AbortSignal): Promise<PieceJson> {
-    return get<PieceJson>(`/sessions/${this.#id}/piece`, { from }, signal)
+    return get('/sessions/{id}/piece', { params: { id: this.#id }, query: { from }, signal })
   }
 
   #begin(piece: PieceJson): void {
@@ -218,7 +218,7 @@ interface Scene {
 
 async function eventsOf(id: string, signal: AbortSignal): Promise<Scene[]> {
   const found: Scene[] = []
-  for await (const scene of lines<Scene>(`/sessions/${id}/events`, {}, signal)) {
+  for await (const scene of lines('/sessions/{id}/events', { params: { id }, signal })) {
     if (scene.kind === 'event' || scene.kind === 'end') found.push(scene)
     if (found.length >= eventsMax) break
   }

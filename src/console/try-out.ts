@@ -2,7 +2,7 @@
 // sent; `prove` does both actions on the target with an account of its own and shows each step when it is
 // over. What was proved is what is stored.
 import { useState } from 'preact/hooks'
-import type { PlanJson, ProofJson } from '../api/client-types.ts'
+import type { ProofJson } from '../api/client-types.ts'
 import { Refusal, lines, post } from './call.ts'
 import { actionsOf, variablesOf } from './credential-draft.ts'
 import type { Declaration, Draft } from './credential-draft.ts'
@@ -25,8 +25,8 @@ export function TryOut(props: { draft: Draft, declared: readonly Declaration[], 
 function Plan({ draft, declared }: { draft: Draft, declared: readonly Declaration[] }): View {
   const variables = variablesOf(draft, declared)
   const own = draft.type === 'enable-disable' ? { username: draft.username } : {}
-  const loaded = useLoad(async () => Promise.all(actionsOf[draft.type].map(action => post<PlanJson>('/plan', {
-    template: draft.choices[action].template, variables: { ...variables, ...own }
+  const loaded = useLoad(async () => Promise.all(actionsOf[draft.type].map(action => post('/plan', {
+    body: { template: draft.choices[action].template, variables: { ...variables, ...own } }
   }))), [JSON.stringify(variables)])
   return show(loaded, plans => html`${plans.map(({ template, version, steps }) => html`
     <section class="plan" aria-label=${template}>
@@ -38,10 +38,6 @@ function Plan({ draft, declared }: { draft: Draft, declared: readonly Declaratio
 }
 
 type Step = ProofJson['steps'][0]
-type Line =
-  | Step & { kind: 'step' }
-  | { kind: 'end', passed: boolean }
-  | { kind: 'failed', error: ConstructorParameters<typeof Refusal>[0] }
 
 function Prove({ credential, shared }: { credential: string, shared: boolean }): View {
   const [steps, setSteps] = useState<readonly Step[]>([])
@@ -53,7 +49,9 @@ function Prove({ credential, shared }: { credential: string, shared: boolean }):
     setState('running')
     try {
       const stop = new AbortController()
-      for await (const line of lines<Line>('/prove/steps', {}, stop.signal, { credential })) {
+      for await (const line of lines('/prove/steps', {
+        body: { credential }, signal: stop.signal
+      })) {
         if (line.kind === 'step') setSteps(before => [...before, line])
         else if (line.kind === 'failed') throw new Refusal(line.error)
         else setState(line.passed ? 'passed' : 'failed')

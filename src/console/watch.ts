@@ -2,6 +2,7 @@
 // is cut it is asked for again, without what has been shown already, until the recording says that the
 // session has ended.
 import { useEffect, useRef, useState } from 'preact/hooks'
+import type { LineOf } from '../api/table.ts'
 import { Refusal, lines } from './call.ts'
 import { html } from './html.ts'
 import type { View } from './html.ts'
@@ -14,12 +15,8 @@ const scenesShownMax = 1_000
 const againMs = 1_000
 const againMsMax = 15_000
 
-/** As the API sends it; everything in it is safe to show. */
-type Scene =
-  | { kind: 'text', atMs: number, text: string, lane?: number }
-  | { kind: 'resize', atMs: number, columns: number, rows: number, lane?: number }
-  | { kind: 'event', atMs: number, text: string, lane?: number }
-  | { kind: 'end', atMs: number, text: string }
+/** Everything in it is safe to show. */
+type Scene = LineOf<'/sessions/{id}/watch'>
 
 type Link = 'connecting' | 'live' | 'cut' | 'ended'
 
@@ -31,7 +28,9 @@ async function follow(
   let waitMs = againMs
   while (!signal.aborted) {
     try {
-      for await (const scene of lines<Scene>(`/sessions/${id}/watch`, { after: count }, signal)) {
+      for await (const scene of lines('/sessions/{id}/watch', {
+        params: { id }, query: { after: count }, signal
+      })) {
         count++
         waitMs = againMs
         linked(scene.kind === 'end' ? 'ended' : 'live')

@@ -1,40 +1,20 @@
 // Passkeys in the browser: what the server asks goes to `navigator.credentials`, and what comes back goes to
 // the server, with the binary parts as base64url on the way. What an answer is worth only the server says.
+import type { Answer, BodyOf } from '../api/table.ts'
 import { Refusal } from './call.ts'
 
-/** What we send; the server's own words for it are in its route. */
-export type Answer = Record<string, unknown>
-
-interface Described {
-  type: 'public-key'
-  id: string
-  transports: string[]
-}
-
-export interface RegistrationAsked {
-  challenge: string
-  timeout: number
-  rp: { id: string, name: string }
-  user: { id: string, name: string, displayName: string }
-  pubKeyCredParams: { type: 'public-key', alg: number }[]
-  excludeCredentials: Described[]
-  authenticatorSelection: { residentKey: string, userVerification: string }
-}
-
-export interface LoginAsked {
-  challenge: string
-  timeout: number
-  rpId: string
-  userVerification: string
-  allowCredentials: Described[]
-}
+type Registration = BodyOf<'post', '/users/{name}/passkeys'>['answer']
+type Assertion = BodyOf<'post', '/browser/passkey'>
+type RegistrationAsked = Answer<'post', '/users/{name}/passkeys/challenge'>
+type LoginAsked = Answer<'post', '/browser/passkey/challenge'>
+type Described = LoginAsked['allowCredentials'][0]
 
 /** Passkeys are bound to the name in the address: by another one, or without one, there are none. */
 export function canUsePasskeys(): boolean {
   return typeof PublicKeyCredential !== 'undefined' && !/^[\d.]+$|^\[/.test(location.hostname)
 }
 
-export async function createPasskey(asked: RegistrationAsked): Promise<Answer> {
+export async function createPasskey(asked: RegistrationAsked): Promise<Registration> {
   const credential = await answered(navigator.credentials.create({
     publicKey: {
       ...asked, challenge: bytesOf(asked.challenge), user: { ...asked.user, id: bytesOf(asked.user.id) },
@@ -51,7 +31,7 @@ export async function createPasskey(asked: RegistrationAsked): Promise<Answer> {
   }
 }
 
-export async function usePasskey(asked: LoginAsked): Promise<Answer> {
+export async function usePasskey(asked: LoginAsked): Promise<Assertion> {
   const credential = await answered(navigator.credentials.get({
     publicKey: {
       challenge: bytesOf(asked.challenge), timeout: asked.timeout, rpId: asked.rpId,
@@ -83,8 +63,8 @@ async function answered(asking: Promise<Credential | null>): Promise<PublicKeyCr
   return credential as PublicKeyCredential
 }
 
-function common({ id, type }: PublicKeyCredential): Answer {
-  return { id, rawId: id, type, clientExtensionResults: {} }
+function common({ id }: PublicKeyCredential): Omit<Assertion, 'response'> {
+  return { id, rawId: id, type: 'public-key', clientExtensionResults: {} }
 }
 
 function known({ type, id, transports }: Described): PublicKeyCredentialDescriptor {

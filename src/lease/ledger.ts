@@ -18,7 +18,8 @@ import { createRemover, hookWork, runHook } from './remove.ts'
 import type { Remover } from './remove.ts'
 import { asked, shown } from './view.ts'
 import type {
-  Claim, Claimant, EndRequest, Known, LeaseEventRow, LeaseFilter, LeaseRow, LeasesOf, LedgerGauges, Owner
+  Claim, Claimant, EndRequest, HistoryPage, Known, LeaseEventRow, LeaseFilter, LeaseRow, LeasesOf,
+  LedgerGauges, Owner
 } from './store-port.ts'
 
 export interface Lease extends AsyncDisposable {
@@ -57,7 +58,7 @@ export interface Ledger {
   issue(request: IssueRequest): Promise<Lease>
   list(filter: LeaseFilter): Promise<readonly LeaseRow[]>
   show(holdId: string): Promise<LeaseRow | undefined>
-  history(holdId: string): Promise<readonly LeaseEventRow[]>
+  history(holdId: string, page?: HistoryPage): Promise<readonly LeaseEventRow[]>
   /**
    * Adds to the current expiry (S5). `address`: where the actor sits, for the history. `latest`: a limit
    * beside the lease's own. Throws `invalid` with the reason, `not-found`.
@@ -126,7 +127,7 @@ export function createLedger(options: LedgerOptions): Ledger {
       const record = await store.show(holdId)
       return record === undefined ? undefined : shown(record, await endsToday(context))
     },
-    history: holdId => store.history(holdId),
+    history: (holdId, page) => store.history(holdId, page),
     renew: (holdId, seconds, actor, address, latest) =>
       renew(context, holdId, seconds, actor, fromOf(address), latest),
     revoke: (holdId, actor, address) => revoke(context, remover, holdId, actor, fromOf(address)),

@@ -282,10 +282,18 @@ export interface RecordFilter extends Omit<LeaseFilter, 'status'> {
 }
 
 export interface LeaseEventRow {
+  /** In the order of what happened, over all leases. */
+  id: number
   at: Date
   kind: string
   actor: string
   detail: Record<string, unknown>
+}
+
+/** Those after an event, and so many. */
+export interface HistoryPage {
+  after?: number | undefined
+  limit: number
 }
 
 export interface LedgerGauges {
@@ -351,7 +359,7 @@ export interface LedgerStore {
   holders(): Promise<readonly { owner: Owner, credential: string }[]>
   list(filter: RecordFilter): Promise<readonly LeaseRecord[]>
   show(holdId: string): Promise<LeaseRecord | undefined>
-  history(holdId: string): Promise<readonly LeaseEventRow[]>
+  history(holdId: string, page?: HistoryPage): Promise<readonly LeaseEventRow[]>
   /** The account of a lease, to look at it. */
   accountOf(holdId: string):
     Promise<Pick<Claim, 'accountId' | 'name' | 'kind' | 'epoch' | 'spec'> | undefined>

@@ -22,8 +22,8 @@ const player = ['asciinema-player.min.js', 'asciinema-player.css'] as const
 const xterm = [
   '@xterm/xterm/lib/xterm.mjs', '@xterm/xterm/css/xterm.css', '@xterm/addon-fit/lib/addon-fit.mjs'
 ]
-/** Of other rooms: what text of strangers looks like is said once. */
-const shared = ['recording/inert.ts'] as const
+/** Of other rooms: what text of strangers looks like, and how an address is made, is said once. */
+const shared = ['api/calling.ts', 'recording/inert.ts'] as const
 
 const contentTypes: Readonly<Record<string, string>> = {
   ts: 'text/javascript; charset=utf-8', js: 'text/javascript; charset=utf-8',

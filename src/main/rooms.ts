@@ -172,7 +172,7 @@ async function openAll(
   closers.push(() => deliveries.close())
   const resources = createResources(database, secrets, audit)
   const templates = createTemplates(database)
-  await templates.ship(shippedTemplates())
+  await templates.ship(shippedTemplates(await templates.shipped()))
   const sessions = createSessions({ database, clock, node, boot: () => boot })
   closers.push(() => sessions.close())
 

@@ -1,8 +1,9 @@
 // Bearer tokens of applications: only their hashes are here, each with its end by the store's clock. Rotating
 // is one transaction, new token in and old one shortened, so that there is no moment without a valid one and
 // none with an old one that lives on. Every change has its audit event with it.
+import { SallyportError } from '../errors.ts'
 import type { AuditLog } from './audit.ts'
-import type { Database } from './database.ts'
+import type { Database, Handle } from './database.ts'
 import { and, asc, eq, gt, sql } from './drizzle.ts'
 import { inSeconds } from './instants.ts'
 import { applicationToken } from './schema.ts'
@@ -24,6 +25,7 @@ export interface NewApplicationToken {
 }
 
 export interface ApplicationTokens {
+  /** Throws `limit-reached`. */
   add(token: NewApplicationToken, by: string): Promise<ApplicationTokenRow>
   /** In place of another, which ends after `overlapSeconds`; undefined when that one is gone or expired. */
   rotate(token: NewApplicationToken, old: string, overlapSeconds: number, by: string):
@@ -39,6 +41,8 @@ export interface ApplicationTokens {
 
 // How exact "last used" is: a token that is used all day is not written at every request.
 const usedMinutes = 5
+/** Valid at once: one for each place that runs it, and those that are being replaced. */
+export const tokensPerApplicationMax = 200
 
 /** Tokens of applications over their table. */
 export function createApplicationTokens(
@@ -47,8 +51,15 @@ export function createApplicationTokens(
   const alive = gt(applicationToken.expiresAt, sql`now()`)
   const rowOf = ({ id, hash, application, ttlSeconds }: NewApplicationToken, createdBy: string) =>
     ({ id, hash, application, createdBy, expiresAt: inSeconds(ttlSeconds) })
+  const expectRoom = async (tx: Handle, application: string): Promise<void> => {
+    const valid = await tx.$count(applicationToken, and(eq(applicationToken.application, application), alive))
+    if (valid < tokensPerApplicationMax) return
+    const detail = `${application} has ${valid} valid tokens: end those that nobody needs`
+    throw new SallyportError('limit-reached', { detail })
+  }
   return {
     add: (token, by) => database.transaction(async tx => {
+      await expectRoom(tx, token.application)
       const [row] = await tx.insert(applicationToken).values(rowOf(token, by)).returning()
       audit.appendIn(tx, 'application.token-made', by, token.application, { token: token.id })
       return asRow(row!)
@@ -59,6 +70,7 @@ export function createApplicationTokens(
         .where(and(eq(applicationToken.id, old), eq(applicationToken.application, token.application), alive))
         .returning({ id: applicationToken.id })
       if (shortened.length === 0) return undefined
+      await expectRoom(tx, token.application)
       const [row] = await tx.insert(applicationToken).values(rowOf(token, by)).returning()
       const detail = { token: token.id, old, overlapSeconds }
       audit.appendIn(tx, 'application.token-rotated', by, token.application, detail)

@@ -5,6 +5,7 @@
 // while no worker runs.
 import { join } from 'node:path'
 import { Duplex } from 'node:stream'
+import { setFlagsFromString } from 'node:v8'
 import { Worker } from 'node:worker_threads'
 import type { Clock } from '../clock.ts'
 import { SallyportError } from '../errors.ts'
@@ -35,6 +36,9 @@ interface EmbeddedOptions {
 const terminateTag = 0x58
 // The shutdown checkpoint; when it takes longer, the log has everything and the next start replays it.
 const closeMsMax = 10_000
+// Roughly the bytes that a function of PostgreSQL runs through before V8 optimises it; V8's own 13 MB are
+// reached by what a start runs once, and optimising that is a third of all CPU that a start takes.
+const optimisedAfterBytes = 400_000_000
 
 /** Takes the lock, starts the worker, makes the store when there is none. Throws `store-unavailable`. */
 export async function openEmbedded({ dataDir, clock, onNotice }: EmbeddedOptions): Promise<Backend> {
@@ -109,6 +113,7 @@ interface WorkerEvents {
 }
 
 function startWorker(settings: WorkerSettings, events: WorkerEvents): Promise<Worker> {
+  setFlagsFromString(`--wasm-tiering-budget=${optimisedAfterBytes}`)
   const worker = new Worker(new URL('./pglite-worker.ts', import.meta.url), { workerData: settings })
   return new Promise((resolve, reject) => {
     let reason = 'it ended'

@@ -9,7 +9,7 @@ import { sql } from './drizzle.ts'
 import { instant, live, ms, query, queryOne, setOf, text } from './ledger-sql.ts'
 import type { Row } from './ledger-sql.ts'
 import type {
-  Claim, Known, LeaseEventRow, LeaseRecord, LedgerGauges, LedgerStore, Owner, RecordFilter
+  Claim, HistoryPage, Known, LeaseEventRow, LeaseRecord, LedgerGauges, LedgerStore, Owner, RecordFilter
 } from '../lease/store-port.ts'
 
 type Views = Pick<LedgerStore,
@@ -51,7 +51,7 @@ export function ledgerViews(database: Database): Views {
       const row = await queryOne(handle, leases(sql`h.id = ${id}`, 1))
       return row === undefined ? undefined : leaseOf(row)
     }),
-    history: id => read(handle => history(handle, id)),
+    history: (id, page) => read(handle => history(handle, id, page)),
     accountOf: id => read(async handle => {
       const row = await queryOne(handle, sql`
         select a.id, a.name, a.kind, a.epoch, a.spec from hold h join account a on a.id = h.account
@@ -117,18 +117,20 @@ function leaseOf(row: Row): LeaseRecord {
 
 // Events of the lease itself, and those of its account from then on; of a shared account, until it was next
 // off.
-async function history(handle: Handle, holdId: string): Promise<LeaseEventRow[]> {
+async function history(
+  handle: Handle, holdId: string, page: HistoryPage | undefined
+): Promise<LeaseEventRow[]> {
   const rows = await query(handle, sql`
-    select ${ms(sql`e.at`)} as at_ms, e.kind, e.actor, e.detail from lease_event e
+    select e.id, ${ms(sql`e.at`)} as at_ms, e.kind, e.actor, e.detail from lease_event e
       join hold h on h.id = ${holdId}
-    where e.hold = h.id or (e.account = h.account and e.hold is null and e.at >= h.issued_at
-      and e.id <= coalesce((
+    where e.id > ${page?.after ?? 0}::int8 and (e.hold = h.id or (e.account = h.account and e.hold is null
+      and e.at >= h.issued_at and e.id <= coalesce((
       select min(p.id) from lease_event p join account a on a.id = p.account
       where p.account = h.account and p.kind = 'proved-gone' and p.at >= h.ended_at
-        and a.kind = 'enable'), e.id))
-    order by e.id`)
+        and a.kind = 'enable'), e.id)))
+    order by e.id limit ${page?.limit ?? null}::int`)
   return rows.map(row => ({
-    at: instant(row.at_ms), kind: String(row.kind), actor: String(row.actor),
+    id: Number(row.id), at: instant(row.at_ms), kind: String(row.kind), actor: String(row.actor),
     detail: row.detail as Record<string, unknown>
   }))
 }

@@ -26,6 +26,9 @@ export interface ResourceRow {
 
 export interface Resources {
   list(kind?: string): Promise<readonly ResourceRow[]>
+  /** Of a kind, in the order of the bytes of their names; `name`: a part of it. */
+  page(kind: string, page: { after?: string | undefined, limit: number, name?: string | undefined }):
+    Promise<readonly ResourceRow[]>
   get(kind: string, name: string): Promise<ResourceRow | undefined>
   /**
    * All that `act` does, or nothing; one change at a time over all nodes. May take a minute; may run twice.
@@ -71,6 +74,11 @@ export function createResources(
   const latest = shareReadings(() => database.detached(() => database.run(readDeclared)))
   return {
     list: kind => database.run(handle => rowsOf(handle, kind)),
+    page: (kind, { after, limit, name }) => database.run(handle => handle.select().from(resource).where(and(
+      eq(resource.kind, kind),
+      after === undefined ? undefined : sql`${resource.name} collate "C" > ${after}`,
+      name === undefined ? undefined : sql`position(${name}::text in ${resource.name}) > 0`
+    )).orderBy(sql`${resource.name} collate "C"`).limit(limit)),
     async get(kind, name) {
       const [row] = await database.run(handle => handle.select().from(resource)
         .where(and(eq(resource.kind, kind), eq(resource.name, name))))

@@ -34,6 +34,8 @@ export interface Templates {
   versions(id: string): Promise<readonly TemplateRow[]>
   /** A new version, unless the newest one has this text; keeps whether the template is active. */
   save(text: TemplateText): Promise<TemplateRow>
+  /** Hashes of the newest versions that came with a build: what need not be shipped again. */
+  shipped(): Promise<ReadonlySet<string>>
   /**
    * Saves the texts of the build, except where an admin has saved a newer one. Returns the ids that
    * changed.
@@ -41,6 +43,11 @@ export interface Templates {
   ship(texts: readonly TemplateText[]): Promise<readonly string[]>
   /** Offers it, or no longer (J8). Throws `not-found`. */
   setActive(id: string, active: boolean): Promise<void>
+}
+
+/** As rows have it. */
+export function hashOf(body: string): string {
+  return createHash('sha256').update(body).digest('hex')
 }
 
 type Newest = Pick<TemplateRow, 'version' | 'sha256' | 'action' | 'shipped' | 'active'>
@@ -88,8 +95,12 @@ export function createTemplates(database: Database): Templates {
       return rows.map(asTemplate)
     },
     save,
+    async shipped() {
+      const newest = await database.run(newestOfAll)
+      return new Set([...newest.values()].filter(row => row.shipped).map(({ sha256 }) => sha256))
+    },
     async ship(texts) {
-      // A start nearly always finds all of them as they are: one question then, and nothing is written.
+      if (texts.length === 0) return []
       const missing = new Set(outdated(texts, await database.run(newestOfAll)).map(({ id }) => id))
       if (missing.size === 0) return []
       return database.transaction(async tx => {
@@ -119,7 +130,7 @@ async function newestOfAll(handle: Handle): Promise<ReadonlyMap<string, Newest>>
 
 /** The row of a new version; undefined when the newest one has this text. */
 function nextVersion(text: TemplateText, latest: Newest | undefined): NewRow | undefined {
-  const sha256 = createHash('sha256').update(text.body).digest('hex')
+  const sha256 = hashOf(text.body)
   if (latest?.sha256 === sha256 && latest.action === text.action) return undefined
   return { ...text, version: (latest?.version ?? 0) + 1, sha256, active: latest?.active ?? true }
 }

@@ -57,7 +57,7 @@ test.after(async () => {
 })
 
 const openRequests = async (): Promise<RequestJson[]> =>
-  (await apiOf(house).get<{ requests: RequestJson[] }>('/requests', { open: true })).requests
+  (await apiOf(house).get('/requests', { query: { open: 'true' } })).requests
 
 /** The id that psql was told while it waits. */
 async function requestOf(psql: Psql): Promise<string> {
@@ -72,7 +72,7 @@ function bobsPsql(credential = 'orders-rw'): Psql {
 }
 
 const audited = async (kind: string): Promise<AuditJson[]> =>
-  (await apiOf(house).get<{ events: AuditJson[] }>('/audit', { kind })).events
+  (await apiOf(house).get('/audit', { query: { kind } })).events
 
 /** Ends what is approved, so that the next test asks anew. */
 async function withdrawAll(): Promise<void> {
@@ -105,7 +105,7 @@ test('psql waits, says so, goes on at the second approval, and is cut when that 
   assert.equal(said.map(({ actor, subject }) => `${actor} ${subject}`),
     [`dave ${id}`, `carol ${id}`, `carol ${id}`])
   const live = (await sessionsOf(apiOf(house))).find(({ status }) => status === 'live')
-  const { validUntil } = await apiOf(house).get<RequestJson>(`/requests/${id}`)
+  const { validUntil } = await apiOf(house).get('/requests/{id}', { params: { id } })
   const differMs = Math.abs(Date.parse(live!.expiresAt!) - Date.parse(validUntil!))
   assert.ok(differMs < 1500, `it ends with its approval, and not ${differMs} ms beside`)
 

@@ -8,10 +8,12 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import type { SessionJson } from '../../src/api/client-types.ts'
 import type { PostgresServer } from '../../tool/postgres.ts'
 import { programOf } from '../../tool/services.ts'
 import { accountsOn, companyDatabase, startHouse, until } from '../peers/house.ts'
 import type { House } from '../peers/house.ts'
+import { apiOf, sessionsOf } from '../peers/inspector.ts'
 
 const slowTemplate = `id: postgres/slow-role
 plugin: postgres
@@ -45,13 +47,6 @@ name: devs-on-slow
 users: [alice]
 credentials: [orders-slow, orders-brief]
 `
-
-interface Session {
-  id: string
-  status: string
-  reason: string | null
-  receipt: { state: string } | null
-}
 
 let target: PostgresServer
 let adminPassword: string
@@ -90,9 +85,9 @@ async function midway(login = 'alice+orders-slow'): Promise<Waiting> {
   return { child, text: () => text, ended }
 }
 
-const newest = async (): Promise<Session> => (await house.json<Session[]>('sessions', 'list'))[0]!
+const newest = async (): Promise<SessionJson> => (await sessionsOf(apiOf(house)))[0]!
 
-async function assertGone(): Promise<Session> {
+async function assertGone(): Promise<SessionJson> {
   await until(() => accountsOn(target), found => found === '')
   return until(newest, ({ receipt, status }) =>
     receipt?.state === 'proved-gone' && status !== 'live' && status !== 'opening')

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import pg from 'pg'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { AuditJson, HitJson, RequestJson, SessionJson } from '../../src/api/client-types.ts'
+import type { AuditJson, RequestJson, SessionJson } from '../../src/api/client-types.ts'
 import type { WhatIfLine } from '../../src/api/ports-records.ts'
 import type { PostgresServer } from '../../tool/postgres.ts'
 import { programOf } from '../../tool/services.ts'
@@ -58,7 +58,7 @@ const refusals = (text: string): string[] =>
   [...text.matchAll(/ERROR: {2}(.*) \[rule-refused [0-9a-f]{6}\]/g)].map(([, words = '']) => words)
 const newest = async (): Promise<SessionJson> => (await sessionsOf(apiOf(house)))[0]!
 const audited = async (kind: string, subject: string): Promise<AuditJson[]> =>
-  (await apiOf(house).get<{ events: AuditJson[] }>('/audit', { kind, subject })).events
+  (await apiOf(house).get('/audit', { query: { kind, subject } })).events
 
 test('a refused statement has not happened, and what follows goes on', async () => {
   const { stdout, stderr } = await bob(
@@ -74,7 +74,7 @@ test('a refused statement has not happened, and what follows goes on', async () 
     [['bob', 2], ['bob', 2], ['bob', 'none'], ['bob', 5]])
   const kept = await statementsOf(apiOf(house), id)
   assert.match(kept, /TRUNCATE orders[^]*rule 2: refused \(truncate\)[^]*42501/)
-  const { hits } = await apiOf(house).get<{ hits: HitJson[] }>('/search', { query: 'refused (truncate)' })
+  const { hits } = await apiOf(house).get('/search', { query: { query: 'refused (truncate)' } })
   assert.equal(hits.map(({ session, kind }) => [session, kind]), [[id, 'statement']])
 })
 
@@ -131,7 +131,7 @@ test('a warning is told and kept, and a rule above another one lets pass', async
 test('others are asked for one statement, which waits; a denial and Ctrl-C refuse it', async () => {
   const pending = async (): Promise<RequestJson> => {
     const { requests } = await until(
-      () => apiOf(house).get<{ requests: RequestJson[] }>('/requests', { state: 'pending' }),
+      () => apiOf(house).get('/requests', { query: { state: 'pending' } }),
       found => found.requests.length > 0)
     return requests[0]!
   }

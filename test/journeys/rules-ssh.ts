@@ -5,7 +5,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { AuditJson, HitJson, RequestJson, SessionJson } from '../../src/api/client-types.ts'
+import type { SessionJson } from '../../src/api/client-types.ts'
 import { programOf } from '../../tool/services.ts'
 import { ran, until } from '../peers/house.ts'
 import type { Ran } from '../peers/house.ts'
@@ -33,7 +33,7 @@ test.after(() => house.end())
 
 const newest = async (): Promise<SessionJson> => (await sessionsOf(apiOf(house)))[0]!
 const audited = async (kind: string): Promise<string[]> => {
-  const { events } = await apiOf(house).get<{ events: AuditJson[] }>('/audit', { kind })
+  const { events } = await apiOf(house).get('/audit', { query: { kind } })
   return events.map(({ detail }) => (detail as { rule: number, on: string }))
     .map(({ rule, on }) => `${on} ${rule}`).reverse()
 }
@@ -63,7 +63,7 @@ test('a command is refused before it runs, warned of, or ends the session', asyn
   await until(newest, ({ reason }) => reason?.startsWith('rule-ended') === true, 5)
   assert.equal(await audited('rule.refused'), ['command 1'])
   assert.equal(await audited('rule.ended'), ['command 4'])
-  const { hits } = await apiOf(house).get<{ hits: HitJson[] }>('/search', { query: 'verdict ended command' })
+  const { hits } = await apiOf(house).get('/search', { query: { query: 'verdict ended command' } })
   assert.is(hits.length, 1)
 })
 
@@ -73,7 +73,7 @@ test('others are asked for a command, and what it is fed with waits behind it', 
   child.stdin!.end('x'.repeat(100_000))
   const closed = new Promise<number | null>(resolve => child.once('close', resolve))
   const { requests } = await until(
-    () => apiOf(house).get<{ requests: RequestJson[] }>('/requests', { state: 'pending' }),
+    () => apiOf(house).get('/requests', { query: { state: 'pending' } }),
     found => found.requests.length > 0)
   assert.is(requests[0]!.reason, 'cat > asked')
   await carol.decides('approve', requests[0]!.id)

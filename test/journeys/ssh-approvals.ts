@@ -3,7 +3,7 @@
 // deadline: 120 s
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { AuditJson, RequestJson } from '../../src/api/client-types.ts'
+import type { RequestJson } from '../../src/api/client-types.ts'
 import { until } from '../peers/house.ts'
 import { apiOf, sessionsOf } from '../peers/inspector.ts'
 import { people, personOf } from '../peers/people.ts'
@@ -60,7 +60,7 @@ test('ssh is told by a banner, is refused at a denial, and goes on at an approva
 
 test('a client that leaves while it waits frees everything, from a bare login as well', async () => {
   const left = async (): Promise<number> => {
-    const { events } = await apiOf(house).get<{ events: AuditJson[] }>('/audit', { kind: 'session.refused' })
+    const { events } = await apiOf(house).get('/audit', { query: { kind: 'session.refused' } })
     return events.filter(({ detail }) => (detail as { code?: string }).code === 'client-closed').length
   }
   const named = await waiting()

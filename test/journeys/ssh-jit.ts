@@ -5,8 +5,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { ReceiptJson, SessionJson } from '../../src/api/client-types.ts'
-import { pathOf } from '../../src/cli/client.ts'
+import type { SessionJson } from '../../src/api/client-types.ts'
 import { startProduct, until } from '../peers/house.ts'
 import { apiOf } from '../peers/inspector.ts'
 import { startSshHouse } from '../peers/ssh-house.ts'
@@ -103,7 +102,7 @@ test('two people’s sessions have an account each; what one left running dies w
   assert.is(stdout, 'ok\n')
   const { id } = await closed()
   assert.is(await house.box.run('pgrep -f "[s]leep 987" || true'), '')
-  const receipt = await apiOf(house).get<ReceiptJson>(pathOf`/sessions/${id}/receipt`)
+  const receipt = await apiOf(house).get('/sessions/{id}/receipt', { params: { id } })
   assert.match(JSON.stringify(receipt.body), /\/var\/tmp\/left/)
 })
 

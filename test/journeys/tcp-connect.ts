@@ -253,7 +253,7 @@ test('a ticket is good once; a wrong one, nonsense and silence are refused in wo
   const token = (JSON.parse(readFileSync(join(house.folder, 'of-alice/sallyport/logins.json'), 'utf8')) as
     { token: string }[])[0]!.token
   const api = createClient({ ...apiOf(house).connection, token, as: 'login' })
-  const issue = (): Promise<TicketJson> => api.post<TicketJson>('/connections', { credential: 'shout' })
+  const issue = (): Promise<TicketJson> => api.post('/connections', { body: { credential: 'shout' } })
   const { ticket } = await issue()
   const [first, second] = await Promise.all([stranger(`${ticket}\nnonsense\n`), stranger(`${ticket}\n`)])
   const won = [first, second].filter(said => said.includes('"ready"'))
@@ -302,7 +302,7 @@ approval: { by: [carol] }
   const carol = await personOf(house, 'carol')
   const opening = open('orders-tcp-rw', own)
   const pending = async (): Promise<RequestJson | undefined> =>
-    (await apiOf(house).get<{ requests: RequestJson[] }>('/requests', { state: 'pending' })).requests[0]
+    (await apiOf(house).get('/requests', { query: { state: 'pending' } })).requests[0]
   const request = await until(pending, found => found !== undefined, 10)
   await carol.decides('approve', request!.id)
   const opened = await opening

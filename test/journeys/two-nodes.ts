@@ -16,9 +16,7 @@ import { fileURLToPath } from 'node:url'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { WebSocket } from 'ws'
-import type {
-  AuditJson, CheckJson, HitJson, PieceJson, SessionJson, UnansweredJson, VerifiedJson
-} from '../../src/api/client-types.ts'
+import type { SessionJson } from '../../src/api/client-types.ts'
 import type { Client } from '../../src/cli/client.ts'
 import { freePort, startPostgres } from '../../tool/postgres.ts'
 import type { PostgresServer } from '../../tool/postgres.ts'
@@ -101,11 +99,11 @@ test('an admin of either node ends a session of the other', async () => {
     await psql.sees(/the session was ended by an administrator/)
     await psql.leave()
     await until(() => rowOf(mine!.id), row => row?.status === 'ended')
-    assert.is((await apiOf(there).get<VerifiedJson>(`/sessions/${mine!.id}/verify`)).state, 'sealed')
+    assert.is((await apiOf(there).get('/sessions/{id}/verify', { params: { id: mine!.id } })).state, 'sealed')
     await there.sallyport('sessions', 'kill', mine!.id).then(assert.unreachable, (thrown: Error) =>
       assert.match(thrown.message, /is not alive/))
   }
-  const { events } = await apiOf(two).get<{ events: AuditJson[] }>('/audit', { kind: 'session.killed' })
+  const { events } = await apiOf(two).get('/audit', { query: { kind: 'session.killed' } })
   assert.is(events.length, 2)
 })
 
@@ -130,8 +128,8 @@ function tailOn(house: House, id: string): { seen(): Promise<string>, ended: Pro
 }
 
 /** One character for each byte. */
-async function bytesOf(api: Client, path: string, query = {}): Promise<string> {
-  return Buffer.concat(await Array.fromAsync(api.stream(path, query))).toString('latin1')
+async function bytesOf(stream: AsyncIterable<Buffer>): Promise<string> {
+  return Buffer.concat(await Array.fromAsync(stream)).toString('latin1')
 }
 
 async function partOf(
@@ -145,8 +143,6 @@ async function partOf(
   return [answer, await buffer(answer)]
 }
 
-type SearchJson = { hits: HitJson[], unanswered: UnansweredJson[] }
-
 test('a session of one node is watched over the other while it happens', async () => {
   const psql = await openPsql(one)
   const [mine] = (await sessionsOf(apiOf(two))).filter(({ status }) => status === 'live')
@@ -157,7 +153,7 @@ test('a session of one node is watched over the other while it happens', async (
   await psql.leave()
   assert.equal(await Promise.all(watching.map(({ ended }) => ended)), [0, 1000])
   assert.match(await watching[1]!.seen(), /"kind":"end"/)
-  const { events } = await apiOf(one).get<{ events: AuditJson[] }>('/audit', { subject: mine!.id })
+  const { events } = await apiOf(one).get('/audit', { query: { subject: mine!.id } })
   const looks = events.filter(({ kind }) => kind === 'session.watched')
   assert.equal(looks.map(({ chain, actor, detail }) => [chain.split('/')[0], actor, detail]),
     Array(2).fill(['two', 'local', { servedBy: 'one' }]), 'each look once, by the node that was asked')
@@ -165,7 +161,7 @@ test('a session of one node is watched over the other while it happens', async (
 
 test('what one node recorded, the other replays, exports, verifies and finds as the first does', async () => {
   const [here, there] = [apiOf(one), apiOf(two)]
-  const { hits } = await there.get<SearchJson>('/search', { query: 'swordfish' })
+  const { hits } = await there.get('/search', { query: { query: 'swordfish' } })
   const { session: id } = hits[0]!
   await until(() => rowOf(id), row => row?.recording?.sealed === true)
   const both = async <T>(ask: (api: Client) => Promise<T>): Promise<T> => {
@@ -174,13 +170,19 @@ test('what one node recorded, the other replays, exports, verifies and finds as 
     return over
   }
   assert.match(await two.sallyport('sessions', 'replay', id, '--speed', '0'), /=> SELECT 'swordfish';/)
-  assert.is((await both(api => api.get<VerifiedJson>(`/sessions/${id}/verify`))).state, 'sealed')
-  await both(api => api.get<PieceJson>(`/sessions/${id}/piece`, { from: 0 }))
-  await both(api => bytesOf(api, `/sessions/${id}/statements`, { from: 1, before: 1 }))
-  for (const format of ['sql', 'jsonl', 'asciicast-v3']) {
-    assert.match(await both(api => bytesOf(api, `/sessions/${id}/export`, { format })), /swordfish/)
+  const params = { id }
+  assert.is((await both(api => api.get('/sessions/{id}/verify', { params }))).state, 'sealed')
+  await both(api => api.get('/sessions/{id}/piece', { params, query: { from: 0 } }))
+  const query = { from: 1, before: 1 }
+  await both(api => bytesOf(api.stream('/sessions/{id}/statements', { params, query })))
+  for (const format of ['sql', 'jsonl', 'asciicast-v3'] as const) {
+    const asked = { params, query: { format } }
+    // psql is told a word that nobody can guess, another one in each export.
+    const text = await both(async api =>
+      (await bytesOf(api.stream('/sessions/{id}/export', asked))).replace(/restrict [0-9a-f]+/g, 'restrict'))
+    assert.match(text, /swordfish/)
   }
-  const whole = await both(api => bytesOf(api, `/sessions/${id}/recording`))
+  const whole = await both(api => bytesOf(api.stream('/sessions/{id}/recording', { params })))
   const [{ statusCode, headers }, part] = await partOf(there, `/sessions/${id}/recording`, 'bytes=100-199')
   assert.equal([statusCode, headers['content-range']], [206, `bytes 100-199/${whole.length}`])
   assert.is(part.toString('latin1'), whole.slice(100, 200))
@@ -190,19 +192,19 @@ test('what one node recorded, the other replays, exports, verifies and finds as 
   await psql.sees(/swordfishes/)
   await psql.leave()
   const found = await both(async api => {
-    const answer = await api.get<SearchJson>('/search', { query: 'swordfish' })
+    const answer = await api.get('/search', { query: { query: 'swordfish' } })
     return { ...answer, hits: answer.hits.map(({ session, text }) => `${session} ${text}`).sort() }
   })
   assert.is(found.hits.length, 2)
   assert.equal(found.unanswered, [])
-  assert.is((await there.get<SearchJson>('/search', { query: 'swordfish', session: id })).hits.length, 1)
-  const { events } = await there.get<{ events: AuditJson[] }>('/audit', { kind: 'recordings.searched' })
+  assert.is((await there.get('/search', { query: { query: 'swordfish', session: id } })).hits.length, 1)
+  const { events } = await there.get('/audit', { query: { kind: 'recordings.searched' } })
   assert.equal(events.map(({ detail }) => (detail as { nodes?: string[] }).nodes?.join()),
     ['one', 'two', 'one', 'one'], 'newest first')
 })
 
 test('doctor says whether the other nodes can be asked', async () => {
-  const { checks } = await apiOf(two).get<{ checks: CheckJson[] }>('/doctor')
+  const { checks } = await apiOf(two).get('/doctor')
   const [found] = checks.filter(({ name }) => name === 'node one')
   assert.is(found?.status, 'ok')
   assert.match(found!.detail, /^answers at https:/)
@@ -286,7 +288,7 @@ test('a session of a killed node is closed by the other one within a minute', as
   assert.match(await tailing.seen(), /node-silent/)
   const refused = await two.refusal('sessions', 'replay', mine!.id)
   assert.match(refused, /node of this session did not answer: node one: ECONNREFUSED/)
-  const { hits, unanswered } = await apiOf(two).get<SearchJson>('/search', { query: 'swordfish' })
+  const { hits, unanswered } = await apiOf(two).get('/search', { query: { query: 'swordfish' } })
   assert.equal([hits.length, unanswered], [1, [{ node: 'one', code: 'node-silent' }]])
   assert.is.not(await accountsOn(target), '')
   const left = await until(() => rowOf(mine!.id), row => row?.status !== 'live', takeoverSecondsMax)
@@ -301,7 +303,7 @@ test('a session of a killed node is closed by the other one within a minute', as
   await psql.leave()
 
   const query = { kind: 'session.interrupted' }
-  const { events } = await apiOf(two).get<{ events: AuditJson[] }>('/audit', query)
+  const { events } = await apiOf(two).get('/audit', { query })
   assert.equal(events.map(({ subject }) => subject), [mine!.id])
   // The living node's own session goes on.
   other.type("SELECT 'still ' || 'here';")

@@ -7,6 +7,7 @@ import type {
   ApiPorts, ApplicationTokenRow, KeyState, NewApplicationToken, ResourceChange, ResourceRow, StoredToken,
   TemplateRow
 } from '../../src/api/ports.ts'
+import { pageOf } from '../../src/api/pages.ts'
 import type { AuditRow, LeaseRow, ReceiptRow, RequestRow, SessionRow } from '../../src/api/ports-records.ts'
 import { systemClock } from '../../src/clock.ts'
 import { SallyportError } from '../../src/errors.ts'
@@ -129,6 +130,8 @@ function storePorts(memory: Memory): Pick<ApiPorts,
   return {
     resources: {
       list: kind => Promise.resolve(byKind(kind)),
+      page: (kind, { name = '', ...page }) => Promise.resolve(
+        pageOf(byKind(kind).filter(row => row.name.includes(name)), row => row.name, page)),
       get: (kind, name) => Promise.resolve(memory.resources.get(`${kind}/${name}`)),
       changed: () => Promise.resolve(),
       change: act => changeAll(memory, open, act)
@@ -411,7 +414,8 @@ function evidencePorts(
       },
       revoke: id => Promise.resolve(leaseOf(id).status === 'active'),
       revokeAll: () => Promise.resolve(0),
-      history: () => Promise.resolve([{ at: new Date(0), kind: 'issued', actor: 'alice', detail: {} }]),
+      history: (_, page) => Promise.resolve(pageOf(
+        [{ id: 1, at: new Date(0), kind: 'issued', actor: 'alice', detail: {} }], event => event.id, page)),
       dependants: (kind, name) => Promise.resolve(memory.dependants.get(`${kind}/${name}`) ?? [])
     },
     orphans: {

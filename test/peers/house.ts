@@ -13,6 +13,9 @@ import { adminRole, freePort, startPostgres } from '../../tool/postgres.ts'
 import type { PostgresServer } from '../../tool/postgres.ts'
 import { programOf } from '../../tool/services.ts'
 
+const [lookPauseMsMin, lookPauseMsMax] = [50, 300]
+const startPollMs = 20
+const startLimitMs = 60_000
 const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url))
 const command = fileURLToPath(new URL('../../src/cli/sallyport.ts', import.meta.url))
 
@@ -234,10 +237,10 @@ async function begin(
   child.stdout.on('data', chunk => { text += String(chunk) })
   child.stderr.on('data', chunk => { text += String(chunk) })
   const exited = new Promise<number | null>(resolve => child.once('close', resolve))
-  for (let waited = 0; waited < 60_000; waited += 50) {
+  for (let waited = 0; waited < startLimitMs; waited += startPollMs) {
     if (text.includes('sallyport serves') && existsSync(join(folder, 'data/local-admin.token'))) break
     if (child.exitCode !== null || child.signalCode !== null) break
-    await pause(50)
+    await pause(startPollMs)
   }
   return { process: child, log: () => text, exited }
 }
@@ -292,11 +295,13 @@ export async function accountsOn(server: PostgresServer): Promise<string> {
 export async function until<T>(
   look: () => Promise<T>, wanted: (value: T) => boolean, seconds = 30
 ): Promise<T> {
-  const end = performance.now() + seconds * 1000
+  const startedMs = performance.now()
   for (;;) {
     const value = await look()
     if (wanted(value)) return value
-    if (performance.now() > end) throw new Error(`after ${seconds} s still ${JSON.stringify(value)}`)
-    await pause(100)
+    const waitedMs = performance.now() - startedMs
+    if (waitedMs > seconds * 1000) throw new Error(`after ${seconds} s still ${JSON.stringify(value)}`)
+    // A look may be a process of its own: what takes long is looked at less often.
+    await pause(Math.min(Math.max(lookPauseMsMin, waitedMs / 10), lookPauseMsMax))
   }
 }

@@ -3,10 +3,8 @@
 // all judge by this file, so a check that is missing here is missing everywhere.
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import type {
-  AuditJson, AuditVerifiedJson, LeaseJson, OrphansJson, SessionJson, VerifiedJson
-} from '../../src/api/client-types.ts'
-import { createClient, pathOf } from '../../src/cli/client.ts'
+import type { LeaseJson, OrphansJson, SessionJson, VerifiedJson } from '../../src/api/client-types.ts'
+import { createClient } from '../../src/cli/client.ts'
 import type { Client } from '../../src/cli/client.ts'
 import type { PostgresServer } from '../../tool/postgres.ts'
 import { until } from './house.ts'
@@ -29,9 +27,7 @@ export function apiOf({ folder }: Product): Client {
 export async function sessionsOf(api: Client): Promise<SessionJson[]> {
   const all: SessionJson[] = []
   for (;;) {
-    const { sessions } = await api.get<{ sessions: SessionJson[] }>('/sessions', {
-      limit: listedMax, before: all.at(-1)?.id
-    })
+    const { sessions } = await api.get('/sessions', { query: { limit: listedMax, before: all.at(-1)?.id } })
     all.push(...sessions)
     if (sessions.length < listedMax) return all
   }
@@ -39,19 +35,19 @@ export async function sessionsOf(api: Client): Promise<SessionJson[]> {
 
 /** Leases that are live, or whose account is not proved gone. */
 export async function openLeases(api: Client): Promise<LeaseJson[]> {
-  const found = await Promise.all(['active', 'revoking', 'failed'].map(async status =>
-    (await api.get<{ leases: LeaseJson[] }>('/leases', { limit: listedMax, status })).leases))
+  const found = await Promise.all((['active', 'revoking', 'failed'] as const).map(async status =>
+    (await api.get('/leases', { query: { limit: listedMax, status } })).leases))
   return found.flat().filter(({ account, status }) => account.state !== 'proved-gone' || status === 'active')
 }
 
 export async function orphansOf(api: Client): Promise<OrphansJson> {
-  return api.get<OrphansJson>('/orphans')
+  return api.get('/orphans')
 }
 
 /** The statements that a recording holds, as text; throws when it cannot be read. */
 export async function statementsOf(api: Client, session: string): Promise<string> {
   const chunks: Buffer[] = []
-  const stream = api.stream(pathOf`/sessions/${session}/export`, { format: 'sql' })
+  const stream = api.stream('/sessions/{id}/export', { params: { id: session }, query: { format: 'sql' } })
   for await (const chunk of stream) chunks.push(chunk)
   return Buffer.concat(chunks).toString('utf8')
 }
@@ -121,7 +117,7 @@ export async function faultsOfEvidence(api: Client, sessions?: readonly SessionJ
 async function closed(api: Client, session: SessionJson): Promise<SessionJson> {
   const isOpen = ({ status }: SessionJson): boolean => status === 'opening' || status === 'live'
   if (!isOpen(session)) return session
-  const look = (): Promise<SessionJson> => api.get<SessionJson>(pathOf`/sessions/${session.id}`)
+  const look = (): Promise<SessionJson> => api.get('/sessions/{id}', { params: { id: session.id } })
   return until(look, found => !isOpen(found), closeSecondsMax).catch(() => session)
 }
 
@@ -130,7 +126,7 @@ async function unchained(api: Client, sessions: readonly SessionJson[]): Promise
   const receipts = sessions.flatMap(({ receipt }) => receipt === null ? [] : [receipt.id])
   if (receipts.length === 0) return []
   const query = { kind: 'account.receipt', limit: eventsMax }
-  const { events } = await api.get<{ events: AuditJson[] }>('/audit', query)
+  const { events } = await api.get('/audit', { query })
   const chained = new Set(events.map(({ detail }) => String((detail as { receipt?: unknown }).receipt)))
   // Of a shared account's sessions each has the receipt under a number of its own.
   const isChained = (id: string): boolean => chained.has(id.replace(/\.\d+$/, ''))
@@ -139,7 +135,7 @@ async function unchained(api: Client, sessions: readonly SessionJson[]): Promise
 
 async function verified(api: Client, id: string): Promise<VerifiedJson | undefined> {
   try {
-    return await api.get<VerifiedJson>(pathOf`/sessions/${id}/verify`)
+    return await api.get('/sessions/{id}/verify', { params: { id } })
   } catch (thrown) {
     if ((thrown as { code?: string }).code === 'not-found') return undefined
     throw thrown
@@ -147,6 +143,6 @@ async function verified(api: Client, id: string): Promise<VerifiedJson | undefin
 }
 
 export async function faultsOfAudit(api: Client): Promise<string[]> {
-  const { valid, problems } = await api.post<AuditVerifiedJson>('/audit/verify', {})
+  const { valid, problems } = await api.post('/audit/verify', { body: {} })
   return valid ? [] : [`audit: ${problems.join('; ')}`]
 }

@@ -1,5 +1,5 @@
 // People who use the command line beside alice: each logs in with a password and works with a token.
-import type { IssuedJson, RequestJson } from '../../src/api/client-types.ts'
+import type { RequestJson } from '../../src/api/client-types.ts'
 import { createClient } from '../../src/cli/client.ts'
 import { alicePassword } from './house.ts'
 import type { Product } from './house.ts'
@@ -26,7 +26,7 @@ export interface Person {
 /** Somebody who has logged in. */
 export async function personOf(house: Product, name: string): Promise<Person> {
   const local = apiOf(house)
-  const { token } = await local.post<IssuedJson>('/login', { user: name, password: alicePassword })
+  const { token } = await local.post('/login', { body: { user: name, password: alicePassword } })
   const client = createClient({ ...local.connection, token, as: 'login' })
   const as = async <T>(act: () => Promise<T>): Promise<T> => {
     // Read when the command starts, which is before this returns.
@@ -38,6 +38,8 @@ export async function personOf(house: Product, name: string): Promise<Person> {
   return {
     json: <T>(...words: string[]) => as(() => house.json<T>(...words)),
     refusal: (...words) => as(() => house.refusal(...words)),
-    decides: (part, request) => client.post<RequestJson>(`/requests/${request}/${part}`, {})
+    decides: (part, request) => client.post(`/requests/{id}/${part}`, {
+      params: { id: request }, body: {}
+    })
   }
 }
