@@ -6,17 +6,17 @@ import type { Context, Hono } from 'hono'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
 import type { Clock } from '../clock.ts'
 import { SallyportError, asSallyportError, errorTable } from '../errors.ts'
-import { beatMs, nodesPath, readQuestion, verdictAnswer } from '../nodes/words.ts'
+import { nodesPath, readQuestion, verdictAnswer } from '../nodes/words.ts'
 import type { Place, Question } from '../nodes/words.ts'
 import type { Hit } from '../recording/catalog.ts'
 import { inertLine } from '../recording/inert.ts'
 import type { Bindings } from './api.ts'
 import type { ApiPorts } from './ports.ts'
 import type { Stream } from './route.ts'
-import { sendStream } from './stream.ts'
+import { jsonLines, sendStream, withPulse } from './stream.ts'
 
 const binary = 'application/octet-stream'
-const jsonLines = 'application/x-ndjson'
+const ndjson = 'application/x-ndjson'
 
 type HonoContext = Context<{ Bindings: Bindings }>
 
@@ -70,45 +70,29 @@ function streamOf(
     }
     case 'file': return { contentType: binary, chunks: recordings.fileCopy(question.session, question.copy) }
     case 'lines': return {
-      contentType: jsonLines, chunks: recordings.linesFrom(question.session, question.from, question.before)
+      contentType: ndjson, chunks: recordings.linesFrom(question.session, question.from, question.before)
     }
     case 'export': return {
       contentType: binary, chunks: recordings.export(question.session, question.format)
     }
     case 'scenes': return {
-      contentType: jsonLines, chunks: beating(clock, recordings.scenes(question.session))
+      contentType: ndjson, chunks: withPulse(jsonLines(recordings.scenes(question.session)), clock)
     }
-    case 'follow': return {
-      contentType: jsonLines, live: true, chunks: beating(clock, recordings.follow(question.session, signal))
+    case 'follow': return liveLines(clock, recordings.follow(question.session, signal))
+    case 'live': {
+      const { session, after, lane } = question
+      return liveLines(clock, recordings.live(session, { after, lane }, signal))
     }
     case 'search': {
       const { query, limit, session } = question
-      const places = placesOf(recordings.search({ query, limit, session, signal }))
-      return { contentType: jsonLines, live: true, chunks: beating(clock, places) }
+      return liveLines(clock, placesOf(recordings.search({ query, limit, session, signal })))
     }
   }
 }
 
-/** JSON lines, and an empty one now and then: who waits for them knows that we are there. */
-async function* beating(clock: Clock, told: AsyncIterable<unknown>): AsyncGenerator<string> {
-  const iterator = told[Symbol.asyncIterator]()
-  try {
-    let next = iterator.next()
-    for (;;) {
-      let cancel = (): void => undefined
-      const beat = new Promise<'beat'>(resolve => { cancel = clock.after(beatMs, () => resolve('beat')) })
-      const came = await Promise.race([next, beat]).finally(() => cancel())
-      if (came === 'beat') {
-        yield '\n'
-        continue
-      }
-      if (came.done === true) return
-      yield `${JSON.stringify(came.value)}\n`
-      next = iterator.next()
-    }
-  } finally {
-    await iterator.return?.()
-  }
+/** An empty line now and then: who waits for more knows that we are there. */
+function liveLines(clock: Clock, told: AsyncIterable<unknown>): Stream {
+  return { contentType: ndjson, live: true, chunks: withPulse(jsonLines(told), clock) }
 }
 
 /** What was found, in words that are safe to show. */

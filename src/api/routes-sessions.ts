@@ -7,6 +7,7 @@ import { SallyportError } from '../errors.ts'
 import type { RecordingReader } from '../nodes/recordings.ts'
 import { exportFormats } from '../recording/export.ts'
 import type { ExportFormat } from '../recording/export.ts'
+import type { Beginning } from '../recording/moments.ts'
 import { recordingSuffix } from '../recording/paths.ts'
 import type { Scene } from '../recording/screenplay.ts'
 import type { ApiPorts } from './ports.ts'
@@ -19,7 +20,7 @@ import {
   done, pieceShape, receiptJson, receiptShape, sessionId, sessionJson, sessionShape, verifiedJson,
   verifiedShape
 } from './shapes.ts'
-import { jsonLines } from './stream.ts'
+import { jsonLines, withPulse } from './stream.ts'
 
 /** Sessions in one answer; the next ones are asked for with `before`. */
 export const sessionsPerAnswerMax = 1_000
@@ -37,6 +38,9 @@ const params = z.object({ id: sessionId })
 /** Milliseconds since the start of a recording. */
 const moment = z.coerce.number<number>().min(0).max(Number.MAX_SAFE_INTEGER).default(0)
 const linesBeforeMax = 1_000
+const lineCount = z.coerce.number<number>().int().min(0).default(0)
+/** The recording's own limit. */
+const lanesMax = 0xffff
 /** A look that goes on is on record again after this. */
 const oneLookMs = 600_000
 /** Looks that are remembered; more people than look at once. */
@@ -136,11 +140,18 @@ function streamRoutes(ports: ApiPorts) {
   return [
     streamRoute({
       method: 'get', path: '/sessions/{id}/events', roles: watchers,
-      summary: 'What was recorded, one JSON object a line, with its time since the start.', params,
+      summary: 'What was recorded, one JSON object a line, with its time since the start; `after`, `limit`: '
+        + 'so many lines without the first ones.',
+      params,
+      query: z.strictObject({
+        after: lineCount, limit: z.coerce.number<number>().int().min(1).optional()
+      }),
       response: { stream: [eventLines] },
       run: async call => {
-        const { row, recordings } = await looked(ports, call, 'session.replayed')
-        return { contentType: eventLines, chunks: jsonLines(recordings.scenes(row.id)) }
+        const { after, limit } = call.query
+        const detail = after === 0 ? {} : { after }
+        const { row, recordings } = await looked(ports, call, 'session.replayed', detail)
+        return { contentType: eventLines, chunks: jsonLines(sliced(recordings.scenes(row.id), after, limit)) }
       }
     }),
     streamRoute({
@@ -158,14 +169,25 @@ function streamRoutes(ports: ApiPorts) {
     }),
     streamRoute({
       method: 'get', path: '/sessions/{id}/watch', roles: watchers,
-      summary: 'The same of a live session, as it happens, to its end; `after`: without so many lines.',
+      summary: 'The same of a live session, as it happens, to its end; `after`: without so many lines. '
+        + '`begin=now`: first how it stands (of a terminal, the screen of `lane`), then what happens, and an '
+        + 'empty line where nothing does.',
       params,
-      query: z.strictObject({ after: z.coerce.number<number>().int().min(0).default(0) }),
+      query: z.strictObject({
+        after: lineCount, begin: z.literal('now').optional(),
+        lane: z.coerce.number<number>().int().min(1).max(lanesMax).optional()
+      }),
       response: { stream: [eventLines] },
       run: async call => {
+        const { after, begin, lane } = call.query
         const { row, recordings } = await looked(ports, call, 'session.watched')
-        const scenes = recordings.follow(row.id, call.signal)
-        return { contentType: eventLines, live: true, chunks: jsonLines(after(scenes, call.query.after)) }
+        const isNow = begin === 'now'
+        const told: AsyncIterable<Beginning | Scene> = isNow
+          ? recordings.live(row.id, { after, lane }, call.signal)
+          : sliced(recordings.follow(row.id, call.signal), after)
+        const lines = jsonLines(told)
+        const chunks: JsonLines<Beginning | Scene> = isNow ? withPulse(lines, ports.clock) : lines
+        return { contentType: eventLines, live: true, chunks }
       }
     }),
     streamRoute({
@@ -274,7 +296,12 @@ function linesOf(chunks: ReturnType<RecordingReader['linesFrom']>): JsonLines<Re
   return chunks as JsonLines<RecordedLine>
 }
 
-async function* after(scenes: AsyncIterable<Scene>, count: number): AsyncGenerator<Scene> {
+async function* sliced(
+  scenes: AsyncIterable<Scene>, after: number, limit = Infinity
+): AsyncGenerator<Scene> {
   let seen = 0
-  for await (const scene of scenes) if (++seen > count) yield scene
+  for await (const scene of scenes) {
+    if (++seen > after) yield scene
+    if (seen >= after + limit) return
+  }
 }

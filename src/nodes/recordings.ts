@@ -2,12 +2,12 @@
 // does with it (who may, ranges, shapes, the record of the look) is the same in both cases and does not know
 // which it is.
 import type { ExportFormat } from '../recording/export.ts'
-import type { Piece } from '../recording/moments.ts'
+import type { Beginning, Piece, Wish } from '../recording/moments.ts'
 import type { Scene } from '../recording/screenplay.ts'
 import type { Expected } from '../recording/verify.ts'
 import { jsonAnswer, lineAnswers, silent } from './ask.ts'
 import type { Ask, Behalf, Peer } from './ask.ts'
-import { pieceAnswer, sceneAnswer, silenceMs, verdictAnswer } from './words.ts'
+import { nowAnswer, pieceAnswer, sceneAnswer, silenceMs, verdictAnswer } from './words.ts'
 import type { Question, VerdictAnswer } from './words.ts'
 
 /** Until the first piece: who wants the end of a long recording waits until it was read. */
@@ -23,6 +23,8 @@ export interface RecordingReader {
   scenes(session: string): AsyncIterable<Scene>
   /** The same from the start and then as it happens, until the session ends or the signal aborts. */
   follow(session: string, signal: AbortSignal): AsyncIterable<Scene>
+  /** What is now, and then what happens; for somebody who comes late, or comes again. */
+  live(session: string, wish: Wish, signal: AbortSignal): AsyncIterable<Beginning | Scene>
   /** From a moment on: the screen as it was then, and what came next. */
   piece(session: string, fromMs: number, signal: AbortSignal): Promise<Piece>
   /** JSON lines of statements and events: the last `before` of those in front of the moment, then all. */
@@ -43,6 +45,9 @@ export function readerOf(ask: Ask, peer: Peer, behalf: Behalf): RecordingReader 
     raw: (session, part) => exactly(peer, pieces({ what: 'raw', session, ...part }), part),
     scenes: session => told({ what: 'scenes', session }),
     follow: session => told({ what: 'follow', session }),
+    live: (session, { after, lane }) => lineAnswers(peer,
+      pieces({ what: 'live', session, after, lane }, beginMs, silenceMs), nowAnswer
+    ) as AsyncGenerator<Beginning | Scene>,
     linesFrom: (session, from, before) => pieces({ what: 'lines', session, from, before }),
     export: (session, format) => pieces({ what: 'export', session, format }),
     fileCopy: (session, copy) => pieces({ what: 'file', session, copy }),

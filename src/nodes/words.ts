@@ -8,9 +8,7 @@ import { exportFormats } from '../recording/export.ts'
 /** Below it are the questions; the number is that of this language. */
 export const nodesPath = '/nodes/v1'
 
-/** An answer of live lines says at least an empty one so often … */
-export const beatMs = 10_000
-/** … and who reads gives up when nothing came for this long. */
+/** Lines that wait for something say an empty one now and then: who hears none for this long gives up. */
 export const silenceMs = 30_000
 
 const id = z.string().regex(/^[0-9a-z]{8,40}$/, 'expected a session id')
@@ -22,6 +20,7 @@ const question = z.discriminatedUnion('what', [
   z.strictObject({ what: z.literal('raw'), session: id, start: count.optional(), end: count.optional() }),
   z.strictObject({ what: z.literal('scenes'), session: id }),
   z.strictObject({ what: z.literal('follow'), session: id }),
+  z.strictObject({ what: z.literal('live'), session: id, after: count, lane: count.optional() }),
   z.strictObject({ what: z.literal('lines'), session: id, from: z.coerce.number().min(0), before: count }),
   z.strictObject({ what: z.literal('export'), session: id, format: z.enum(exportFormats) }),
   z.strictObject({ what: z.literal('file'), session: id, copy: count }),
@@ -70,6 +69,16 @@ export const sceneAnswer = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('resize'), atMs: z.number(), columns: z.int(), rows: z.int(), lane }),
   z.object({ kind: z.literal('event'), atMs: z.number(), text: z.string(), lane }),
   z.object({ kind: z.literal('end'), atMs: z.number(), text: z.string() })
+])
+
+/** How it stands, and what happens then. */
+export const nowAnswer = z.union([
+  z.object({
+    kind: z.literal('begin'), atMs: z.number(), count: z.int(), lanes: z.array(z.int()),
+    screen: z.object({ columns: z.int(), rows: z.int(), picture: z.string(), lane }).optional(),
+    lately: z.array(z.object({ number: z.int(), scene: sceneAnswer }))
+  }),
+  sceneAnswer
 ])
 
 export const hasAnswer = z.object({ has: z.boolean() })

@@ -150,13 +150,19 @@ test('a session of one node is watched over the other while it happens', async (
   for (const { seen } of watching) await until(seen, text => text.includes('ready') || text.includes('dy'))
   psql.type("SELECT 'swordfish';")
   for (const { seen } of watching) await until(seen, text => text.includes('swordfish'))
+  // Who comes late is told how it stands.
+  const late = { params: { id: mine!.id }, query: { begin: 'now' } } as const
+  for await (const line of apiOf(two).lines('/sessions/{id}/watch', late)) {
+    assert.is(line.kind, 'begin')
+    break
+  }
   await psql.leave()
   assert.equal(await Promise.all(watching.map(({ ended }) => ended)), [0, 1000])
   assert.match(await watching[1]!.seen(), /"kind":"end"/)
   const { events } = await apiOf(one).get('/audit', { query: { subject: mine!.id } })
   const looks = events.filter(({ kind }) => kind === 'session.watched')
   assert.equal(looks.map(({ chain, actor, detail }) => [chain.split('/')[0], actor, detail]),
-    Array(2).fill(['two', 'local', { servedBy: 'one' }]), 'each look once, by the node that was asked')
+    Array(3).fill(['two', 'local', { servedBy: 'one' }]), 'each look once, by the node that was asked')
 })
 
 test('what one node recorded, the other replays, exports, verifies and finds as the first does', async () => {
