@@ -28,6 +28,11 @@ const house: House = {
   main: everything,
   wire: {},
   policy: { rooms: ['errors', 'clock', 'secret'], types: ['jit'], packages: ['re2js'], closed: network },
+  // What nodes ask each other. A ticket is one of policy's challenges.
+  nodes: {
+    rooms: ['errors', 'clock', 'input', 'policy/challenge.ts', 'recording/export.ts'], types: ['recording'],
+    packages: ['zod']
+  },
   // Who may have a secret is policy's to say, what is made for it the ledger's.
   secrets: { rooms: ['errors', 'clock', 'secret', 'policy'], types: ['lease', 'jit'], closed: network },
   lease: { rooms: ['errors', 'clock', 'secret'], types: ['jit'], closed: network },
@@ -53,7 +58,8 @@ const house: House = {
   },
   api: {
     rooms: [
-      'secrets', 'session', 'lease', 'policy', 'jit', 'recording', 'errors', 'clock', 'secret', 'input'
+      'secrets', 'session', 'lease', 'policy', 'jit', 'recording', 'nodes', 'errors', 'clock', 'secret',
+      'input'
     ],
     packages: ['hono', '@hono/node-server', 'zod', 'yaml']
   },

@@ -335,6 +335,7 @@ interface Compose {
     build?: unknown
     ports?: string[]
     networks?: string[]
+    hostname?: string
     volumes?: string[]
     depends_on?: Record<string, unknown>
     environment?: Record<string, string>
@@ -381,6 +382,16 @@ containers('the settings of the proxy in the compose file are YAML and listen wh
     const inside = compose.services[node]!.ports!.map(port => port.split(':').at(-1))
     assert.equal(listened.map(address => address.split(':')[1]), inside)
   }
+})
+
+containers('each node of the compose file says an address of its own to the other', () => {
+  for (const name of ['proxy', 'proxy-two']) {
+    const { hostname, networks } = compose.services[name]!
+    // Within a network a service is called by its name, and the address is made of the host's.
+    assert.equal([hostname, networks?.includes('inside')], [name, true])
+  }
+  const { listen } = parse(compose.configs['sallyport']!.content) as { listen: { http: string } }
+  assert.match(listen.http, /^0\.0\.0\.0:/)
 })
 
 containers('the image runs as another user than root, and copies only what exists', () => {

@@ -70,6 +70,7 @@ export function apiPorts(rooms: Rooms): ApiPorts {
     },
     recordings: createEvidence(
       config.recordings.directory, clock, rooms.signer.publicKey, rooms.rules),
+    nodes: rooms.nodes,
     leases: ledger,
     requests: rooms.approvals,
     secrets: rooms.secrets,
@@ -154,6 +155,10 @@ async function examine(rooms: Rooms, signal: AbortSignal): Promise<HealthCheck[]
         ? `${stuck} stuck, ${quarantined} quarantined, ${unreachable} unreachable: see \`leases list\``
         : `nothing waits; ${gauges.holds} leases are live`
     },
+    ...(await rooms.nodes.look(signal)).map(({ node, url, problem }) => ({
+      name: `node ${node}`, status: problem === undefined ? 'ok' as const : 'warning' as const,
+      detail: problem ?? `answers at ${url}`
+    })),
     ...hooks.health().filter(each => each.breaker !== 'closed').map(each => ({
       name: `hooks of ${each.target}`, status: 'warning' as const,
       detail: `wait for the target: ${each.lastError ?? 'failing'}`

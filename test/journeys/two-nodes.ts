@@ -1,14 +1,23 @@
 // Two nodes over one PostgreSQL store, as a company runs them for availability. An admin of either ends what
-// runs on the other. One is killed in the middle of a session: the other one declares it dead, takes its
-// account away and closes the session's row as interrupted, all within a minute (F3). The dead node's
-// recording is sealed when that node starts again.
+// runs on the other, and an auditor of either watches, replays and exports what the other recorded. One is
+// killed in the middle of a session: the other one declares it dead, takes its account away and closes the
+// session's row as interrupted, all within a minute (F3). The dead node's recording is sealed when that node
+// starts again.
 // deadline: 240 s
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { cpSync, mkdirSync, mkdtempSync, writeFileSync } from 'node:fs'
+import { request } from 'node:https'
+import type { IncomingMessage } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { buffer } from 'node:stream/consumers'
+import { fileURLToPath } from 'node:url'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { WebSocket } from 'ws'
 import type { SessionJson } from '../../src/api/client-types.ts'
+import type { Client } from '../../src/cli/client.ts'
 import { freePort, startPostgres } from '../../tool/postgres.ts'
 import type { PostgresServer } from '../../tool/postgres.ts'
 import { accountsOn, companyDatabase, startHouse, until } from '../peers/house.ts'
@@ -16,6 +25,8 @@ import type { House, HouseOptions } from '../peers/house.ts'
 import { apiOf, faultsOfEvidence, sessionsOf } from '../peers/inspector.ts'
 import { people, personOf } from '../peers/people.ts'
 import { openPsql, startPsql } from '../peers/psql.ts'
+
+const command = fileURLToPath(new URL('../../src/cli/sallyport.ts', import.meta.url))
 
 // F3: a second node takes over.
 const takeoverSecondsMax = 60
@@ -38,7 +49,11 @@ test.before(async () => {
   const company = await companyDatabase('15')
   target = company.server
   store = await startPostgres({ version: '15' })
-  options = { target, adminPassword: company.adminPassword, store: store.url(), config: 'node: one', access }
+  const httpPort = await freePort()
+  const config = `node: one\napi: { advertise: "https://127.0.0.1:${httpPort}" }`
+  options = {
+    target, adminPassword: company.adminPassword, store: store.url(), httpPort, config, access
+  }
   one = await startHouse(options)
   two = await startHouse({ ...options, folder: await secondFolder(one) })
 })
@@ -57,9 +72,11 @@ async function secondFolder(first: House): Promise<string> {
   for (const key of ['master.key', 'signing.key', 'signing.pub']) {
     cpSync(join(first.folder, 'data', key), join(folder, 'data', key))
   }
+  const httpPort = await freePort()
   writeFileSync(join(folder, 'sallyport.yaml'), `
 node: two
-listen: { ssh: null, postgres: "127.0.0.1:${await freePort()}", http: "127.0.0.1:${await freePort()}" }
+api: { advertise: "https://127.0.0.1:${httpPort}" }
+listen: { ssh: null, postgres: "127.0.0.1:${await freePort()}", http: "127.0.0.1:${httpPort}" }
 limits: { recordingsReserve: 1MiB, drain: 1s }
 `)
   return folder
@@ -82,15 +99,134 @@ test('an admin of either node ends a session of the other', async () => {
     await psql.sees(/the session was ended by an administrator/)
     await psql.leave()
     await until(() => rowOf(mine!.id), row => row?.status === 'ended')
-    for (const look of ['replay', 'verify']) {
-      await there.sallyport('sessions', look, mine!.id).then(assert.unreachable, (thrown: Error) =>
-        assert.match(thrown.message, /recorded on another node.*\bnode (one|two)\b/s, look))
-    }
+    assert.is((await apiOf(there).get('/sessions/{id}/verify', { params: { id: mine!.id } })).state, 'sealed')
     await there.sallyport('sessions', 'kill', mine!.id).then(assert.unreachable, (thrown: Error) =>
       assert.match(thrown.message, /is not alive/))
   }
   const { events } = await apiOf(two).get('/audit', { query: { kind: 'session.killed' } })
   assert.is(events.length, 2)
+})
+
+/** `sessions watch` on a node, in the background. */
+function watchOn(house: House, id: string): { seen(): Promise<string>, ended: Promise<number | null> } {
+  const child = spawn(process.execPath, [command, '--config', join(house.folder, 'sallyport.yaml'),
+    'sessions', 'watch', id], { env: house.environment, stdio: ['ignore', 'pipe', 'inherit'] })
+  let seen = ''
+  child.stdout.setEncoding('utf8').on('data', (text: string) => { seen += text })
+  return { seen: async () => seen, ended: once(child, 'close').then(([code]) => code as number | null) }
+}
+
+/** The same as a page of the console has it. */
+function tailOn(house: House, id: string): { seen(): Promise<string>, ended: Promise<number> } {
+  const { server, token, ca } = apiOf(house).connection
+  const socket = new WebSocket(`${server.replace('https', 'wss')}/api/v1/sessions/${id}/watch`, {
+    ca, headers: { authorization: `Bearer ${token}` }
+  })
+  let seen = ''
+  socket.on('message', data => { seen += `${String(data)}\n` })
+  return { seen: async () => seen, ended: once(socket, 'close').then(([code]) => code as number) }
+}
+
+/** One character for each byte. */
+async function bytesOf(stream: AsyncIterable<Buffer>): Promise<string> {
+  return Buffer.concat(await Array.fromAsync(stream)).toString('latin1')
+}
+
+async function partOf(
+  { connection }: Client, path: string, range: string
+): Promise<[IncomingMessage, Buffer]> {
+  const sent = request(`${connection.server}/api/v1${path}`, {
+    ca: connection.ca, agent: false, headers: { authorization: `Bearer ${connection.token}`, range }
+  })
+  sent.end()
+  const [answer] = await once(sent, 'response') as [IncomingMessage]
+  return [answer, await buffer(answer)]
+}
+
+test('a session of one node is watched over the other while it happens', async () => {
+  const psql = await openPsql(one)
+  const [mine] = (await sessionsOf(apiOf(two))).filter(({ status }) => status === 'live')
+  const watching = [watchOn(two, mine!.id), tailOn(two, mine!.id)]
+  for (const { seen } of watching) await until(seen, text => text.includes('ready') || text.includes('dy'))
+  psql.type("SELECT 'swordfish';")
+  for (const { seen } of watching) await until(seen, text => text.includes('swordfish'))
+  // Who comes late is told how it stands.
+  const late = { params: { id: mine!.id }, query: { begin: 'now' } } as const
+  for await (const line of apiOf(two).lines('/sessions/{id}/watch', late)) {
+    assert.is(line.kind, 'begin')
+    break
+  }
+  await psql.leave()
+  assert.equal(await Promise.all(watching.map(({ ended }) => ended)), [0, 1000])
+  assert.match(await watching[1]!.seen(), /"kind":"end"/)
+  const { events } = await apiOf(one).get('/audit', { query: { subject: mine!.id } })
+  const looks = events.filter(({ kind }) => kind === 'session.watched')
+  assert.equal(looks.map(({ chain, actor, detail }) => [chain.split('/')[0], actor, detail]),
+    Array(3).fill(['two', 'local', { servedBy: 'one' }]), 'each look once, by the node that was asked')
+})
+
+test('what one node recorded, the other replays, exports, verifies and finds as the first does', async () => {
+  const [here, there] = [apiOf(one), apiOf(two)]
+  const { hits } = await there.get('/search', { query: { query: 'swordfish' } })
+  const { session: id } = hits[0]!
+  await until(() => rowOf(id), row => row?.recording?.sealed === true)
+  const both = async <T>(ask: (api: Client) => Promise<T>): Promise<T> => {
+    const [of, over] = await Promise.all([ask(here), ask(there)])
+    assert.equal(over, of)
+    return over
+  }
+  assert.match(await two.sallyport('sessions', 'replay', id, '--speed', '0'), /=> SELECT 'swordfish';/)
+  const params = { id }
+  assert.is((await both(api => api.get('/sessions/{id}/verify', { params }))).state, 'sealed')
+  await both(api => api.get('/sessions/{id}/piece', { params, query: { from: 0 } }))
+  const query = { from: 1, before: 1 }
+  await both(api => bytesOf(api.stream('/sessions/{id}/statements', { params, query })))
+  for (const format of ['sql', 'jsonl', 'asciicast-v3'] as const) {
+    const asked = { params, query: { format } }
+    // psql is told a word that nobody can guess, another one in each export.
+    const text = await both(async api =>
+      (await bytesOf(api.stream('/sessions/{id}/export', asked))).replace(/restrict [0-9a-f]+/g, 'restrict'))
+    assert.match(text, /swordfish/)
+  }
+  const whole = await both(api => bytesOf(api.stream('/sessions/{id}/recording', { params })))
+  const [{ statusCode, headers }, part] = await partOf(there, `/sessions/${id}/recording`, 'bytes=100-199')
+  assert.equal([statusCode, headers['content-range']], [206, `bytes 100-199/${whole.length}`])
+  assert.is(part.toString('latin1'), whole.slice(100, 200))
+  // One of each node, whoever is asked; in one session only, its node alone is asked.
+  const psql = await openPsql(two)
+  psql.type("SELECT 'swordfish' || 'es';")
+  await psql.sees(/swordfishes/)
+  await psql.leave()
+  const found = await both(async api => {
+    const answer = await api.get('/search', { query: { query: 'swordfish' } })
+    return { ...answer, hits: answer.hits.map(({ session, text }) => `${session} ${text}`).sort() }
+  })
+  assert.is(found.hits.length, 2)
+  assert.equal(found.unanswered, [])
+  assert.is((await there.get('/search', { query: { query: 'swordfish', session: id } })).hits.length, 1)
+  const { events } = await there.get('/audit', { query: { kind: 'recordings.searched' } })
+  assert.equal(events.map(({ detail }) => (detail as { nodes?: string[] }).nodes?.join()),
+    ['one', 'two', 'one', 'one'], 'newest first')
+})
+
+test('doctor says whether the other nodes can be asked', async () => {
+  const { checks } = await apiOf(two).get('/doctor')
+  const [found] = checks.filter(({ name }) => name === 'node one')
+  assert.is(found?.status, 'ok')
+  assert.match(found!.detail, /^answers at https:/)
+})
+
+test('the addresses for nodes are opened by no token, and by no ticket twice', async () => {
+  const { connection } = apiOf(one)
+  for (const token of [connection.token, 'A'.repeat(51)]) {
+    const sent = request(`${connection.server}/nodes/v1/has?session=${'0'.repeat(26)}&for=local&by=two`, {
+      ca: connection.ca, agent: false, headers: { authorization: `Bearer ${token}` }
+    })
+    sent.end()
+    const [answer] = await once(sent, 'response') as [IncomingMessage]
+    assert.is(answer.statusCode, 401)
+    assert.match(String(await buffer(answer)), /"code":"auth-required"/)
+  }
 })
 
 test('who waits on one node goes on at once when it is approved over the other', async () => {
@@ -130,8 +266,10 @@ test('a session whose node does not answer is not called ended', async () => {
   const psql = await openPsql(one)
   const [mine] = (await sessionsOf(apiOf(two))).filter(({ status }) => status === 'live')
   one.process.kill('SIGSTOP')
-  await two.sallyport('sessions', 'kill', mine!.id).then(assert.unreachable, (thrown: Error) =>
-    assert.match(thrown.message, /node of this session did not answer/))
+  const stoppedMs = performance.now()
+  await Promise.all(['kill', 'replay', 'watch', 'verify'].map(async verb =>
+    assert.match(await two.refusal('sessions', verb, mine!.id), /node of this session did not answer/, verb)))
+  assert.ok(performance.now() - stoppedMs < 10_000, 'within the limit')
   one.process.kill('SIGCONT')
   assert.match(await until(() => two.sallyport('sessions', 'kill', mine!.id).catch(String),
     said => !said.includes('did not answer')), /^ended|is not alive/)
@@ -147,8 +285,17 @@ test('a session of a killed node is closed by the other one within a minute', as
   // The row of the session, the ledger's hold and the registered node name one and the same boot.
   assert.is((await bootsOf()).split(',').length, 2)
 
+  const tailing = tailOn(two, mine!.id)
+  await until(tailing.seen, text => text.includes('dy'))
   await one.kill()
   const killedMs = performance.now()
+  // What was being told breaks off and says so; what is asked for is refused at once, and named in a search.
+  assert.is(await tailing.ended, 4503)
+  assert.match(await tailing.seen(), /node-silent/)
+  const refused = await two.refusal('sessions', 'replay', mine!.id)
+  assert.match(refused, /node of this session did not answer: node one: ECONNREFUSED/)
+  const { hits, unanswered } = await apiOf(two).get('/search', { query: { query: 'swordfish' } })
+  assert.equal([hits.length, unanswered], [1, [{ node: 'one', code: 'node-silent' }]])
   assert.is.not(await accountsOn(target), '')
   const left = await until(() => rowOf(mine!.id), row => row?.status !== 'live', takeoverSecondsMax)
   const closedSeconds = (performance.now() - killedMs) / 1000
@@ -173,10 +320,10 @@ test('a session of a killed node is closed by the other one within a minute', as
 test('the recording of that session is sealed when its node starts again', async () => {
   one = await startHouse({ ...options, folder: one.folder })
   assert.match(one.log(), /sallyport serves/)
-  // Each node has the recordings of its own sessions.
-  const sessions = (await sessionsOf(apiOf(one))).filter(({ node }) => node === 'one')
+  const sessions = await sessionsOf(apiOf(one))
   assert.is(sessions.filter(({ status }) => status === 'interrupted').length, 1)
-  assert.equal(await faultsOfEvidence(apiOf(one), sessions), [])
+  // The recordings of both, by whichever is asked.
+  for (const house of [one, two]) assert.equal(await faultsOfEvidence(apiOf(house), sessions), [])
   await until(() => accountsOn(target), found => found === '')
 })
 

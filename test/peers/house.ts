@@ -65,6 +65,7 @@ export interface HouseOptions {
   adminPassword: string
   /** `pglite` or a `postgres://` URL. */
   store?: string | undefined
+  httpPort?: number | undefined
   /** More of `sallyport.yaml`. */
   config?: string | undefined
   /** Its `limits`, as `name: value, name: value`; default: a small reserve for recordings. */
@@ -141,6 +142,7 @@ ${access}`
 export interface ProductOptions {
   /** The listeners beside http: `ssh: …, postgres: …`. */
   listen: string
+  httpPort?: number | undefined
   /** More of `sallyport.yaml`. */
   config?: string | undefined
   limits?: string | undefined
@@ -158,7 +160,7 @@ export async function startProduct(options: ProductOptions): Promise<Product> {
   const folder = options.folder ?? mkdtempSync(join(tmpdir(), 'sallyport-house-'))
   if (!again) {
     writeFileSync(join(folder, 'sallyport.yaml'), `
-listen: { ${options.listen}, http: "127.0.0.1:${await freePort()}" }
+listen: { ${options.listen}, http: "127.0.0.1:${options.httpPort ?? await freePort()}" }
 limits: { ${options.limits ?? 'recordingsReserve: 1MiB'}, drain: 1s }
 ${options.config ?? ''}`)
     writeFileSync(join(folder, 'access.yaml'), options.access)
