@@ -252,7 +252,7 @@ test('sessions are listed, shown, ended and found, as text and as JSON', async (
     /alice@orders {2}statement: select 'orders'/)
 })
 
-test('a replay plays what was recorded and nothing of it acts on the terminal', async () => {
+test('a replay plays what was recorded and nothing of it acts on the terminal (R20)', async () => {
   await using place = await openPlace()
   place.memory.sessions.push(session)
   const replay = await place.run(['sessions', 'replay', id])
