@@ -262,6 +262,7 @@ test('a page of another origin is refused, whatever token it has', async () => {
   assert.is((await from('https://sallyport.test')).status, 200)
 })
 
+// Promised: R31.
 test('a defect is answered as an internal error with a reference, and nothing of what it was', async () => {
   const { memory, ports } = createMemory()
   ports.resources.page = () => Promise.reject(new TypeError('secret of the house'))
@@ -391,6 +392,7 @@ test('a plan shows what would be sent for a credential, secrets masked', async (
   assert.is(lint.json['valid'], false)
 })
 
+// Promised: D2.
 test('explain reads every grammar and says why; whoever is only a user asks about the own name', async () => {
   const { ask, memory, tokens } = bench()
   const row = memory.resources.get('user/the-user')!

@@ -256,7 +256,7 @@ test('sessions are listed, shown, ended and found, as text and as JSON', async (
   assert.match(search.err, /not, or not all, looked through: the recordings of node two \(node-silent\)/)
 })
 
-test('a replay plays what was recorded and nothing of it acts on the terminal', async () => {
+test('a replay plays what was recorded and nothing of it acts on the terminal (R20)', async () => {
   await using place = await openPlace()
   place.memory.sessions.push(session)
   const replay = await place.run(['sessions', 'replay', id])

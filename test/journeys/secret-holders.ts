@@ -103,6 +103,7 @@ async function apply(yaml: string): Promise<string> {
   return house.sallyport('apply', '-f', file)
 }
 
+// Promised: S3.
 test('an application generates on its paths, sees and ends its own leases, and nothing else', async () => {
   const { token } = await tokenOf('billing')
   const admins = await house.json<ReadingJson>('secrets', 'generate', 'prod/apps/orders')
@@ -184,6 +185,7 @@ test('an application has so many valid tokens and no more', async () => {
   await target.psql(none, 'sallyport')
 })
 
+// Promised: P3, P4.
 test('a profile gives its TTL and roles; an inactive one issues nothing and still cleans up', async () => {
   const words = ['--type', 'postgres', '--status', 'active']
   const [profile] = await house.json<ProfileJson[]>('profiles', 'list', ...words)
@@ -199,15 +201,18 @@ test('a profile gives its TTL and roles; an inactive one issues nothing and stil
   await apply(written.replace('status: active', 'status: inactive'))
   assert.match(await refusal('secrets', 'generate', 'prod/apps/orders'), /profile writers is inactive/)
   assert.is(await house.sallyport('orphans', 'scan'), '')
-  await house.json('leases', 'revoke', lease!.id)
-  assert.is(await everyAccount(), '')
+  // Its live lease runs to its end, and is still removed.
+  assert.is((await house.json<LeaseJson>('leases', 'show', lease!.id)).status, 'active')
+  await target.psql(`UPDATE hold SET expires_at = now() WHERE id = '${lease!.id}'`, 'sallyport')
+  await until(everyAccount, accounts => accounts === '')
+  assert.is((await house.json<LeaseJson>('leases', 'show', lease!.id)).status, 'expired')
   await apply(written)
   const [again] = await house.json<ProfileJson[]>('profiles', 'list')
   assert.is(again?.id, profile?.id)
   assert.ok(Date.parse(again!.updatedAt) > Date.parse(again!.createdAt))
 })
 
-test('a lease ends by itself within five seconds of its time, with its live connection', async () => {
+test('a lease ends by itself within five seconds of its time, with its live connection (S7)', async () => {
   const reading = await house.json<ReadingJson>('secrets', 'generate', 'prod/apps/orders')
   const id = reading.lease!.id
   await target.psql(
@@ -219,6 +224,7 @@ test('a lease ends by itself within five seconds of its time, with its live conn
   assert.match(await refusal('leases', 'renew', id, '--ttl', '60'), /the lease has expired/)
 })
 
+// Promised: renewal R2.
 test('a renewed credential overlaps with the one before, which goes once it was replaced', async () => {
   const { token } = await tokenOf('billing')
   const read = (...words: string[]): Promise<ReadingJson> =>

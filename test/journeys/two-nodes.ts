@@ -1,12 +1,14 @@
 // Two nodes over one PostgreSQL store, as a company runs them for availability. An admin of either ends what
-// runs on the other, and an auditor of either watches, replays and exports what the other recorded. One is
-// killed in the middle of a session: the other one declares it dead, takes its account away and closes the
-// session's row as interrupted, all within a minute (F3). The dead node's recording is sealed when that node
-// starts again.
+// runs on the other, and an auditor of either watches, replays and exports what the other recorded; what
+// expires on both at once is removed by one of them. One is killed in the middle of a session: another declares
+// it dead, takes its account away and closes the session's row as interrupted, all within a minute (F3). At
+// the same time a third one loses its way to the store, and a fourth one stands still: the third cuts its
+// sessions before anybody removes their accounts (F23), the fourth when it goes on (F28). The dead node's
+// recording is sealed when that node starts again.
 // deadline: 240 s
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { cpSync, mkdirSync, mkdtempSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import { request } from 'node:https'
 import type { IncomingMessage } from 'node:http'
 import { tmpdir } from 'node:os'
@@ -22,14 +24,21 @@ import { freePort, startPostgres } from '../../tool/postgres.ts'
 import type { PostgresServer } from '../../tool/postgres.ts'
 import { accountsOn, companyDatabase, startHouse, until } from '../peers/house.ts'
 import type { House, HouseOptions } from '../peers/house.ts'
+import { startInjector } from '../peers/injector.ts'
+import type { Injector } from '../peers/injector.ts'
 import { apiOf, faultsOfEvidence, sessionsOf } from '../peers/inspector.ts'
 import { people, personOf } from '../peers/people.ts'
 import { openPsql, startPsql } from '../peers/psql.ts'
+import type { Psql } from '../peers/psql.ts'
 
 const command = fileURLToPath(new URL('../../src/cli/sallyport.ts', import.meta.url))
 
 // F3: a second node takes over.
 const takeoverSecondsMax = 60
+// F23: a node without its store gives up so soon, with a look every other second.
+const cutSecondsMax = 35
+// F22.
+const crowd = 100
 
 const access = `${people('bob', 'carol')}---
 kind: grant
@@ -37,6 +46,19 @@ name: bob-rw
 users: [bob]
 credentials: [orders-rw]
 approval: { by: [carol] }
+---
+kind: environment
+name: prod
+---
+kind: secret
+name: crowd
+environment: prod
+provider: postgres
+target: orders
+authenticationCredential: orders-admin
+create: postgres/create-role
+delete: postgres/delete-role
+variables: { roles: [app_rw] }
 `
 
 let target: PostgresServer
@@ -44,6 +66,10 @@ let store: PostgresServer
 let options: HouseOptions
 let one: House
 let two: House
+/** Its way to the store can be cut. */
+let three: House
+let wayOfThree: Injector
+let four: House
 
 test.before(async () => {
   const company = await companyDatabase('15')
@@ -55,26 +81,33 @@ test.before(async () => {
     target, adminPassword: company.adminPassword, store: store.url(), httpPort, config, access
   }
   one = await startHouse(options)
-  two = await startHouse({ ...options, folder: await secondFolder(one) })
+  two = await startHouse({ ...options, folder: await folderOf('two', one) })
+  wayOfThree = await startInjector(store.port)
+  const through = store.url().replace(`:${store.port}`, `:${wayOfThree.port}`)
+  three = await startHouse({ ...options, store: through, folder: await folderOf('three', one) })
+  four = await startHouse({ ...options, folder: await folderOf('four', one) })
 })
 test.after(async () => {
   await one.kill()
-  await two.stop()
-  for (const house of [one, two]) house.clear()
+  four.process.kill('SIGCONT')
+  await wayOfThree.fault({ kind: 'none' })
+  for (const house of [two, three, four]) await house.stop()
+  for (const house of [one, two, three, four]) house.clear()
+  await wayOfThree.stop()
   await target.stop()
   await store.stop()
 })
 
 /** A folder for a node of the same installation: its keys are those of the first, all else is its own. */
-async function secondFolder(first: House): Promise<string> {
-  const folder = mkdtempSync(join(tmpdir(), 'sallyport-second-'))
+async function folderOf(node: string, first: House): Promise<string> {
+  const folder = mkdtempSync(join(tmpdir(), `sallyport-${node}-`))
   mkdirSync(join(folder, 'data'), { mode: 0o700 })
   for (const key of ['master.key', 'signing.key', 'signing.pub']) {
     cpSync(join(first.folder, 'data', key), join(folder, 'data', key))
   }
   const httpPort = await freePort()
   writeFileSync(join(folder, 'sallyport.yaml'), `
-node: two
+node: ${node}
 api: { advertise: "https://127.0.0.1:${httpPort}" }
 listen: { ssh: null, postgres: "127.0.0.1:${await freePort()}", http: "127.0.0.1:${httpPort}" }
 limits: { recordingsReserve: 1MiB, drain: 1s }
@@ -277,13 +310,46 @@ test('a session whose node does not answer is not called ended', async () => {
   await until(() => accountsOn(target), found => found === '')
 })
 
-test('a session of a killed node is closed by the other one within a minute', async () => {
+test('what expires on two nodes in the same second is removed once (F22, R23)', async () => {
+  await target.psql("ALTER SYSTEM SET log_statement = 'ddl'")
+  await target.psql('SELECT pg_reload_conf()')
+  const names: string[] = []
+  let made = 0
+  const make = async (house: House): Promise<void> => {
+    while (made++ < crowd) {
+      const asked = { params: { path: 'prod/crowd' }, body: { ttl: 60 } }
+      const { lease } = await apiOf(house).post('/secrets/{path}/generate', asked)
+      names.push(lease!.account.name)
+    }
+  }
+  await Promise.all([one, two, one, two, one, two].map(make))
+  assert.is((await accountsOn(target)).split(',').length, crowd)
+  const counted = async (what: string): Promise<number> =>
+    Number(await store.psql(`SELECT count(*) FROM ${what}`))
+  const receipts = await counted('receipt')
+  await store.psql("UPDATE hold SET expires_at = now() + interval '1 second' WHERE state = 'active'")
+  await until(() => accountsOn(target), found => found === '', 15)
+  await until(() => counted("account WHERE state <> 'proved-gone'"), left => left === 0)
+  assert.is(await counted('receipt') - receipts, crowd)
+  assert.is(await counted("lease_event WHERE kind = 'taken-over'"), 0)
+  const drops = readFileSync(target.logFile, 'utf8').split('\n').filter(line => line.includes('DROP ROLE'))
+  for (const name of names) assert.is(drops.filter(line => line.includes(name)).length, 1, name)
+})
+
+async function declaredDead(): Promise<string[]> {
+  const { events } = await apiOf(two).get('/audit', { query: { kind: 'node.dead' } })
+  return events.map(({ subject }) => subject)
+}
+
+test('a session of a killed node is closed by another one within a minute', async () => {
   const psql = await openPsql(one)
   const other = await openPsql(two)
+  const [cutOff, frozen] = [await openPsql(three), await openPsql(four)]
+  for (const each of [cutOff, frozen]) each.type('SELECT pg_sleep(600);')
   const [mine] = (await sessionsOf(apiOf(two))).filter(({ node }) => node === 'one')
   assert.is(mine?.status, 'live')
   // The row of the session, the ledger's hold and the registered node name one and the same boot.
-  assert.is((await bootsOf()).split(',').length, 2)
+  assert.is((await bootsOf()).split(',').length, 4)
 
   const tailing = tailOn(two, mine!.id)
   await until(tailing.seen, text => text.includes('dy'))
@@ -296,6 +362,13 @@ test('a session of a killed node is closed by the other one within a minute', as
   assert.match(refused, /node of this session did not answer: node one: ECONNREFUSED/)
   const { hits, unanswered } = await apiOf(two).get('/search', { query: { query: 'swordfish' } })
   assert.equal([hits.length, unanswered], [1, [{ node: 'one', code: 'node-silent' }]])
+  await wayOfThree.fault({ kind: 'hang' })
+  four.process.kill('SIGSTOP')
+  const cutOffMs = performance.now()
+  // Three is the first to know: nobody may have taken over when its person hears of it.
+  await cutOff.sees(/\[lease-lost [0-9a-f]{6}\]/, cutSecondsMax)
+  assert.equal(await declaredDead(), [])
+  const cutSeconds = (performance.now() - cutOffMs) / 1000
   assert.is.not(await accountsOn(target), '')
   const left = await until(() => rowOf(mine!.id), row => row?.status !== 'live', takeoverSecondsMax)
   const closedSeconds = (performance.now() - killedMs) / 1000
@@ -305,22 +378,38 @@ test('a session of a killed node is closed by the other one within a minute', as
     takeoverSecondsMax - (performance.now() - killedMs) / 1000)
   const goneSeconds = (performance.now() - killedMs) / 1000
   assert.ok(goneSeconds < takeoverSecondsMax, `${goneSeconds} s`)
-  process.stdout.write(`closed after ${closedSeconds.toFixed(1)} s, gone after ${goneSeconds.toFixed(1)} s\n`)
-  await psql.leave()
+  process.stdout.write(`cut off: cut after ${cutSeconds.toFixed(1)} s; killed: closed after `
+    + `${closedSeconds.toFixed(1)} s, gone after ${goneSeconds.toFixed(1)} s\n`)
+  await until(declaredDead, names => ['one', 'three', 'four'].every(name => names.includes(name)))
+  for (const each of [psql, cutOff]) await each.leave()
 
   const query = { kind: 'session.interrupted' }
   const { events } = await apiOf(two).get('/audit', { query })
-  assert.equal(events.map(({ subject }) => subject), [mine!.id])
+  assert.ok(events.some(({ subject }) => subject === mine!.id))
   // The living node's own session goes on.
   other.type("SELECT 'still ' || 'here';")
   await other.sees(/still here/)
   assert.is(await other.leave(), 0)
+  await checkBack(frozen)
 })
+
+/** Four goes on and finds that it was declared dead; three has its store again. Both serve. */
+async function checkBack(frozen: Psql): Promise<void> {
+  await until(() => accountsOn(target), found => found === '')
+  four.process.kill('SIGCONT')
+  await frozen.sees(/\[[a-z-]+ [0-9a-f]{6}\]|terminating connection/)
+  await frozen.leave()
+  await wayOfThree.fault({ kind: 'none' })
+  for (const house of [three, four]) {
+    await until(async () => (await house.psql("SELECT 'let in'")).stdout, said => said === 'let in\n')
+  }
+  await until(() => accountsOn(target), found => found === '')
+}
 
 test('the recording of that session is sealed when its node starts again', async () => {
   one = await startHouse({ ...options, folder: one.folder })
   assert.match(one.log(), /sallyport serves/)
-  const sessions = await sessionsOf(apiOf(one))
+  const sessions = (await sessionsOf(apiOf(one))).filter(({ node }) => node === 'one' || node === 'two')
   assert.is(sessions.filter(({ status }) => status === 'interrupted').length, 1)
   // The recordings of both, by whichever is asked.
   for (const house of [one, two]) assert.equal(await faultsOfEvidence(apiOf(house), sessions), [])
