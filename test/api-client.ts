@@ -71,8 +71,8 @@ test('what comes back has the type of the route: members, choices, lines', async
   assert.is(caller.how === 'password', false)
   const { resources } = await client.get('/resources/{kind}', { params: { kind: 'user' } })
   assert.equal(resources.map(({ name }) => name), [])
-  const rule = { on: 'sql', kind: ['select'], then: 'warn' } as const
-  for await (const line of client.lines('/rules/what-if', { body: { rules: [rule] } })) {
+  const body = { rules: [{ on: 'sql' as const, then: 'warn' as const }] }
+  for await (const line of client.lines('/rules/what-if', { body })) {
     // @ts-expect-error
     assert.is(line.verdict, undefined)
   }

@@ -10,8 +10,8 @@ import { systemClock } from '../src/clock.ts'
 import { isCertificateType, readCertificate, signCertificate } from '../src/wire/ssh/certificate.ts'
 import { SshReader, sshFields, sshUint32 } from '../src/wire/ssh/data.ts'
 import { blobOf, generateSshKey } from '../src/wire/ssh/key.ts'
-import { algorithmsOf, verifySignature } from '../src/wire/ssh/signature.ts'
-import { readPrivateKey } from '../src/proxy/ssh/ssh2.ts'
+import { algorithmsOf, ecdsaSignature, verifySignature } from '../src/wire/ssh/signature.ts'
+import { readHostKey, readPrivateKey } from '../src/proxy/ssh/ssh2.ts'
 import { programOf } from '../tool/services.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'sallyport-signature-'))
@@ -61,6 +61,17 @@ for (const [index, kind] of kinds.entries()) {
       assert.is(verifySignature(blob, algorithm, signature.subarray(0, at), data), undefined, `cut at ${at}`)
     }
     assert.is(verifySignature(blob, 'ssh-dss', signature, data), undefined)
+  })
+
+  test(`as a host key of ours it signs what holds (${kind.join(' ')})`, () => {
+    const host = readHostKey(readFileSync(join(folder, `key${index}`), 'utf8'))
+    const data = Buffer.from('an exchange hash')
+    for (const algorithm of algorithmsOf(host.type)) {
+      const made = host.sign(data, algorithm.startsWith('rsa-') ? `sha${algorithm.slice(-3)}` : undefined)
+      if (made instanceof Error) throw made
+      const signature = sshFields(algorithm, kind[0] === 'ecdsa' ? ecdsaSignature(made) : made)
+      assert.equal(verifySignature(host.getPublicSSH(), algorithm, signature, data), {})
+    }
   })
 }
 

@@ -2,9 +2,11 @@
 // who decides on them, targets and orphans, secrets whose values are seen once.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import type { Locator } from 'playwright-core'
 import type { Stage } from './console-credentials.ts'
 import { logIn, open, textWith } from './console-world.ts'
 import { accountsOn, until } from './house.ts'
+import { apiOf } from './inspector.ts'
 
 export function pageJourneys(stage: () => Stage): void {
   test('a template is linted while it is typed, saved as a version, and versions are compared', async () => {
@@ -101,6 +103,20 @@ export function pageJourneys(stage: () => Stage): void {
     await until(() => accountsOn(world.target), found => found === '')
     await page.goBack()
     assert.is(await page.getByRole('region', { name: 'Values' }).count(), 0)
+  })
+
+  test('a list that is longer than a page goes on behind a link, filtered as it was', async () => {
+    const { world, page } = stage()
+    const documents = Array.from({ length: 101 }, (_, at) => ({ kind: 'user', name: `crowd-${1000 + at}` }))
+    await apiOf(world).post('/apply', { body: { documents } })
+    await open(world, page, '/console/access/user?name=crowd')
+    const row = (name: string): Locator => page.getByRole('row', { name })
+    await row('crowd-1099').waitFor()
+    assert.equal([await row('crowd-1000').count(), await row('ada').count()], [1, 0])
+    await page.getByRole('link', { name: 'More users' }).click()
+    await row('crowd-1100').waitFor()
+    assert.is(await page.getByRole('row').count(), 2, 'its heads, and who was left')
+    assert.is(await page.getByRole('link', { name: 'More users' }).count(), 0)
   })
 
   test('targets say how they fare, and orphans are looked for', async () => {

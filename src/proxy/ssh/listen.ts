@@ -15,8 +15,8 @@ import { clientKeyExchanges, offerOf, userSignatures } from './algorithms.ts'
 import type { CopyLimits } from './file-copies.ts'
 import { SshFront } from './front.ts'
 import type { DoorSetting, FrontSetting } from './setting.ts'
-import { readPrivateKey } from './ssh2.ts'
-import type { PrivateKey } from './ssh2.ts'
+import { readHostKey } from './ssh2.ts'
+import type { HostKey } from './ssh2.ts'
 import { fileRights } from './rights.ts'
 import { SshTape } from './tape.ts'
 import { Transport, certifiedType } from './transport.ts'
@@ -138,7 +138,7 @@ class Door {
   readonly #options: SshListenOptions
   readonly #limits: SshListenLimits
   readonly #setting: FrontSetting
-  readonly #hostKeys: Record<string, PrivateKey> = {}
+  readonly #hostKeys: Record<string, HostKey> = {}
   /** Connections that have not logged in. */
   readonly #strangers = new Set<SshFront>()
 
@@ -147,7 +147,7 @@ class Door {
     this.#limits = limits
     this.#setting = setting
     for (const file of options.hostKeys) {
-      const key = readPrivateKey(file)
+      const key = readHostKey(file)
       const names = key.type === 'ssh-rsa' ? ['rsa-sha2-512', 'rsa-sha2-256'] : [key.type]
       for (const name of names) this.#hostKeys[name] = key
     }

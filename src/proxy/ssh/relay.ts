@@ -25,11 +25,8 @@ import type { Target } from './target.ts'
 import { ProtocolBreach, disconnectReason } from './transport.ts'
 import type { Transport, TransportEvents } from './transport.ts'
 
-/**
- * What may wait for a peer that does not read: two windows of OpenSSH, since what adjusts windows must still
- * get through.
- */
-const waitingBytesMax = 4 * 1024 * 1024
+/** What may wait for a peer that does not read: more than a window of OpenSSH, which is one slow channel. */
+const waitingBytesMax = 2.5 * 1024 * 1024
 /** … and so little must be left before its source is read again. */
 const waitingBytesLow = 1024 * 1024
 const administrativelyProhibited = 1

@@ -4,6 +4,7 @@
 // themselves and forget others (research: 45 of 49 client features, against 49 for a relay of messages).
 // Nothing of this is its public interface, so the version is pinned and looked at when the first connection
 // is made: another one fails loudly here, and not strangely there.
+import { createPrivateKey, sign } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { createRequire, Module } from 'node:module'
 import { dirname } from 'node:path'
@@ -193,4 +194,20 @@ export function readPrivateKey(text: string): PrivateKey {
     throw new Error('the private key cannot be read: it is damaged, encrypted or of an unknown kind')
   }
   return key
+}
+
+/** What ECDSA signs is a hash whose size fits the curve (RFC 5656 section 6.2.1); RSA is told one. */
+const curveHashes: Readonly<Record<string, string>> = {
+  'ecdsa-sha2-nistp256': 'sha256', 'ecdsa-sha2-nistp384': 'sha384', 'ecdsa-sha2-nistp521': 'sha512'
+}
+
+/** A key for many signatures: ssh2 would read its text again for each, which takes as long as signing. */
+export function readHostKey(text: string): HostKey {
+  const key = readPrivateKey(text)
+  const { type } = key
+  const object = createPrivateKey(key.getPrivatePEM()!)
+  return {
+    type, getPublicSSH: () => key.getPublicSSH(),
+    sign: (data, hash = curveHashes[type]) => sign(hash, data, object)
+  }
 }

@@ -139,8 +139,8 @@ class Attempt {
       this.#onBroken = reject
     })
     const late = new Promise<never>((_resolve, reject) => {
-      const tooLong = failure('target-unreachable', `${what} took too long`)
-      this.#stop = this.#clock.after(limitMs, () => reject(tooLong))
+      this.#stop = this.#clock.after(limitMs, () =>
+        reject(failure('target-unreachable', `${what} took too long`)))
     })
     try {
       return await Promise.race([work, broken, late])

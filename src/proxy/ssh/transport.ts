@@ -180,7 +180,8 @@ export class Transport {
     }
     this.#socket.on('error', error => { this.#error ??= error })
     this.#socket.on('drain', () => this.#events.drain())
-    this.#socket.on('end', () => this.#socket.end())
+    // Ended twice it would make an error for nobody, stack and all.
+    this.#socket.on('end', () => this.#socket.writableEnded || this.#socket.end())
     this.#socket.on('close', () => this.#close())
     this.#stopRekey = clock.after(rekeyMs, () => this.#rekey())
     this.#protocol.start()
@@ -231,7 +232,7 @@ export class Transport {
   end(): void {
     if (this.#closed || this.#lingering !== undefined) return
     this.#outbox.flush()
-    this.#socket.end()
+    if (!this.#socket.writableEnded) this.#socket.end()
     this.#socket.resume()
     this.#lingering = this.#setting.clock.after(lingerMs, () => this.#socket.destroy())
   }
