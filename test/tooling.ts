@@ -200,6 +200,26 @@ runner('files that mostly wait run beside others, two run at any rate, and long 
   }
 })
 
+runner('what a run put into its own folder for temporary files is gone with it', () => {
+  const says = "import { tmpdir } from 'node:os'\ntest('says', () => { throw new Error(`in <${tmpdir()}>`) })"
+  const planting = plant('temporary', { 'bad.ts': `${head}${says}\ntest.run()` })
+  const usual = process.env['TMPDIR']
+  const folderOf = (given: string | undefined): string | undefined => {
+    delete process.env['TMPDIR']
+    if (given !== undefined) process.env['TMPDIR'] = given
+    return /in <(.*)>/.exec(runRunner(planting).lines.join())?.[1]
+  }
+  try {
+    const own = folderOf(undefined)
+    assert.ok(own === '/tmp' || own !== undefined && !existsSync(own), own)
+    assert.is(folderOf(folder), folder, 'whoever gives one has it')
+    assert.ok(existsSync(folder))
+  } finally {
+    delete process.env['TMPDIR']
+    if (usual !== undefined) process.env['TMPDIR'] = usual
+  }
+})
+
 runner('what files take is remembered for the next run, and forgotten with the file', () => {
   const known = ' 9 0.5 test/one.ts\n 9 0.5 test/gone.ts\n'
   const planting = plant('remember', { 'one.ts': good, 'costs.txt': known })

@@ -14,7 +14,7 @@ import { adminRole, freePort, startPostgres } from '../../tool/postgres.ts'
 import type { PostgresServer } from '../../tool/postgres.ts'
 import { programOf } from '../../tool/services.ts'
 
-const [lookPauseMsMin, lookPauseMsMax] = [50, 300]
+const [lookPauseMsMin, lookPauseMsMax] = [50, 200]
 const startPollMs = 20
 const startLimitMs = 60_000
 const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url))
