@@ -34,7 +34,12 @@ test('people enrol a second factor for themselves, admins for all; only admins e
   assert.is((await enrol('admin', 'nobody-has-this')).status, 404)
   assert.equal([...memory.secondFactors.keys()], [])
 
+  const stateOf = async (role: Role, name: string): Promise<unknown> =>
+    (await ask('GET', at(name), { token: tokens[role] })).json['secondFactor']
+  assert.is((await ask('GET', at('the-admin'), { token: tokens.user })).status, 404)
+  assert.equal([await stateOf('user', 'the-user'), await stateOf('admin', 'the-user')], ['none', 'none'])
   const { json, headers } = await enrol('user', 'the-user')
+  assert.is(await stateOf('user', 'the-user'), 'waiting')
   assert.match(String(json['uri']), /^otpauth:\/\/totp\//)
   assert.is(headers.get('cache-control'), 'no-store')
   assert.is((await enrol('user', 'the-user')).status, 200, 'a lost picture: again, until it is confirmed')
@@ -43,6 +48,7 @@ test('people enrol a second factor for themselves, admins for all; only admins e
   assert.match(wrong.json.error.problems[0]!, /^code: is not the one of this moment/)
   assert.is((await confirm('user', 'the-user', '111111')).status, 200)
   assert.is((await confirm('user', 'the-user', '222222')).status, 404)
+  assert.is(await stateOf('user', 'the-user'), 'confirmed')
   for (const role of ['user', 'admin'] as const) {
     assert.is((await enrol(role, 'the-user')).json.error.code, 'in-use', 'a confirmed one stays')
   }
@@ -134,6 +140,11 @@ test('a recording is replayed, exported, watched and downloaded, and each look i
   assert.is((await ask('GET', `/api/v1/sessions/${sessionId}/watch`, { token })).status, 200)
   assert.equal(memory.audit.map(event => event.kind),
     ['session.replayed', ...Array(3).fill('session.exported'), 'session.watched'])
+  const slice = await ask('GET', `/api/v1/sessions/${sessionId}/events?after=1&limit=1`, { token })
+  assert.equal(slice.text.trim().split('\n').map(line => (JSON.parse(line) as { atMs: number }).atMs), [5])
+  const watch = `/api/v1/sessions/${sessionId}/watch?begin=`
+  assert.match((await ask('GET', `${watch}now&after=7&lane=3`, { token })).text, /"count":7[^]*"lane":3/)
+  assert.is((await ask('GET', `${watch}then`, { token })).status, 400)
   assert.is((await ask('GET', `/api/v1/sessions/${sessionId}/export?format=exe`, { token })).status, 400)
   assert.is((await ask('GET', '/api/v1/sessions/01hzzzzzzznowhere0000000/events', { token })).status, 404)
 })

@@ -160,8 +160,8 @@ for (const kind of storeKinds) {
         },
         beforeCommit(tx, step) {
           const doubtful = losing === false && unsteadyStep
-          store.database.beforeCommit(tx, async handle => {
-            const tell = await step(handle)
+          store.database.beforeCommit(tx, async (handle, send) => {
+            const tell = await step(handle, send)
             return (outcome: Outcome) => tell(doubtful ? 'unknown' : outcome)
           })
         }

@@ -312,7 +312,7 @@ test('who waits while a group is under way is in the next; what does not go with
       said.push(`look ${name} alone`)
       return absent
     }
-  }, { groupsMax: 1 })
+  }, { groupsMax: 1, gatherMs: 0 })
   const remove = (name: string, accountId = 'a'): Promise<unknown> =>
     hooks.run({ ...shared, account: { ...shared.account, name, accountId } })
   const all = [remove('jit_1'), remove('jit_2'), remove('jit_3'), remove('jit_2', 'again')]
@@ -327,6 +327,41 @@ test('who waits while a group is under way is in the next; what does not go with
   assert.equal(rest.slice(4).sort(), [
     'look jit_2', 'look jit_2 alone', 'look jit_3 alone', 'run jit_3', 'visit jit_2'
   ])
+})
+
+test('who comes alone goes at once, a moment later with others; full groups go side by side', async () => {
+  const visits: string[] = []
+  const { promise, open } = gate<void>()
+  const { hooks, clock } = stage({
+    async runTogether(_access, _template, errands) {
+      visits.push(errands.map(({ account }) => account.name).join(' '))
+      if (visits.length === 3) await promise
+      return errands.map(() => done)
+    },
+    verifyTogether: async (_access, _template, errands) => errands.map(() => absent)
+  }, { togetherMax: 3, gatherMs: 5, busyMs: 100 })
+  const shared = job('delete')
+  const remove = (...names: string[]): Promise<unknown> => Promise.all(
+    names.map(name => hooks.run({ ...shared, account: { ...shared.account, name } })))
+  await remove('a')
+  const [b, c] = [remove('b'), remove('c')]
+  await clock.pass(4)
+  assert.equal(visits, ['a'])
+  await clock.pass(1)
+  await Promise.all([b, c])
+  assert.equal(visits, ['a', 'b c'])
+  await clock.pass(100)
+  const last = remove('d')
+  await settled()
+  // The first of them is under way: two are not enough for another, three are.
+  const more = remove('e', 'f')
+  await settled()
+  assert.equal(visits.slice(2), ['d'])
+  const full = remove('g')
+  await settled()
+  assert.equal(visits.slice(2), ['d', 'e f g'])
+  open()
+  await Promise.all([last, more, full])
 })
 
 test('openings and closings take turns', async () => {

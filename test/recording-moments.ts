@@ -170,6 +170,53 @@ test('the pieces one after the other are the recording, and no jump finds anothe
   await moments.piece(file, at, left.signal).then(() => assert.unreachable(), () => undefined)
 })
 
+test('who comes late gets the screen of now, and little is read for the second one', async () => {
+  const file = await recorded
+  const moments = createMoments()
+  const all: Scene[] = []
+  for await (const scene of scenes(file)) all.push(scene)
+  const now = await moments.now(file, { after: 0 })
+  const { screen: drawn, count, lately, lanes } = now.beginning
+  assert.equal([count, drawn?.lane, lanes], [all.length, 2, [2]])
+  const whole = styled(drawn!.columns, drawn!.rows)
+  for (const scene of all) if (scene.kind === 'text') whole.write(scene.text, nowhere)
+  const shown = styled(drawn!.columns, drawn!.rows)
+  shown.write(drawn!.picture, nowhere)
+  assert.equal(looks(shown), looks(whole))
+  assert.equal(lately.map(({ number }) => all[number - 1]), lately.map(({ scene }) => scene))
+  const reads = counted(file)
+  const again = await moments.now(file, { after: 0 })
+  assert.equal(again.beginning.screen, drawn)
+  assert.is(again.beginning.count, count)
+  assert.ok(reads.bytes < file.bytes / 3, `${reads.bytes} of ${file.bytes} bytes read`)
+  // Whoever comes again hears of nothing twice.
+  assert.equal((await moments.now(file, { after: count })).beginning.lately, [])
+})
+
+test('of statements the last ones are told, with their numbers, within a limit', async () => {
+  const dir = temporaryFolder()
+  const clock = new StillClock()
+  const recording = await openFolder(dir, signer, { clock }).create(headOf('s1'))
+  const written = 400
+  for (let n = 1; n <= written; n++) {
+    clock.advance(10)
+    const sql = `SELECT ${n}${n === written ? 'x'.repeat(200_000) : ''}`
+    recording.append(frameKind.statement, 0, wire.query(sql))
+    recording.append(frameKind.result, 0, Buffer.concat([answer.complete('SELECT 1', 1, 10), answer.ready()]))
+  }
+  await recording.seal({ how: 'ended', reason: 'client-closed' })
+  using file = openRecording(dir, 's1')
+  const all = await Array.fromAsync(scenes(file))
+  const { beginning, offset } = await createMoments().now(file, { after: 0 })
+  assert.equal([beginning.count, beginning.screen], [all.length, undefined])
+  assert.equal(beginning.lately.map(({ number }) => number),
+    Array.from({ length: 200 }, (_, index) => all.length - 199 + index))
+  assert.equal(beginning.lately.at(-1)!.scene, all.at(-1))
+  assert.is(offset, file.bytes)
+  const { lately } = (await createMoments().now(file, { after: all.length - 3 })).beginning
+  assert.equal(lately.map(({ scene }) => scene), all.slice(-3))
+})
+
 test('statements come from a moment on, with the last few before it', async () => {
   const dir = temporaryFolder()
   const clock = new StillClock()

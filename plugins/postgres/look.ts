@@ -47,11 +47,12 @@ function pendingOf(rows: readonly Row[] = []): Residue[] {
 }
 
 /**
- * Sessions whose role is gone: somebody dropped a role under them. Whose they were, the server has forgotten.
+ * Sessions whose role is gone: somebody dropped a role under them. Whose they were, the server has forgotten,
+ * and then says the number in the place of a name (a name that looks like one would be in quotes). Read on
+ * connections that are new, where each catalogue that a statement mentions is opened first.
  */
 export const straysSql = `
-  SELECT a.pid FROM pg_stat_get_activity(NULL) a
-  WHERE a.usesysid <> 0 AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = a.usesysid)`
+  SELECT pid FROM pg_stat_get_activity(NULL) WHERE usesysid <> 0 AND usesysid::regrole::text = usesysid::text`
 
 export function straysFrom(rows: readonly Row[] = []): Residue[] {
   return rows.map(

@@ -77,16 +77,17 @@ export async function seenTogether(
   const link = await openLink(access, context)
   try {
     const [locks, rows, strays] = (await link.batch([
-      { sql: 'BEGIN READ ONLY' }, locksOf(names, 'shared'), surveyOf(link, names), { sql: straysSql },
+      { sql: 'BEGIN READ ONLY' }, locksOf(names, 'shared'), whichExist(names), { sql: straysSql },
       { sql: 'COMMIT' }
     ])).slice(1)
-    const seen = readSurvey(locks, rows)
+    const free = freeOf(locks)
+    const there = new Map(rows?.map(([name, exists]) => [name, exists === 't']))
     const residue = straysFrom(strays)
     const looks: (Verified | undefined)[] = []
     for (const { account, variables } of errands) {
-      const look = seen.get(account.name)
-      if (look?.isFree !== true) looks.push(undefined)
-      else if (look.oid !== undefined) looks.push(await seenOrNot(link, account, { template, variables }))
+      const exists = there.get(account.name)
+      if (!free.has(account.name) || exists === undefined) looks.push(undefined)
+      else if (exists) looks.push(await seenOrNot(link, account, { template, variables }))
       else looks.push({ exists: false, enabled: false, ours: false, sessions: 0, residue })
     }
     return looks
@@ -315,10 +316,21 @@ function surveyOf(link: Link, names: readonly string[]): Statement {
   return { sql: surveySql, values: [JSON.stringify(names), link.deadline, markerRole, graveyardRole] }
 }
 
-function readSurvey(
-  locks: readonly Row[] = [], rows: readonly Row[] = []
-): ReadonlyMap<string, Survey> {
-  const free = new Set(locks.filter(([, taken]) => taken === 't').map(([name]) => name))
+/** All that a proof asks, over a connection for it alone: most find nothing, and the survey is dear there. */
+function whichExist(names: readonly string[]): Statement {
+  return {
+    sql: `SELECT name, to_regrole(quote_ident(name)) IS NOT NULL
+      FROM jsonb_array_elements_text($1::jsonb) AS name`,
+    values: [JSON.stringify(names)]
+  }
+}
+
+function freeOf(locks: readonly Row[] = []): ReadonlySet<string> {
+  return new Set(locks.filter(([, taken]) => taken === 't').map(([name]) => name ?? ''))
+}
+
+function readSurvey(locks: readonly Row[] = [], rows: readonly Row[] = []): ReadonlyMap<string, Survey> {
+  const free = freeOf(locks)
   return new Map(rows.map(row => {
     const [name, oid, canLogin, comment, clock, leftMs, marker, graveyard, sessions, isBusy] = row
     return [name ?? '', {

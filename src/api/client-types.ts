@@ -29,6 +29,7 @@ export type ReceiptJson = z.output<typeof shapes.receiptShape>
 export type ResourceJson = z.output<typeof shapes.resourceShape>
 export type ComparedJson = z.output<typeof shapes.comparedShape>
 export type ReadingJson = z.output<typeof shapes.readingShape>
+export type SecondFactorJson = z.output<typeof shapes.secondFactorShape>
 export type SecretJson = z.output<typeof shapes.secretShape>
 export type SecretVersionJson = z.output<typeof shapes.versionShape>
 export type SessionJson = z.output<typeof shapes.sessionShape>

@@ -6,7 +6,7 @@ import type { TargetHealth } from '../jit/target-queue.ts'
 import type { Rule, RuleAction } from '../policy/types.ts'
 import type { Hit } from '../recording/catalog.ts'
 import type { ExportFormat } from '../recording/export.ts'
-import type { Piece } from '../recording/moments.ts'
+import type { Beginning, Piece, Wish } from '../recording/moments.ts'
 import type { Scene } from '../recording/screenplay.ts'
 import type { Expected, Verdict } from '../recording/verify.ts'
 import type { JsonLines } from './route.ts'
@@ -78,6 +78,8 @@ export interface RecordingPort {
   scenes(session: string): AsyncIterable<Scene>
   /** The same from the start and then as it happens, until the session ends or the signal aborts. */
   follow(session: string, signal: AbortSignal): AsyncIterable<Scene>
+  /** What is now, and then what happens; for somebody who comes late, or comes again. */
+  live(session: string, wish: Wish, signal: AbortSignal): AsyncIterable<Beginning | Scene>
   /** From a moment on: the screen as it was then, and what came next. */
   piece(session: string, fromMs: number, signal: AbortSignal): Promise<Piece>
   /** JSON lines of statements and events: the last `before` of those in front of the moment, then all. */

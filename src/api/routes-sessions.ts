@@ -2,16 +2,19 @@
 // receipt. Whoever is neither auditor nor admin sees the list of their own sessions and nothing of what was
 // recorded. Looking into a recording is itself audited, because a recording may hold what the person typed.
 import { z } from 'zod'
+import { sleep } from '../clock.ts'
+import type { Clock } from '../clock.ts'
 import { SallyportError, asSallyportError } from '../errors.ts'
 import { exportFormats } from '../recording/export.ts'
 import type { ExportFormat } from '../recording/export.ts'
 import { inertLine } from '../recording/inert.ts'
+import type { Beginning } from '../recording/moments.ts'
 import { recordingSuffix } from '../recording/paths.ts'
 import type { Scene } from '../recording/screenplay.ts'
 import type { ApiPorts } from './ports.ts'
 import type { SessionRow } from './ports-records.ts'
 import { admins, everyone, route, streamRoute, watchers } from './route.ts'
-import type { Call, Caller } from './route.ts'
+import type { Call, Caller, JsonLines } from './route.ts'
 import type { SessionJson } from './shapes.ts'
 import {
   done, hitShape, pieceShape, receiptJson, receiptShape, sessionJson, sessionShape, verifiedJson,
@@ -38,6 +41,11 @@ const params = z.object({ id })
 /** Milliseconds since the start of a recording. */
 const moment = z.coerce.number<number>().min(0).max(Number.MAX_SAFE_INTEGER).default(0)
 const linesBeforeMax = 1_000
+const lineCount = z.coerce.number<number>().int().min(0).default(0)
+/** The recording's own limit. */
+const lanesMax = 0xffff
+/** A live line on which nothing happens says so as often. */
+const pulseMs = 10_000
 /** A look that goes on is on record again after this. */
 const oneLookMs = 600_000
 /** Looks that are remembered; more people than look at once. */
@@ -155,12 +163,18 @@ function streamRoutes(ports: ApiPorts) {
   return [
     streamRoute({
       method: 'get', path: '/sessions/{id}/events', roles: watchers,
-      summary: 'What was recorded, one JSON object a line, with its time since the start.', params,
+      summary: 'What was recorded, one JSON object a line, with its time since the start; `after`, `limit`: '
+        + 'so many lines without the first ones.',
+      params,
+      query: z.strictObject({
+        after: lineCount, limit: z.coerce.number<number>().int().min(1).optional()
+      }),
       response: { stream: [eventLines] },
       run: async call => {
-        const row = await looked(ports, call, 'session.replayed')
+        const { after, limit } = call.query
+        const row = await looked(ports, call, 'session.replayed', after === 0 ? {} : { after })
         const scenes = await recorded(ports, row, () => ports.recordings.scenes(row.id))
-        return { contentType: eventLines, chunks: jsonLines(scenes) }
+        return { contentType: eventLines, chunks: jsonLines(sliced(scenes, after, limit)) }
       }
     }),
     streamRoute({
@@ -179,14 +193,25 @@ function streamRoutes(ports: ApiPorts) {
     }),
     streamRoute({
       method: 'get', path: '/sessions/{id}/watch', roles: watchers,
-      summary: 'The same of a live session, as it happens, to its end; `after`: without so many lines.',
+      summary: 'The same of a live session, as it happens, to its end; `after`: without so many lines. '
+        + '`begin=now`: first how it stands (of a terminal, the screen of `lane`), then what happens, and an '
+        + 'empty line where nothing does.',
       params,
-      query: z.strictObject({ after: z.coerce.number<number>().int().min(0).default(0) }),
+      query: z.strictObject({
+        after: lineCount, begin: z.literal('now').optional(),
+        lane: z.coerce.number<number>().int().min(1).max(lanesMax).optional()
+      }),
       response: { stream: [eventLines] },
       run: async call => {
+        const { after, begin, lane } = call.query
         const row = await looked(ports, call, 'session.watched')
-        const scenes = await recorded(ports, row, () => ports.recordings.follow(row.id, call.signal))
-        return { contentType: eventLines, live: true, chunks: jsonLines(after(scenes, call.query.after)) }
+        const isNow = begin === 'now'
+        const told: AsyncIterable<Beginning | Scene> = await recorded(ports, row, () => isNow
+          ? ports.recordings.live(row.id, { after, lane }, call.signal)
+          : sliced(ports.recordings.follow(row.id, call.signal), after))
+        const lines = jsonLines(told)
+        const chunks: JsonLines<Beginning | Scene> = isNow ? withPulse(lines, ports.clock) : lines
+        return { contentType: eventLines, live: true, chunks }
       }
     }),
     streamRoute({
@@ -274,7 +299,29 @@ async function recorded<T>(
   }
 }
 
-async function* after(scenes: AsyncIterable<Scene>, count: number): AsyncGenerator<Scene> {
+async function* sliced(
+  scenes: AsyncIterable<Scene>, after: number, limit = Infinity
+): AsyncGenerator<Scene> {
   let seen = 0
-  for await (const scene of scenes) if (++seen > count) yield scene
+  for await (const scene of scenes) {
+    if (++seen > after) yield scene
+    if (seen >= after + limit) return
+  }
+}
+
+/** Whoever hears nothing for longer than this knows that the line is dead. */
+async function* withPulse(lines: AsyncIterable<string>, clock: Clock): AsyncGenerator<string> {
+  const chunks = lines[Symbol.asyncIterator]()
+  try {
+    for (let next = chunks.next(); ;) {
+      const stop = new AbortController()
+      const said = await Promise.race([next, sleep(clock, pulseMs, stop.signal)])
+      stop.abort()
+      if (said?.done === true) return
+      yield said === undefined ? '\n' : said.value
+      if (said !== undefined) next = chunks.next()
+    }
+  } finally {
+    await chunks.return?.()
+  }
 }

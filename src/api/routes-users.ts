@@ -9,7 +9,8 @@ import { byName, pageOf, part } from './pages.ts'
 import type { ApiPorts } from './ports.ts'
 import { admins, everyone, route } from './route.ts'
 import type { Caller } from './route.ts'
-import { done, enrolledShape, usersShape } from './shapes.ts'
+import { done, enrolledShape, secondFactorShape, usersShape } from './shapes.ts'
+import type { SecondFactorJson } from './client-types.ts'
 
 const path = '/users/{name}/second-factor'
 const params = z.object({ name: z.string() })
@@ -24,11 +25,7 @@ export function userRoutes(ports: ApiPorts) {
       }),
       response: usersShape,
       run: async ({ query: { name: has = '', role, ...page } }) => {
-        const enrolled = new Map((await ports.secondFactors.list()).map(each => [each.user, each.confirmed]))
-        const factorOf = (name: string): 'none' | 'waiting' | 'confirmed' => {
-          const isConfirmed = enrolled.get(name)
-          return isConfirmed === undefined ? 'none' : isConfirmed ? 'confirmed' : 'waiting'
-        }
+        const factorOf = await factors(ports)
         const { users } = await ports.policy.declared()
         const wanted = [...users.values()].filter(({ name, roles }) =>
           name.includes(has) && (role === undefined || roles.includes(role)))
@@ -36,6 +33,14 @@ export function userRoutes(ports: ApiPorts) {
           users: pageOf(wanted, ({ name }) => name, page).map(({ name, roles, disabled }) =>
             ({ name, roles: [...roles], disabled, secondFactor: factorOf(name) }))
         }
+      }
+    }),
+    route({
+      method: 'get', path, roles: everyone, summary: 'Whether somebody has a second factor.',
+      params, response: secondFactorShape,
+      run: async ({ params: { name }, caller }) => {
+        await own(ports, name, caller)
+        return { user: name, secondFactor: (await factors(ports))(name) }
       }
     }),
     route({
@@ -78,6 +83,16 @@ export function userRoutes(ports: ApiPorts) {
       }
     })
   ]
+}
+
+async function factors(
+  { secondFactors }: ApiPorts
+): Promise<(user: string) => SecondFactorJson['secondFactor']> {
+  const enrolled = new Map((await secondFactors.list()).map(each => [each.user, each.confirmed]))
+  return user => {
+    const isConfirmed = enrolled.get(user)
+    return isConfirmed === undefined ? 'none' : isConfirmed ? 'confirmed' : 'waiting'
+  }
 }
 
 /** Who is no admin learns of nobody else, not even that somebody exists. */

@@ -74,13 +74,14 @@ export const loginAskedShape = z.object({
   challenge: z.string(), timeout: z.int(), rpId: z.string(), userVerification: z.string(),
   allowCredentials: z.array(describedShape)
 })
+/** `waiting`: enrolled, and not confirmed by a first code yet. */
+const secondFactor = z.enum(['none', 'waiting', 'confirmed'])
 export const usersShape = z.object({
   users: z.array(z.object({
-    name: z.string(), roles: z.array(z.string()), disabled: z.boolean(),
-    /** `waiting`: enrolled, and not confirmed by a first code yet. */
-    secondFactor: z.enum(['none', 'waiting', 'confirmed'])
+    name: z.string(), roles: z.array(z.string()), disabled: z.boolean(), secondFactor
   }))
 })
+export const secondFactorShape = z.object({ user: z.string(), secondFactor })
 export const callerShape = z.object({
   name: z.string(), roles: z.array(z.string()), how: z.enum(['token', 'local'])
 })

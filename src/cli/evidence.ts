@@ -46,7 +46,8 @@ export const watch: Run = async call => {
   try {
     const params = { id: call.args[0]! }
     const scenes = client.lines('/sessions/{id}/watch', { params, signal: left.signal })
-    await show(call, scenes, () => true, () => Promise.resolve())
+    // How it stands is told to those who ask for that.
+    await show(call, scenes as AsyncIterable<Scene>, () => true, () => Promise.resolve())
   } finally {
     process.removeListener('SIGINT', leave)
   }

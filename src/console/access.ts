@@ -1,5 +1,5 @@
-// What admins declare, in lists: targets, credentials, grants, users, profiles. Each but users has a page
-// of its own, where admins change it; everything can be declared with `sallyport apply`, from files.
+// What admins declare, in lists, a tab for each kind. Each document has a page of its own, where admins
+// change it; everything can be declared with `sallyport apply`, from files.
 import type { ResourceJson } from '../api/client-types.ts'
 import { get } from './call.ts'
 import { html } from './html.ts'
@@ -10,12 +10,14 @@ import {
   Filters, More, State, Table, When, chosen, lengthOf, rowsPerPage, show, useLoad
 } from './parts.ts'
 
-const kinds = ['credential', 'target', 'grant', 'user', 'profile'] as const
+const kinds = [
+  'credential', 'target', 'grant', 'user', 'application', 'environment', 'secret', 'profile'
+] as const
 type Kind = typeof kinds[number]
 const statuses = ['active', 'inactive'] as const
 
 /** The columns of each list: what it says, of which document. */
-const columns: Readonly<Record<Kind, readonly [head: string, cell: (document: Document) => Content][]>> = {
+const columns: Readonly<Record<Kind, readonly [head: string, cell: Cell][]>> = {
   credential: [
     ['Credential', ({ name }) => linked('credential', name)],
     ['Target', ({ target }) => target], ['Account', ({ username }) => username ?? 'made for each session'],
@@ -35,15 +37,31 @@ const columns: Readonly<Record<Kind, readonly [head: string, cell: (document: Do
     ['Channels', ({ channels }) => channels === undefined ? undefined : listed(channels)]
   ],
   user: [
-    ['User', ({ name }) => name], ['Roles', ({ roles }) => listed(roles)],
+    ['User', ({ name }) => linked('user', name)], ['Roles', ({ roles }) => listed(roles)],
     ['Password', ({ password }) => password === undefined ? 'none' : 'set'],
     ['Public keys', ({ publicKeys }) => String((publicKeys as unknown[] | undefined)?.length ?? 0)],
     ['Disabled', ({ disabled }) => disabled === true ? html`<${State} of="refused" />` : 'no']
+  ],
+  application: [
+    ['Application', ({ name }) => linked('application', name)],
+    ['Description', ({ description }) => description], ['Networks', ({ networks }) => listed(networks)],
+    ['Disabled', ({ disabled }) => disabled === true ? html`<${State} of="refused" />` : 'no']
+  ],
+  environment: [
+    ['Environment', ({ name }) => linked('environment', name)],
+    ['Description', ({ description }) => description]
+  ],
+  secret: [
+    ['Secret', (_, name) => linked('secret', name)], ['Description', ({ description }) => description],
+    ['Made by', ({ provider, profile, data }) => provider ?? profile ?? (data === undefined ? '' : 'nobody')],
+    ['Target', ({ target }) => target], ['Lifetime', ({ ttl }) => ttl]
   ],
   profile: []
 }
 
 type Document = Record<string, unknown>
+/** `name`: that of the resource, which is a secret's path. */
+type Cell = (document: Document, name: string) => Content
 
 function linked(kind: Kind, name: unknown): Content {
   return html`<a href=${`/console/access/${kind}/${String(name)}`}>${name}</a>`
@@ -64,7 +82,7 @@ export function AccessPage({ parts: [kind = 'credential'], caller, query }: Page
     <nav class="tabs" aria-label="Kinds">${kinds.map(each => html`
       <a href=${`/console/access/${each}`} aria-current=${each === shown ? 'page' : undefined}>
         ${each}s</a>`)}</nav>
-    ${shown !== 'user' && isAdmin(caller)
+    ${isAdmin(caller)
       ? html`<p class="acts"><a class="button" href=${`/console/access/new/${shown}`}>New ${shown}</a></p>`
       : null}
     ${shown === 'profile' ? html`<${Profiles} query=${query} />`
@@ -91,8 +109,8 @@ function Resources({ shown, query }: { shown: Kind, query: URLSearchParams }): V
 function tableOf(shown: Kind, resources: readonly ResourceJson[], none: string): Content {
   return html`<${Table} label=${`${shown}s`} none=${none}
     heads=${[...columns[shown].map(([head]) => head), 'Changed']}
-    rows=${resources.map(({ document, updatedAt, updatedBy }) => [
-      ...columns[shown].map(([, cell]) => cell(document)),
+    rows=${resources.map(({ name, document, updatedAt, updatedBy }) => [
+      ...columns[shown].map(([, cell]) => cell(document, name)),
       html`<${When} at=${updatedAt} /> <span class="quiet">by ${updatedBy}</span>`
     ])} />`
 }

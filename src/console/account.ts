@@ -1,11 +1,12 @@
-// A person's own logins: the passkeys that they have, one more, one less. Some of it needs a fresh login;
-// then the server says so, and logging in again is a button away.
+// A person's own logins: the passkeys that they have, one more, one less, and one-time codes. Some of it
+// needs a fresh login; then the server says so, and logging in again is a button away.
 import { useState } from 'preact/hooks'
 import { post, remove, get } from './call.ts'
 import { html } from './html.ts'
 import type { View } from './html.ts'
 import type { PageProps } from './page.ts'
 import { Act, Problem, Table, When, show, useLoad } from './parts.ts'
+import { OwnSecondFactor } from './second-factor.ts'
 import { canUsePasskeys, createPasskey } from './webauthn.ts'
 
 export function AccountPage({ caller: { name } }: PageProps): View {
@@ -26,7 +27,8 @@ export function AccountPage({ caller: { name } }: PageProps): View {
         ? html`<${Register} user=${name} registered=${loaded.again} />`
         : html`<p class="quiet">${origin === null
           ? 'Passkeys need the console under a domain name; an admin sets console.origin.'
-          : html`Passkeys work at <a href=${`${origin}/console/account`}>${origin}</a> only.`}</p>`}`)}`
+          : html`Passkeys work at <a href=${`${origin}/console/account`}>${origin}</a> only.`}</p>`}`)}
+    <${OwnSecondFactor} user=${name} />`
 }
 
 function Register({ user, registered }: { user: string, registered(): void }): View {

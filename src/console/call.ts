@@ -78,9 +78,12 @@ async function answered(
   throw new Refusal(json.error ?? { message: `the server answered with status ${answer.status}` })
 }
 
-/** The JSON lines of a stream, until it ends or is cut; `signal` stops the sender as well. */
+/**
+ * The JSON lines of a stream, until it ends or is cut; `signal` stops the sender as well. `heard` is called
+ * whenever something came, were it an empty line.
+ */
 export async function* lines<P extends StreamPath>(
-  path: P, asked: StreamAsked<P> & { signal: AbortSignal }
+  path: P, asked: StreamAsked<P> & { signal: AbortSignal }, heard?: () => void
 ): AsyncGenerator<LineOf<P>> {
   const loose: Loose = asked
   const { body } = await answered(loose.body === undefined ? 'GET' : 'POST', path, loose)
@@ -95,7 +98,9 @@ export async function* lines<P extends StreamPath>(
       if (text.length > lineCharactersMax) throw new Refusal({ message: 'a line of the answer is too long' })
       const whole = text.split('\n')
       text = whole.pop()!
-      for (const line of whole) yield JSON.parse(line) as LineOf<P>
+      heard?.()
+      // An empty one says that the line is alive.
+      for (const line of whole) if (line !== '') yield JSON.parse(line) as LineOf<P>
     }
   } finally {
     await reader.cancel().catch(() => undefined)

@@ -67,8 +67,7 @@ export function draftOf(document: Readonly<Record<string, unknown>> = {}): Draft
     useOwn: jit.useOwnCredential === true, authentication: text(jit.authenticationCredential),
     choices: Object.fromEntries(allActions.map(action =>
       [action, { ...noChoice, ...jit[action] as Choice | undefined }])) as Record<Action, Choice>,
-    variables: Object.fromEntries(Object.entries(jit.variables ?? {}).map(([name, value]) =>
-      [name, Array.isArray(value) ? value.join('\n') : String(value)])),
+    variables: textsOf(jit.variables),
     maxSession: text(jit.maxSession), namePrefix: text(jit.namePrefix)
   }
 }
@@ -100,8 +99,14 @@ function jitOf(draft: Draft, declared: readonly Declaration[]): Record<string, u
   }
 }
 
+/** Variables as fields hold them. */
+export function textsOf(variables: Readonly<Record<string, unknown>> = {}): Record<string, string> {
+  return Object.fromEntries(Object.entries(variables).map(([name, value]) =>
+    [name, Array.isArray(value) ? value.join('\n') : String(value)]))
+}
+
 export function variablesOf(
-  { variables }: Draft, declared: readonly Declaration[]
+  { variables }: Pick<Draft, 'variables'>, declared: readonly Declaration[]
 ): Record<string, string | number | string[]> {
   const byName = new Map(declared.map(each => [each.name, each]))
   return Object.fromEntries(Object.entries(variables).filter(([, text]) => text.trim() !== '')

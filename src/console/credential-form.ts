@@ -1,7 +1,6 @@
 // The forms of a credential: its account, and its JIT settings, where the type decides which fields there are
 // and each list offers only what fits (J2, J7, J8). What stands in them is tried on the server as it is
 // typed. Whoever is no admin sees the same, and can change nothing.
-import { useEffect, useState } from 'preact/hooks'
 import type { PluginJson, ResourceJson, TemplateJson } from '../api/client-types.ts'
 import { get } from './call.ts'
 import { allResources, allTemplates } from './whole.ts'
@@ -10,6 +9,7 @@ import type { Action, Declaration, Draft, JitType } from './credential-draft.ts'
 import { ChoiceField, SwitchField, TextField } from './fields.ts'
 import { html } from './html.ts'
 import type { Content, View } from './html.ts'
+import { Variables } from './variables.ts'
 import type { Wrong } from './wrong.ts'
 
 /** What the fields offer. */
@@ -26,26 +26,6 @@ export async function loadOffer(signal: AbortSignal): Promise<Offer> {
     allResources('target', signal)
   ])
   return { plugins, templates, credentials, targets: targets.map(({ name }) => name) }
-}
-
-/** What the chosen templates declare, each name once; undefined until it is known. */
-export function useDeclared(draft: Draft): readonly Declaration[] | undefined {
-  const [known, setKnown] = useState<Readonly<Record<string, readonly Declaration[]>>>({})
-  const wanted = actionsOf[draft.type].map(action => draft.choices[action].template)
-    .filter(id => /^[\w.-]+\/[\w.-]+$/.test(id))
-  useEffect(() => {
-    for (const id of wanted.filter(each => known[each] === undefined)) {
-      const keep = (variables: readonly Declaration[]): void =>
-        setKnown(before => ({ ...before, [id]: variables }))
-      // One that cannot be read is refused by the trial, at its field.
-      const [plugin = '', name = ''] = id.split('/')
-      get('/templates/{plugin}/{name}', { params: { plugin, name } })
-        .then(({ variables }) => keep(variables), () => keep([]))
-    }
-  }, [wanted.join(' ')])
-  if (wanted.some(id => known[id] === undefined)) return undefined
-  const all = wanted.flatMap(id => known[id] ?? [])
-  return [...new Map(all.map(each => [each.name, each])).values()]
 }
 
 /** Of the account's own fields, where they stand on another tab. */
@@ -124,7 +104,7 @@ export function JitForm(props: JitProps): View {
 }
 
 function enabledView(props: JitProps): Content {
-  const { draft, set, wrong, disabled } = props
+  const { draft, set, wrong, disabled, declared } = props
   const { type } = draft
   return html`
     <fieldset disabled=${disabled}><legend>Type</legend>
@@ -140,7 +120,8 @@ function enabledView(props: JitProps): Content {
       <${HookFields} ...${props} action=${action} />`)}</div>
     <h2>Who authenticates the hooks</h2>
     <${Authentication} ...${props} />
-    <${Variables} ...${props} />
+    <${Variables} at="jit.variables" declared=${declared} texts=${draft.variables} disabled=${disabled}
+      set=${(variables: Record<string, string>) => set({ variables })} wrong=${wrong} />
     <h2>Limits</h2>
     <div class="fields">
       <${TextField} label="Longest session" value=${draft.maxSession} placeholder="8h" disabled=${disabled}
@@ -204,35 +185,4 @@ function Authentication(props: JitProps): View {
       disabled=${disabled} wrong=${wrong['jit.authenticationCredential']}
       hint="a standing one of the same target" />`}
   </div>`
-}
-
-function Variables(props: JitProps): View {
-  const { draft, set, wrong, disabled, declared } = props
-  const names = new Set(declared.map(({ name }) => name))
-  const strays = Object.keys(draft.variables).filter(name => !names.has(name))
-  const change = (name: string) => (text: string): void =>
-    set({ variables: { ...draft.variables, [name]: text } })
-  const without = (gone: string): void => set({
-    variables: Object.fromEntries(Object.entries(draft.variables).filter(([name]) => name !== gone))
-  })
-  if (declared.length + strays.length === 0) return html``
-  return html`<h2>Variables of the templates</h2>
-    <div class="fields">
-      ${declared.map(({ name, description, required, list, default: preset }) => html`<${TextField}
-        key=${name} label=${`${name}${required ? ' (required)' : ''}`} value=${draft.variables[name] ?? ''}
-        set=${change(name)} disabled=${disabled} wrong=${wrong[`jit.variables.${name}`]}
-        rows=${list ? 2 : undefined} placeholder=${presetOf(preset)}
-        hint=${`${description}${list ? ' (one a line)' : ''}`} />`)}
-      ${strays.map(name => html`<${TextField} key=${name} label=${name} value=${draft.variables[name]}
-        set=${change(name)} disabled=${disabled}
-        wrong=${wrong[`jit.variables.${name}`]} hint=${html`not declared by these templates
-          <button type="button" disabled=${disabled} onClick=${() => without(name)}>
-            Remove ${name}</button>`} />`)}
-    </div>
-    ${(wrong['jit.variables'] ?? []).map(line => html`<p class="bad" role="alert">${line}</p>`)}`
-}
-
-function presetOf(preset: unknown): string | undefined {
-  if (preset === null || preset === undefined) return undefined
-  return Array.isArray(preset) ? preset.join(', ') : String(preset)
 }

@@ -2,9 +2,9 @@
 // one has the first two on one page.
 import { useMemo, useState } from 'preact/hooks'
 import { get } from './call.ts'
-import { documentOf, draftOf } from './credential-draft.ts'
+import { actionsOf, documentOf, draftOf } from './credential-draft.ts'
 import type { Draft } from './credential-draft.ts'
-import { AccountForm, JitForm, accountFields, jitFields, loadOffer, useDeclared } from './credential-form.ts'
+import { AccountForm, JitForm, accountFields, jitFields, loadOffer } from './credential-form.ts'
 import type { Offer } from './credential-form.ts'
 import { Saving, useTrial } from './declare.ts'
 import { html } from './html.ts'
@@ -13,6 +13,7 @@ import { isAdmin } from './page.ts'
 import type { PageProps } from './page.ts'
 import { When, show, useLoad } from './parts.ts'
 import { TryOut } from './try-out.ts'
+import { useDeclared } from './variables.ts'
 
 const tabs = [['', 'Account'], ['jit', 'JIT settings'], ['try', 'Try out']] as const
 type Tab = typeof tabs[number][0]
@@ -46,7 +47,7 @@ function Editor({ document, offer, tab, admin, saved }: {
   saved(name: string): void
 }): View {
   const [draft, setDraft] = useState<Draft>(() => draftOf(document))
-  const known = useDeclared(draft)
+  const known = useDeclared(actionsOf[draft.type].map(action => draft.choices[action].template))
   const declared = known ?? []
   const set = (change: Partial<Draft>): void => setDraft(before => ({ ...before, ...change }))
   const isNew = document === undefined

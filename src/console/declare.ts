@@ -13,7 +13,7 @@ import type { Document, Wrong } from './wrong.ts'
 /** From the last key to the question what would change. */
 const tryAfterMs = 400
 
-type Result = AppliedJson['results'][0]
+export type Result = AppliedJson['results'][0]
 
 export interface Trial {
   /** What would change; undefined while that is not known, or something is wrong. */
@@ -31,15 +31,15 @@ const apply = async (document: Document, dryRun: boolean): Promise<Result> =>
 
 /** Tries the document whenever it is another one; `fields` are the paths that the form can show. */
 export function useTrial(
-  document: Document | undefined, fields: readonly string[], saved: () => void
+  document: Document | undefined, fields: readonly string[], saved: (result: Result) => void
 ): Trial {
   const [state, setState] = useState<{ of?: string, result?: Result, failure?: unknown }>({})
   const text = document === undefined ? '' : JSON.stringify(document)
   const latest = useRef(text)
   latest.current = text
-  const tell = (of: string, then: Promise<Result>): Promise<boolean> => then.then(
-    result => { if (latest.current === of) setState({ of, result }); return true },
-    (failure: unknown) => { if (latest.current === of) setState({ of, failure }); return false })
+  const tell = (of: string, then: Promise<Result>): Promise<Result | undefined> => then.then(
+    result => { if (latest.current === of) setState({ of, result }); return result },
+    (failure: unknown) => { if (latest.current === of) setState({ of, failure }); return undefined })
   useEffect(() => {
     if (document === undefined) return undefined
     const timer = setTimeout(() => void tell(text, apply(document, true)), tryAfterMs)
@@ -52,7 +52,9 @@ export function useTrial(
     result: state.result, wrong, current: state.of === text,
     failure: placed ? undefined : withoutPlaced(state.failure, rest),
     async save() {
-      if (document !== undefined && await tell(text, apply(document, false))) saved()
+      if (document === undefined) return
+      const result = await tell(text, apply(document, false))
+      if (result !== undefined) saved(result)
     }
   }
 }

@@ -1,106 +1,216 @@
-// Grants, profiles and targets as a form holds them: which fields there are, and the document that they mean.
-// What the form does not show (the hours of a grant, say) stays in the document as it was stored.
+// A declared document as a form holds it, and the document that the form means. In the form everything is
+// text by its place: `approval.count`, and `rules[0].pattern` in rows, whose number stands at `rules`. What
+// the form does not show stays in the document as it was stored.
+import { keptSecret, textsOf, variablesOf } from './credential-draft.ts'
+import type { Declaration } from './credential-draft.ts'
+import { formFields } from './form-fields.ts'
+import type { FormField, FormKind } from './form-fields.ts'
 import type { Document } from './wrong.ts'
 
-export type FormKind = 'grant' | 'profile' | 'target'
-export const formKinds: readonly FormKind[] = ['grant', 'profile', 'target']
-
-export interface FormField {
-  /** In the document: `approval.count`. */
-  path: string
-  label: string
-  /** `list`: names with commas; `lines`: one text a line. */
-  as: 'text' | 'list' | 'lines' | 'switch' | 'number'
-  choices?: readonly string[]
-  /** Kind of resource whose names are offered, or templates, or plugins. */
-  offers?: 'user' | 'credential' | 'application' | 'template' | 'plugin'
-  hint?: string
-}
-
-const channels = 'such as shell, exec, sftp, download, local-forward; empty: shell, commands and files'
-
-export const formFields: Readonly<Record<FormKind, readonly FormField[]>> = {
-  grant: [
-    { path: 'users', label: 'Users', as: 'list', offers: 'user' },
-    { path: 'credentials', label: 'Credentials', as: 'list', offers: 'credential' },
-    { path: 'applications', label: 'Applications', as: 'list', offers: 'application' },
-    { path: 'secrets', label: 'Secrets', as: 'list', hint: 'paths such as prod/orders, or prod/apps/*' },
-    { path: 'notBefore', label: 'From', as: 'text', hint: 'an instant such as 2026-01-31T08:00:00Z' },
-    { path: 'notAfter', label: 'Until', as: 'text', hint: 'an instant, likewise' },
-    { path: 'maxSession', label: 'Longest session', as: 'text', hint: 'such as 2h' },
-    { path: 'channels', label: 'SSH channels', as: 'list', hint: channels },
-    { path: 'databases', label: 'Databases', as: 'list', hint: 'empty: all' },
-    { path: 'approval.by', label: 'Approvers', as: 'list', offers: 'user', hint: 'empty: nobody is asked' },
-    { path: 'approval.count', label: 'Approvals needed', as: 'number' },
-    { path: 'approval.validFor', label: 'An approval lasts', as: 'text', hint: 'such as 4h' },
-    { path: 'approval.waitFor', label: 'A client waits', as: 'text', hint: 'such as 5m' },
-    { path: 'emergency', label: 'May be opened in an emergency, and reviewed afterwards', as: 'switch' },
-    { path: 'copyFiles', label: 'Keep copies of transferred files', as: 'switch' },
-    { path: 'replication', label: 'Replication connections', as: 'switch' }
-  ],
-  profile: [
-    { path: 'status', label: 'Status', as: 'text', choices: ['active', 'inactive'] },
-    { path: 'type', label: 'Type (plugin)', as: 'text', offers: 'plugin' },
-    {
-      path: 'registeredCredential', label: 'Registered credential', as: 'text', offers: 'credential',
-      hint: 'opens all devices; or the user name below'
-    },
-    { path: 'credentialUsername', label: 'Credential user name', as: 'text', hint: 'found on each device' },
-    { path: 'create', label: 'Creation template', as: 'text', offers: 'template' },
-    { path: 'delete', label: 'Removal template', as: 'text', offers: 'template' },
-    { path: 'roles', label: 'Roles', as: 'list' },
-    { path: 'ttl', label: 'Lifetime', as: 'text', hint: 'seconds, or such as 1h; an hour when empty' }
-  ],
-  target: [
-    {
-      path: 'protocol', label: 'Protocol', as: 'text',
-      choices: ['postgres', 'ssh', 'tcp', 'mysql', 'redis', 'ldap', 'http']
-    },
-    { path: 'address', label: 'Address', as: 'text', hint: 'host:port' },
-    { path: 'database', label: 'Database', as: 'text', hint: 'where hooks connect' },
-    {
-      path: 'tls.mode', label: 'TLS', as: 'text', choices: ['disable', 'require', 'verify-ca', 'verify-full']
-    },
-    { path: 'tls.ca', label: 'Authorities (PEM)', as: 'text' },
-    { path: 'hostKeys', label: 'Host keys (SSH)', as: 'lines', hint: 'one a line; empty: learnt at first' }
-  ]
-}
-
-/** By path; a switch is `yes` or empty. */
+/** By place; a switch is `yes` or empty. */
 export type Values = Readonly<Record<string, string>>
 
 type Bag = Record<string, unknown>
+type Row = Readonly<Record<string, string>>
 
-export function valuesOf(kind: FormKind, document: Readonly<Bag>): Values {
-  return Object.fromEntries(formFields[kind].map(({ path, as }) => {
-    const value = path.split('.').reduce<unknown>((at, key) => (at as Bag | undefined)?.[key], document)
-    if (as === 'switch') return [path, value === true ? 'yes' : '']
-    if (Array.isArray(value)) return [path, value.join(as === 'lines' ? '\n' : ', ')]
-    return [path, value === undefined || value === null ? '' : String(value)]
-  }))
+/** A field of the form with its place in it, and the path by which the server speaks of it. */
+export interface Place {
+  field: FormField
+  at: string
+  told: string
 }
 
-export function documentFrom(kind: FormKind, name: string, stored: Readonly<Bag>, values: Values): Document {
+/** Parts that say nothing without one of these. */
+const needed: Readonly<Record<string, readonly string[]>> = {
+  approval: ['by'], renewal: ['cloudCredentials', 'ephemeralCredentials', 'credentials']
+}
+
+export function valuesOf(kind: FormKind, document: Readonly<Bag>): Values {
+  const values: Record<string, string> = {}
+  for (const field of formFields[kind]) take(values, field, field.path, partOf(document, field.path))
+  if (kind === 'secret') values['sort'] = sortOf(document)
+  return values
+}
+
+/** Which sort of secret it is, by its fields; a new one makes accounts. */
+function sortOf(document: Readonly<Bag>): string {
+  if (partOf(document, 'attributes.linkConfig') !== undefined) return 'linked'
+  if (document['profile'] !== undefined) return 'profile'
+  return document['data'] === undefined ? 'provider' : 'static'
+}
+
+function partOf(document: Readonly<Bag>, path: string): unknown {
+  return path.split('.').reduce<unknown>((at, key) => (at as Bag | undefined)?.[key], document)
+}
+
+function take(values: Record<string, string>, field: FormField, at: string, value: unknown): void {
+  const { as, rows, isOn } = field
+  if (rows !== undefined) {
+    const bags = bagsOf(rows, value)
+    values[at] = String(bags.length)
+    bags.forEach((bag, index) => {
+      const place = `${at}[${index}].`
+      for (const each of rows.fields) take(values, each, place + each.path, partOf(bag, each.path))
+    })
+  } else if (as === 'variables') {
+    for (const [name, text] of Object.entries(textsOf(value as Bag))) values[`${at}.${name}`] = text
+  } else if (as === 'switch') values[at] = (isOn ? value !== false : value === true) ? 'yes' : ''
+  else if (as === 'whether') values[at] = value === undefined ? '' : value === true ? 'yes' : 'no'
+  else if (Array.isArray(value)) values[at] = value.join(as === 'lines' ? '\n' : ', ')
+  // A secret never comes from the server: empty is "as it is".
+  else values[at] = as === 'secret' || value === undefined || value === null ? '' : String(value)
+}
+
+function bagsOf({ key, value: of = '' }: NonNullable<FormField['rows']>, value: unknown): Bag[] {
+  if (key === undefined) return value as Bag[] | undefined ?? []
+  return Object.entries(value as Bag | undefined ?? {}).map(([name, each]) =>
+    ({ [key]: name, ...of === '' ? each as Bag : { [of]: each } }))
+}
+
+/** Whether a field is shown, and meant; `row`: in front of the places of its row. */
+export function isMeant({ when }: FormField, values: Values, row = ''): boolean {
+  return when === undefined || when.is.includes(values[row + when.path] ?? '')
+}
+
+export function documentFrom(
+  kind: FormKind, name: string, stored: Readonly<Bag>, values: Values,
+  declared: readonly Declaration[] = []
+): Document {
   const document: Document = { ...structuredClone(stored), kind, name }
-  for (const { path, as } of formFields[kind]) {
-    const [first = '', second] = path.split('.')
-    const bag = second === undefined ? document : (document[first] ??= {}) as Bag
-    const key = second ?? first
-    const value = read(as, values[path] ?? '')
-    if (value === undefined) delete bag[key]
-    else bag[key] = value
-    if (second !== undefined && Object.keys(bag).length === 0) delete document[first]
+  for (const field of formFields[kind]) {
+    if (field.isAside) continue
+    const value = isMeant(field, values)
+      ? meantBy(field, field.path, values, partOf(stored, field.path), declared)
+      : undefined
+    put(document, field.path, value)
   }
-  // Without approvers the rest of it says nothing.
-  const approval = document['approval'] as Bag | undefined
-  if (kind === 'grant' && approval?.['by'] === undefined) delete document['approval']
+  if (values['sort'] === 'linked') put(document, 'attributes.linkConfig.linkType', 'dynamic')
+  dropIdle(document)
   return document
 }
 
+/** Sets what is at the path; what is empty is not there. */
+function put(bag: Bag, path: string, value: unknown): void {
+  const [first = '', ...others] = path.split('.')
+  if (others.length === 0) {
+    if (value === undefined) delete bag[first]
+    else bag[first] = value
+    return
+  }
+  if (bag[first] === undefined && value === undefined) return
+  const inner = (bag[first] ??= {}) as Bag
+  put(inner, others.join('.'), value)
+  if (Object.keys(inner).length === 0) delete bag[first]
+}
+
+function meantBy(
+  field: FormField, at: string, values: Values, stored: unknown, declared: readonly Declaration[]
+): unknown {
+  const text = values[at] ?? ''
+  switch (field.as) {
+    case 'rows': return rowsMeant(field, at, values, stored, declared)
+    case 'variables': {
+      const variables = variablesOf({ variables: variableTexts(values, at) }, declared)
+      return Object.keys(variables).length === 0 ? undefined : variables
+    }
+    case 'secret': return text === '' ? stored === undefined ? undefined : keptSecret : { value: text }
+    case 'switch': return (text === 'yes') === (field.isOn ?? false) ? undefined : text === 'yes'
+    case 'whether': return text === '' ? undefined : text === 'yes'
+    default: return text.trim() === '' ? undefined : read(field.as, text)
+  }
+}
+
 function read(as: FormField['as'], text: string): unknown {
-  if (text.trim() === '') return undefined
-  if (as === 'switch') return true
   if (as === 'text') return text
   if (as === 'number') return /^\d{1,9}$/.test(text.trim()) ? Number(text) : text
   return text.split(as === 'lines' ? '\n' : /[,\n]/).map(each => each.trim()).filter(each => each !== '')
+}
+
+function rowsMeant(
+  { rows }: FormField, at: string, values: Values, stored: unknown, declared: readonly Declaration[]
+): unknown {
+  const { fields, key, value: of } = rows!
+  const bags = rowsAt(values, at).map((row, index) => {
+    const place = `${at}[${index}].`
+    const was = key === undefined ? undefined : (stored as Bag | undefined)?.[row[key] ?? '']
+    const bag: Bag = {}
+    for (const field of fields.filter(each => each.path !== key && isMeant(each, values, place))) {
+      put(bag, field.path, meantBy(field, place + field.path, values, was, declared))
+    }
+    return bag
+  })
+  if (bags.length === 0) return undefined
+  for (const bag of bags) dropIdle(bag)
+  if (key === undefined) return bags
+  const names = rowsAt(values, at).map(row => row[key] ?? '')
+  // A value that was not typed yet is one that is not right yet.
+  return Object.fromEntries(bags.map((bag, index) =>
+    [names[index]!, of === undefined ? bag : bag[of] ?? { value: '' }]))
+}
+
+function dropIdle(document: Bag): void {
+  for (const [part, names] of Object.entries(needed)) {
+    const inner = document[part] as Bag | undefined
+    if (inner !== undefined && names.every(name => inner[name] === undefined)) delete document[part]
+  }
+}
+
+/** The texts of the templates' variables, by name. */
+export function variableTexts(values: Values, at: string): Record<string, string> {
+  const before = `${at}.`
+  return Object.fromEntries(Object.entries(values).filter(([place]) => place.startsWith(before))
+    .map(([place, text]) => [place.slice(before.length), text]))
+}
+
+export function withVariables(values: Values, at: string, texts: Readonly<Record<string, string>>): Values {
+  const others = Object.entries(values).filter(([place]) => !place.startsWith(`${at}.`))
+  const given = Object.entries(texts).map(([name, text]) => [`${at}.${name}`, text] as const)
+  return Object.fromEntries([...others, ...given])
+}
+
+export function rowsAt(values: Values, at: string): Row[] {
+  return Array.from({ length: Number(values[at] ?? 0) }, (_, index) => {
+    const before = `${at}[${index}].`
+    return Object.fromEntries(Object.entries(values).filter(([place]) => place.startsWith(before))
+      .map(([place, text]) => [place.slice(before.length), text]))
+  })
+}
+
+/** With these rows instead of those that are there. */
+export function withRows(values: Values, at: string, rows: readonly Row[]): Values {
+  const others = Object.entries(values).filter(([place]) => place !== at && !place.startsWith(`${at}[`))
+  const given = rows.flatMap((row, index) =>
+    Object.entries(row).map(([path, text]) => [`${at}[${index}].${path}`, text] as const))
+  return Object.fromEntries([...others, ...given, [at, String(rows.length)]])
+}
+
+/** Keys that stand in more than one row of a map: of two such the document could have only one. */
+export function twiceIn({ rows, path }: FormField, values: Values): readonly string[] {
+  const { key } = rows ?? {}
+  if (key === undefined) return []
+  const names = rowsAt(values, path).map(row => row[key] ?? '')
+  return [...new Set(names.filter((name, index) => names.indexOf(name) < index))]
+}
+
+/** Every place of the form at which something may be wrong. */
+export function placesOf(kind: FormKind, values: Values): Place[] {
+  return formFields[kind].filter(field => isMeant(field, values)).flatMap(field => {
+    const { path, as, rows } = field
+    const own: Place = { field, at: path, told: path }
+    if (as === 'variables') {
+      const names = Object.keys(variableTexts(values, path)).map(name => `${path}.${name}`)
+      return [own, ...names.map(at => ({ field, at, told: at }))]
+    }
+    if (rows === undefined) return [own]
+    return [own, ...rowsAt(values, path).flatMap((row, index) => placesOfRow(field, row, values, index))]
+  })
+}
+
+function placesOfRow(field: FormField, row: Row, values: Values, index: number): Place[] {
+  const { fields, key, value } = field.rows!
+  const at = `${field.path}[${index}]`
+  const told = key === undefined ? at : `${field.path}.${row[key] ?? ''}`
+  const inner = fields.filter(each => each.path !== key && isMeant(each, values, `${at}.`)).map(each =>
+    ({ field: each, at: `${at}.${each.path}`, told: each.path === value ? told : `${told}.${each.path}` }))
+  return value === undefined ? [{ field, at, told }, ...inner] : inner
 }

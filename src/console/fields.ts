@@ -76,6 +76,23 @@ export function SwitchField({ label, hint, wrong = [], value, set, disabled = fa
     ${below(id, { hint, wrong })}</div>`
 }
 
+/** Any of a few; the value is those that are chosen, with commas, in the order of the choices. */
+export function SeveralField({ label, hint, wrong = [], value, set, choices, disabled = false }:
+  FieldProps & { choices: readonly string[] }): View {
+  const id = useId()
+  const chosen = value.split(',').map(each => each.trim()).filter(each => each !== '')
+  const change = (choice: string, on: boolean): void =>
+    set([...new Set([...choices, ...chosen])].filter(each => each === choice ? on : chosen.includes(each))
+      .join(', '))
+  return html`<fieldset class=${`field several ${wrong.length > 0 ? 'is-wrong' : ''}`} disabled=${disabled}
+      ...${described(id, { hint, wrong })}>
+    <legend>${label}</legend>
+    <div class="acts">${choices.map(choice => html`<label class="choice"><input type="checkbox"
+      checked=${chosen.includes(choice)} onChange=${(event: Event) =>
+        change(choice, (event.currentTarget as HTMLInputElement).checked)} />${choice}</label>`)}</div>
+    ${below(id, { hint, wrong })}</fieldset>`
+}
+
 function described(
   id: string, { hint, wrong = [] }: Pick<FieldProps, 'hint' | 'wrong'>
 ): Record<string, string | undefined> {

@@ -11,7 +11,8 @@ import { Refusal, get, post } from './call.ts'
 import { ConnectPage } from './connect.ts'
 import { ConfirmPage } from './confirm.ts'
 import { CredentialPage, NewCredentialPage } from './credential.ts'
-import { DocumentPage, NewDocumentPage } from './document-form.ts'
+import { DocumentPage, NewDocumentPage } from './document.ts'
+import { formKinds } from './form-fields.ts'
 import { html } from './html.ts'
 import type { Content, View } from './html.ts'
 import { LeasePage, LeasesPage } from './leases.ts'
@@ -57,16 +58,16 @@ const pages: readonly Page[] = [
   { address: /^\/console\/leases$/, title: 'Leases', menu: '/console/leases', view: LeasesPage },
   { address: /^\/console\/leases\/([\w-]+)$/, title: 'Lease', view: LeasePage },
   {
-    address: /^\/console\/access(?:\/(target|credential|grant|user|profile))?$/, title: 'Access',
+    address: new RegExp(`^/console/access(?:/(credential|${formKinds.join('|')}))?$`), title: 'Access',
     menu: '/console/access', watchers: true, view: AccessPage
   },
   {
-    address: /^\/console\/access\/(grant|profile|target)\/([\w.-]+)$/, title: 'Access', watchers: true,
-    view: DocumentPage
+    address: new RegExp(`^/console/access/new/(${formKinds.join('|')})$`), title: 'Access', watchers: true,
+    view: NewDocumentPage
   },
   {
-    address: /^\/console\/access\/new\/(grant|profile|target)$/, title: 'Access', watchers: true,
-    view: NewDocumentPage
+    address: new RegExp(`^/console/access/(${formKinds.join('|')})/([\\w.-]+(?:/[\\w.-]+)*)$`),
+    title: 'Access', watchers: true, view: DocumentPage
   },
   {
     address: /^\/console\/access\/credential\/([\w.-]+)(?:\/(jit|try))?$/, title: 'Credential',

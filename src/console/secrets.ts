@@ -25,6 +25,8 @@ export function SecretsPage({ query, caller }: PageProps): View {
     ? get('/secrets/search', { query: { query: words, ...page }, signal })
     : get('/secrets', { query: { environment, ...page }, signal }))
   return html`<h1>Secrets</h1>
+    ${isAdmin(caller)
+      ? html`<p class="acts"><a class="button" href="/console/access/new/secret">New secret</a></p>` : null}
     <${Filters} label="Filter secrets" values=${query} fields=${[
       { name: 'environment', label: 'Environment' },
       ...isWatcher(caller) ? [{ name: 'query', label: 'Path or description contains', wide: true }] : []
@@ -61,7 +63,8 @@ export function SecretPage({ parts: [path = ''], caller }: PageProps): View {
     ${show(loaded, ({ secret }) => secret === undefined
       ? html`<p>There is no such secret for you.</p>`
       : html`${factsOf(secret)}
-        ${isWatcher(caller) ? html`<${Dependants} path=${path} />` : null}
+        ${isWatcher(caller) ? html`<p><a href=${`/console/access/secret/${path}`}>Its definition</a></p>
+          <${Dependants} path=${path} />` : null}
         ${holds ? html`<${Values} secret=${secret} made=${leases.again} />
           <${Versions} path=${path} />` : null}
         ${secret.type === 'dynamic' ? html`<h2>Leases</h2>${show(leases, listOfLeases)}` : null}

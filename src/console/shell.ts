@@ -20,13 +20,20 @@ export function Shell({ login, watches }: { login: string, watches: boolean }): 
   const place = useRef<HTMLDivElement>(null)
   const end = useRef<() => void>(() => undefined)
   const connection = useSession('ssh', login)
+  const screen = useRef<Terminal>(undefined)
   useEffect(() => () => end.current(), [])
+  // Also when the line was cut without a word: what is typed would go nowhere.
+  useEffect(() => {
+    if (connection.phase !== 'over' || screen.current === undefined) return
+    screen.current.options.disableStdin = true
+  }, [connection.phase])
 
   const begin = async (): Promise<void> => {
     end.current()
     // A place that is not shown has no size.
     place.current!.hidden = false
     const { terminal, fit } = await createTerminal(place.current!)
+    screen.current = terminal
     const stopResizing = follow(place.current!, fit)
     end.current = () => {
       stopResizing()
@@ -44,8 +51,10 @@ export function Shell({ login, watches }: { login: string, watches: boolean }): 
     terminal.onBinary(text => connection.send(Uint8Array.from(text, each => each.charCodeAt(0))))
     terminal.onResize(({ cols, rows }) => connection.say({ type: 'size', columns: cols, rows }))
     guardPaste(terminal)
-    // Tab belongs to the shell: this is the way out for those who have only a keyboard.
+    // Tab belongs to the shell: this is the way out for those who have only a keyboard. When the session is
+    // over it is theirs again.
     terminal.attachCustomKeyEventHandler(event => {
+      if (terminal.options.disableStdin === true) return false
       if (event.key !== 'Escape' || !event.shiftKey) return true
       document.getElementById('leave')?.focus()
       return false
@@ -54,7 +63,7 @@ export function Shell({ login, watches }: { login: string, watches: boolean }): 
       bytes: bytes => terminal.write(bytes, () => shown(bytes.length)),
       words(words) {
         if (words.type === 'open') terminal.focus()
-        if (words.type === 'exit' || words.type === 'end') terminal.options.disableStdin = true
+        if (words.type === 'exit') terminal.options.disableStdin = true
       }
     })
   }

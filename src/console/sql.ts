@@ -1,7 +1,7 @@
 // Statements on a PostgreSQL target, one at a time: rows some at a time, notices, errors with their place in
 // the statement, and whether a transaction is open. What stands here is what the page was told; the record
 // of the session has all of it.
-import { useRef, useState } from 'preact/hooks'
+import { useEffect, useRef, useState } from 'preact/hooks'
 import { Around } from './around.ts'
 import { html } from './html.ts'
 import type { Content, View } from './html.ts'
@@ -33,6 +33,8 @@ interface Answer {
   tag?: string
   notices: readonly string[]
   error?: Failed
+  /** The session was over before it came. */
+  missing?: true
 }
 
 const transactions: Readonly<Record<string, string>> = {
@@ -59,6 +61,12 @@ export function SqlSession({ login, watches }: { login: string, watches: boolean
     return connection.begin({}, { words: hear })
   }
   const isOpen = connection.phase === 'open'
+  // What somebody was typing when the line was cut is still there for the next session.
+  const [wasOpen, setWasOpen] = useState(false)
+  useEffect(() => {
+    if (connection.phase === 'open') setWasOpen(true)
+    if (connection.phase === 'over') setAnswers(before => before.map(leftAlone))
+  }, [connection.phase])
   const run = (): void => {
     const sql = field.current!.value
     if (!isOpen || state === 'busy' || sql.trim() === '') return
@@ -78,14 +86,14 @@ export function SqlSession({ login, watches }: { login: string, watches: boolean
     run()
   }
   return html`<${Around} connection=${connection} watches=${watches} what="SQL session" begin=${begin}>
-    ${isOpen ? html`<form class="sql" aria-label="Statement" onSubmit=${(event: SubmitEvent) => {
+    ${isOpen || wasOpen ? html`<form class="sql" aria-label="Statement" onSubmit=${(event: SubmitEvent) => {
       event.preventDefault()
       run()
     }}>
       <label>Statement <textarea ref=${field} rows="5" spellcheck=${false} autocapitalize="off"
         maxlength="500000" onKeyDown=${keys}></textarea></label>
-      <p class="acts"><button disabled=${state === 'busy'}>Run</button>
-        <button type="button" disabled=${state !== 'busy'}
+      <p class="acts"><button disabled=${!isOpen || state === 'busy'}>Run</button>
+        <button type="button" disabled=${!isOpen || state !== 'busy'}
           onClick=${() => connection.say({ type: 'cancel' })}>Cancel</button>
         <span class="quiet">Ctrl+Enter runs it.</span>
         <span role="status" aria-label="Transaction">${transactions[transaction]}</span></p>
@@ -93,6 +101,11 @@ export function SqlSession({ login, watches }: { login: string, watches: boolean
     ${answers.map((answer, index) => html`<${Answered} key=${answer.begunMs} answer=${answer}
       more=${isOpen && index === 0 && state === 'more' ? more : undefined} />`)}
   <//>`
+}
+
+/** What has not come, will not come. */
+function leftAlone(answer: Answer): Answer {
+  return answer.lastedMs === undefined ? { ...answer, missing: true } : { ...answer, more: false }
 }
 
 /** The answer, with what was just heard. */
@@ -119,8 +132,14 @@ function heard(answer: Answer, words: Words): Answer {
   }
 }
 
+function saidOf({ tag, rows, lastedMs, missing }: Answer): string {
+  if (missing === true) return 'No answer came: the line was over before. The statement may have run.'
+  if (lastedMs === undefined) return 'Runs …'
+  return [tag, counted(rows.length, 'row'), lengthOf(lastedMs)].filter(Boolean).join(', ')
+}
+
 function Answered({ answer, more }: { answer: Answer, more: (() => void) | undefined }): View {
-  const { sql, columns, rows, tag, notices, error, lastedMs } = answer
+  const { sql, columns, rows, notices, error } = answer
   const full = rows.length >= rowsMax
   return html`<section class="answer" aria-label="Answer">
     <pre><code>${error?.position === undefined ? sql : marked(sql, error.position)}</code></pre>
@@ -133,8 +152,7 @@ function Answered({ answer, more }: { answer: Answer, more: (() => void) | undef
     ${columns.length === 0 ? null : html`<div class="results"><${Table} label="Rows" none="No rows."
       heads=${columns} rows=${rows.map(cells => cells.map(shown))} /></div>`}
     <p class="acts">
-      <span class="quiet">${lastedMs === undefined ? 'Runs …'
-        : [tag, counted(rows.length, 'row'), lengthOf(lastedMs)].filter(Boolean).join(', ')}</span>
+      <span class="quiet">${saidOf(answer)}</span>
       ${more === undefined ? null : full
         ? html`<span class="quiet">There are more: psql shows all of them.</span>`
         : html`<button type="button" onClick=${more}>More rows</button>`}

@@ -1,72 +1,22 @@
-// A session while it happens. The stream is the recording from its start and then what comes; when the line
-// is cut it is asked for again, without what has been shown already, until the recording says that the
-// session has ended.
+// A session while it happens. A terminal begins with its screen as it is now; statements begin with the last
+// ones, and older ones are asked for. What is older than that is in the replay, when the session is over.
 import { useEffect, useRef, useState } from 'preact/hooks'
-import type { LineOf } from '../api/table.ts'
-import { Refusal, lines } from './call.ts'
+import { lines } from './call.ts'
+import { follow } from './follow.ts'
+import type { Beginning, Link, Scene } from './follow.ts'
 import { html } from './html.ts'
-import type { View } from './html.ts'
+import type { Content, View } from './html.ts'
 import { Problem, momentOf } from './parts.ts'
 import { loadPlayer, openScreen } from './player.ts'
 import type { Dispatch } from './player.ts'
 
-/** Shown of a live session; what is older is in the replay. */
+/** Shown of a live session, and so many more for each look back. */
 const scenesShownMax = 1_000
-const againMs = 1_000
-const againMsMax = 15_000
+const scenesPerLook = 200
 
-/** Everything in it is safe to show. */
-type Scene = LineOf<'/sessions/{id}/watch'>
-
-type Link = 'connecting' | 'live' | 'cut' | 'ended'
-
-/** Reads until the end of the session or until `signal`; throws Refusal when the server says no. */
-async function follow(
-  id: string, signal: AbortSignal, seen: (scene: Scene) => void, linked: (link: Link) => void
-): Promise<void> {
-  let count = 0
-  let waitMs = againMs
-  while (!signal.aborted) {
-    try {
-      for await (const scene of lines('/sessions/{id}/watch', {
-        params: { id }, query: { after: count }, signal
-      })) {
-        count++
-        waitMs = againMs
-        linked(scene.kind === 'end' ? 'ended' : 'live')
-        seen(scene)
-        if (scene.kind === 'end') return
-      }
-    } catch (thrown) {
-      if (signal.aborted) return
-      // A refusal with a reference is the server's word; everything else is the line.
-      if (thrown instanceof Refusal && thrown.reference !== undefined) throw thrown
-    }
-    linked('cut')
-    await pause(waitMs, signal)
-    waitMs = Math.min(waitMs * 2, againMsMax)
-  }
-}
-
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise(resolve => {
-    const timer = setTimeout(resolve, ms)
-    signal.addEventListener('abort', () => {
-      clearTimeout(timer)
-      resolve()
-    })
-  })
-}
-
-function useFollow(id: string, seen: (scene: Scene) => void): { link: Link, failure: unknown } {
-  const [link, setLink] = useState<Link>('connecting')
-  const [failure, setFailure] = useState<unknown>()
-  useEffect(() => {
-    const stop = new AbortController()
-    follow(id, stop.signal, seen, setLink).catch(setFailure)
-    return () => stop.abort()
-  }, [id])
-  return { link, failure }
+interface Numbered {
+  number: number
+  scene: Scene
 }
 
 const words: Readonly<Record<Link, string>> = {
@@ -80,38 +30,119 @@ function Status({ link, failure }: { link: Link, failure: unknown }): View {
     : html`<${Problem} failure=${failure} />`
 }
 
-export function LiveStatements({ id }: { id: string }): View {
-  const [scenes, setScenes] = useState<readonly Scene[]>([])
-  const { link, failure } = useFollow(id, scene =>
-    setScenes(before => [...before.slice(1 - scenesShownMax), scene]))
-  const shown = scenes.filter(scene => scene.kind !== 'resize')
-  return html`<${Status} link=${link} failure=${failure} />
-    <ol class="lane" aria-label="Live statements">${shown.map(scene => html`<li>
-      <span class="at">${momentOf(scene.atMs)}</span>
-      ${scene.kind === 'text'
-        ? html`<div class="statement"><pre><code>${scene.text.trimEnd()}</code></pre></div>`
-        : html`<p class="event">${scene.text}</p>`}</li>`)}</ol>`
+/** What was shown and what came since; where something between them is left out, only the latter. */
+function joined(shown: readonly Numbered[], { lately }: Beginning): readonly Numbered[] {
+  const last = shown.at(-1)?.number ?? 0
+  const fresh = lately.filter(({ number }) => number > last)
+  return fresh[0] === undefined || fresh[0].number === last + 1 ? [...shown, ...fresh] : fresh
 }
 
-const defaultSize = { cols: 80, rows: 24 }
+export function LiveStatements({ id }: { id: string }): View {
+  const [shown, setShown] = useState<readonly Numbered[]>([])
+  const [link, setLink] = useState<Link>('connecting')
+  const [failure, setFailure] = useState<unknown>()
+  const shownMax = useRef(scenesShownMax)
+  useEffect(() => {
+    const stop = new AbortController()
+    follow(id, undefined, stop.signal, {
+      begin: beginning => setShown(before => joined(before, beginning)),
+      scene: (scene, number) =>
+        setShown(before => [...before.slice(1 - shownMax.current), { number, scene }]),
+      linked: setLink
+    }).catch(setFailure)
+    return () => stop.abort()
+  }, [id])
+  const older = async (): Promise<void> => {
+    const before = shown[0]!.number - 1
+    const after = Math.max(0, before - scenesPerLook)
+    const found: Numbered[] = []
+    const asked = { after, limit: before - after }
+    const { signal } = new AbortController()
+    for await (const scene of lines('/sessions/{id}/events', { params: { id }, query: asked, signal })) {
+      found.push({ number: after + found.length + 1, scene })
+    }
+    shownMax.current += found.length
+    setShown(now => [...found, ...now])
+  }
+  const first = shown[0]?.number ?? 1
+  return html`<${Status} link=${link} failure=${failure} />
+    ${first === 1 ? null : html`<p><button type="button" onClick=${() => older().catch(setFailure)}>
+      Show older</button></p>`}
+    <ol class="lane" aria-label="Live statements">${shown.map(({ number, scene }) =>
+      scene.kind === 'resize' ? null : html`<li key=${number}>
+        <span class="at">${momentOf(scene.atMs)}</span>
+        ${scene.kind === 'text'
+          ? html`<div class="statement"><pre><code>${scene.text.trimEnd()}</code></pre></div>`
+          : html`<p class="event">${scene.text}</p>`}</li>`)}</ol>`
+}
+
+/** The screen of one channel, and what is told of all. */
+class Stage {
+  readonly #dispatch: Dispatch
+  readonly #told: (lanes: readonly number[], lane?: number) => void
+  readonly #events: (change: (before: readonly Numbered[]) => readonly Numbered[]) => void
+  readonly #lanes = new Set<number>()
+  #lane: number | undefined
+
+  constructor(
+    dispatch: Dispatch, told: (lanes: readonly number[], lane?: number) => void,
+    events: (change: (before: readonly Numbered[]) => readonly Numbered[]) => void
+  ) {
+    this.#dispatch = dispatch
+    this.#told = told
+    this.#events = events
+  }
+
+  begin({ screen, lanes, lately }: Beginning): void {
+    if (screen !== undefined) {
+      this.#lane = screen.lane
+      this.#dispatch('reset', { size: { cols: screen.columns, rows: screen.rows } })
+      this.#dispatch('output', screen.picture)
+    }
+    for (const lane of lanes) this.#lanes.add(lane)
+    this.#told([...this.#lanes], this.#lane)
+    this.#events(before => {
+      const last = before.at(-1)?.number ?? 0
+      return [...before, ...lately.filter(({ number }) => number > last)].slice(-scenesShownMax)
+    })
+  }
+
+  scene(scene: Scene, number: number): void {
+    if (scene.kind === 'event' || scene.kind === 'end') {
+      return this.#events(before => [...before.slice(1 - scenesShownMax), { number, scene }])
+    }
+    const { lane } = scene
+    if (lane !== undefined && !this.#lanes.has(lane)) {
+      // Whoever came before anything was printed sees the first channel that prints.
+      this.#lane ??= lane
+      if (scene.kind === 'text') this.#lanes.add(lane)
+      this.#told([...this.#lanes], this.#lane)
+    }
+    // What is of no channel is about all of them.
+    if (lane !== undefined && lane !== this.#lane) return
+    if (scene.kind === 'text') this.#dispatch('output', scene.text)
+    else this.#dispatch('resize', { cols: scene.columns, rows: scene.rows })
+  }
+}
 
 export function LiveTerminal({ id }: { id: string }): View {
   const place = useRef<HTMLDivElement>(null)
   const [link, setLink] = useState<Link>('connecting')
   const [failure, setFailure] = useState<unknown>()
-  const [events, setEvents] = useState<readonly string[]>([])
+  const [events, setEvents] = useState<readonly Numbered[]>([])
+  const [channels, setChannels] = useState<{ lanes: readonly number[], lane?: number }>({ lanes: [] })
+  const [wanted, setWanted] = useState<number>()
   useEffect(() => {
     const stop = new AbortController()
     const begin = (dispatch: Dispatch): void => {
-      dispatch('reset', { size: defaultSize })
-      follow(id, stop.signal, scene => {
-        if (scene.kind === 'text') dispatch('output', scene.text)
-        else if (scene.kind === 'resize') dispatch('resize', { cols: scene.columns, rows: scene.rows })
-        else {
-          const text = `${momentOf(scene.atMs)} ${scene.text}`
-          setEvents(before => [...before.slice(1 - scenesShownMax), text])
-        }
-      }, setLink).catch(setFailure)
+      const told = (lanes: readonly number[], lane?: number): void =>
+        setChannels({ lanes, ...lane === undefined ? {} : { lane } })
+      const stage = new Stage(dispatch, told, setEvents)
+      follow(id, wanted, stop.signal, {
+        begin: beginning => stage.begin(beginning),
+        scene: (scene, number) => stage.scene(scene, number),
+        linked: setLink
+      }).catch(setFailure)
     }
     let end = (): void => undefined
     loadPlayer().then(library => {
@@ -123,9 +154,23 @@ export function LiveTerminal({ id }: { id: string }): View {
       stop.abort()
       end()
     }
-  }, [id])
+  }, [id, wanted])
   return html`<${Status} link=${link} failure=${failure} />
+    <${Channels} of=${channels} choose=${setWanted} />
     <div class="terminal" ref=${place} aria-label="Live terminal"></div>
     ${events.length === 0 ? null : html`<ol class="events" aria-label="Events">
-      ${events.map(text => html`<li>${text}</li>`)}</ol>`}`
+      ${events.map(({ number, scene }) => scene.kind === 'resize' ? null : html`<li key=${number}>
+        ${momentOf(scene.atMs)} ${scene.text}</li>`)}</ol>`}`
+}
+
+/** A session over SSH may have several channels; each has a screen of its own. */
+function Channels({ of: { lanes, lane }, choose }: {
+  of: { lanes: readonly number[], lane?: number }, choose(lane: number): void
+}): Content {
+  if (lanes.length < 2) return null
+  return html`<p class="acts"><label>Channel
+    <select onChange=${(event: Event) => choose(Number((event.currentTarget as HTMLSelectElement).value))}>
+      ${lanes.map(each => html`<option value=${each} selected=${each === lane}>${each}</option>`)}
+    </select></label>
+    <span class="quiet">${lanes.length} channels have printed; one is shown.</span></p>`
 }

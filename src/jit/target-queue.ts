@@ -20,8 +20,14 @@ export interface QueueLimits {
   togetherMax: number
   /** Groups of one kind at once, when one of them takes long. */
   groupsMax: number
-  /** For so long the last group is the only one of its kind: who comes meanwhile makes the next larger. */
+  /**
+   * For so long the last group is the only one of its kind, until the next is full: who comes meanwhile makes
+   * it larger.
+   */
   groupAloneMs: number
+  /** Where another of its kind began a moment ago (`busyMs`), a group waits so long for more to join it. */
+  gatherMs: number
+  busyMs: number
   /** Connection failures in a row until the breaker opens. */
   failuresMax: number
   /** First and longest pause of an open breaker, milliseconds. */
@@ -56,6 +62,8 @@ export interface Door {
 interface Waiting extends Ticket {
   /** Those of the same kind may start together. */
   group?: string | undefined
+  /** Monotonic instant at which it came; of those that may go together. */
+  sinceMs?: number
   /** Told to the first; `all` are those that start together, itself among them. */
   start(all: readonly Waiting[]): void
   refuse(error: SallyportError): void
@@ -76,8 +84,10 @@ export class TargetQueue {
   #closings: Waiting[] = []
   #openingsTurn = true
   readonly #busyAccounts = new Set<string>()
+  /** Kinds of groups that run, or began a moment ago. */
   readonly #groups = new Map<string, { running: number, startedMs: number }>()
-  #cancelLook: Cancel | undefined
+  /** The next look at who may begin, if time alone decides. */
+  #look: { atMs: number, cancel: Cancel } | undefined
   #running = 0
   #failures = 0
   #lastError: string | undefined
@@ -132,7 +142,8 @@ export class TargetQueue {
     if (this.#isFull()) return Promise.reject(this.#full())
     return new Promise((resolve, reject) => {
       const member: Member<J, R> = {
-        ...ticket, group, job, done: resolve, failed: reject, refuse: reject,
+        ...ticket, group, sinceMs: this.#clock.monotonicMs(), job, done: resolve, failed: reject,
+        refuse: reject,
         start: all => void this.#goTogether(all as readonly Member<J, R>[], group, act)
       }
       this.#wait(member)
@@ -171,14 +182,14 @@ export class TargetQueue {
 
   #endGroup(group: string): void {
     const known = this.#groups.get(group)
-    if (known !== undefined && --known.running <= 0) this.#groups.delete(group)
+    if (known !== undefined) known.running--
   }
 
   /** Stops knocking and refuses who still waits. */
   close(): void {
     this.#closed = true
     this.#cancelKnock?.()
-    this.#cancelLook?.()
+    this.#look?.cancel()
     for (const waiting of [...this.#openings, ...this.#closings]) {
       waiting.refuse(new SallyportError('shutting-down'))
     }
@@ -245,8 +256,9 @@ export class TargetQueue {
     const opening = this.#openingsTurn
     for (const isOpening of [opening, !opening]) {
       const queue = isOpening ? this.#openings : this.#closings
-      const first = queue.find(({ account, group }) =>
-        !this.#busyAccounts.has(account) && (group === undefined || this.#mayBegin(group)))
+      const first = queue.find(({ account, group, sinceMs }) =>
+        !this.#busyAccounts.has(account)
+        && (group === undefined || this.#mayBegin(group, sinceMs ?? 0, queue.length)))
       if (first === undefined) continue
       this.#openingsTurn = !isOpening
       const taken = this.#withCompanions(first, queue)
@@ -258,22 +270,37 @@ export class TargetQueue {
     return []
   }
 
-  #mayBegin(group: string): boolean {
+  /** `sinceMs`: when the first of them came. `waiting`: how many there are, of any kind. */
+  #mayBegin(group: string, sinceMs: number, waiting: number): boolean {
     const known = this.#groups.get(group)
     if (known === undefined) return true
-    if (known.running >= this.#limits.groupsMax) return false
-    const leftMs = known.startedMs + this.#limits.groupAloneMs - this.#clock.monotonicMs()
-    if (leftMs <= 0) return true
-    this.#cancelLook ??= this.#clock.after(leftMs, () => {
-      this.#cancelLook = undefined
+    const { groupsMax, groupAloneMs, gatherMs, busyMs, togetherMax } = this.#limits
+    if (known.running >= groupsMax) return false
+    if (waiting >= togetherMax) return true
+    const nowMs = this.#clock.monotonicMs()
+    const isBusy = nowMs < known.startedMs + busyMs
+    const fromMs = known.running > 0 ? known.startedMs + groupAloneMs : isBusy ? sinceMs + gatherMs : nowMs
+    if (fromMs > nowMs) this.#lookAt(fromMs)
+    return fromMs <= nowMs
+  }
+
+  #lookAt(atMs: number): void {
+    if (this.#look !== undefined && this.#look.atMs <= atMs) return
+    this.#look?.cancel()
+    const cancel = this.#clock.after(Math.ceil(atMs - this.#clock.monotonicMs()), () => {
+      this.#look = undefined
       this.#next()
     })
-    return false
+    this.#look = { atMs, cancel }
   }
 
   #beginGroup(group: string): void {
+    const nowMs = this.#clock.monotonicMs()
     const running = (this.#groups.get(group)?.running ?? 0) + 1
-    this.#groups.set(group, { running, startedMs: this.#clock.monotonicMs() })
+    for (const [other, { running: still, startedMs }] of this.#groups) {
+      if (still === 0 && nowMs >= startedMs + this.#limits.busyMs) this.#groups.delete(other)
+    }
+    this.#groups.set(group, { running, startedMs: nowMs })
   }
 
   /** By account: no two actions on one account go together. */

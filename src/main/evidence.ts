@@ -7,6 +7,7 @@ import { openRecording, search } from '../recording/catalog.ts'
 import { exportAs, linesFrom } from '../recording/export.ts'
 import { fileCopy } from '../recording/file-copies.ts'
 import { createMoments } from '../recording/moments.ts'
+import type { Now } from '../recording/moments.ts'
 import { tail } from '../recording/reader.ts'
 import type { RecordingFile } from '../recording/reader.ts'
 import { Screenplay, scenes } from '../recording/screenplay.ts'
@@ -30,6 +31,11 @@ export function createEvidence(
     raw: (session, part) => bytesOf(pathOf(session), part),
     scenes: session => closing(openRecording(dir, session), file => scenes(file)),
     follow: (session, signal) => closing(openRecording(dir, session), file => followed(file, clock, signal)),
+    live: (session, wish, signal) => closing(openRecording(dir, session), async function* (file) {
+      const now = await moments.now(file, wish, signal)
+      yield now.beginning
+      yield* followed(file, clock, signal, now)
+    }),
     export: (session, format) => closing(openRecording(dir, session), file => exportAs(file, format)),
     async piece(session, fromMs, signal) {
       using file = openRecording(dir, session)
@@ -60,9 +66,12 @@ async function* closing<T>(
   }
 }
 
-async function* followed(file: RecordingFile, clock: Clock, signal: AbortSignal): AsyncGenerator<Scene> {
-  const screenplay = new Screenplay()
-  for await (const frames of tail(file, { clock, signal })) {
+/** From its start, or from where somebody has read to. */
+async function* followed(
+  file: RecordingFile, clock: Clock, signal: AbortSignal, from: Partial<Now> = {}
+): AsyncGenerator<Scene> {
+  const { screenplay = new Screenplay(), offset: fromOffset } = from
+  for await (const frames of tail(file, { clock, signal, fromOffset })) {
     for (const frame of frames) yield* screenplay.push(frame)
   }
 }

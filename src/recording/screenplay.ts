@@ -22,7 +22,7 @@ const sizeMax = 5000
 const parameterShownMax = 200
 const parametersShownMax = 50
 /** Sessions of it are terminals and nothing else; of the others more is half read between frames. */
-const terminalProtocol = 'ssh'
+export const terminalProtocol = 'ssh'
 /** A channel's stderr is on its lane with this bit set. */
 const stderrLane = 0x8000
 

@@ -6,7 +6,8 @@
 import { genesisHash, linkRows } from './audit-chain.ts'
 import type { AuditEntry, AuditRow, Head } from './audit-chain.ts'
 import type { Database, Handle, LastStep } from './database.ts'
-import { and, eq, sql } from './drizzle.ts'
+import type { SendLast } from './operation.ts'
+import { and, eq } from './drizzle.ts'
 import { auditChain, auditEvent } from './schema.ts'
 
 export interface ChainHead {
@@ -27,16 +28,16 @@ export function createChainHead(chain: string, happened: (events: number) => voi
 
   return {
     durable: () => durable,
-    step: (entries, linked) => async tx => {
+    step: (entries, linked) => async (tx, send) => {
       const leave = await turn()
       try {
         head ??= await readHead(tx, chain)
         const rows = linkRows(head, entries)
         linked?.(rows)
-        await insertRows(tx, rows)
+        insertRows(send, rows)
         return outcome => {
           const last = rows.at(-1)
-          if (outcome === 'unknown') head = undefined
+          if (outcome !== 'committed') head = undefined
           if (outcome === 'committed' && last !== undefined) {
             head = durable = { chain, seq: last.seq, hash: last.hash }
             happened(rows.length)
@@ -79,16 +80,18 @@ async function readHead(handle: Handle, chain: string): Promise<Head> {
 }
 
 // One statement with one parameter, whatever the number of rows: 9,000 parameters cost more than the insert.
-async function insertRows(tx: Handle, rows: readonly AuditRow[]): Promise<void> {
+const insertSql = `
+  with written as (
+    insert into audit_event (chain, seq, at, kind, actor, subject, detail, prev, hash)
+    select $1::text, row.seq, row.at, row.kind, row.actor, row.subject, row.detail, row.prev, row.hash
+    from json_to_recordset($2::json) as row(
+      seq bigint, at text, kind text, actor text, subject text, detail jsonb, prev text, hash text)
+  )
+  insert into audit_chain (chain, seq, hash) values ($1::text, $3::bigint, $4::text)
+  on conflict (chain) do update set seq = excluded.seq, hash = excluded.hash`
+
+function insertRows(send: SendLast, rows: readonly AuditRow[]): void {
   const last = rows.at(-1)
   if (last === undefined) return
-  await tx.execute(sql`
-    with written as (
-      insert into audit_event (chain, seq, at, kind, actor, subject, detail, prev, hash)
-      select ${last.chain}, row.seq, row.at, row.kind, row.actor, row.subject, row.detail, row.prev, row.hash
-      from json_to_recordset(${JSON.stringify(rows)}::json) as row(
-        seq bigint, at text, kind text, actor text, subject text, detail jsonb, prev text, hash text)
-    )
-    insert into audit_chain (chain, seq, hash) values (${last.chain}, ${last.seq}, ${last.hash})
-    on conflict (chain) do update set seq = excluded.seq, hash = excluded.hash`)
+  send(insertSql, [last.chain, JSON.stringify(rows), last.seq, last.hash])
 }

@@ -17,14 +17,17 @@ import { asStoreError, mayRetry } from './failures.ts'
 import { listen } from './listen.ts'
 import type { Listener } from './listen.ts'
 import { migrate } from './migrate.ts'
-import { tooLate } from './operation.ts'
-import type { Handle, Operation, Outcome } from './operation.ts'
+import { lastOf, tooLate } from './operation.ts'
+import type { Handle, Operation, Outcome, SendLast } from './operation.ts'
 import { openServer } from './server.ts'
 
 export type { Handle, Outcome } from './operation.ts'
 
-/** The last thing a transaction does before COMMIT; what it returns is called once with the outcome. */
-export type LastStep = (tx: Handle) => Promise<(outcome: Outcome) => void>
+/**
+ * The last thing a transaction does before COMMIT; what it returns is called once with the outcome. What it
+ * gives to `send` travels with COMMIT, and takes effect with it or not at all.
+ */
+export type LastStep = (tx: Handle, send: SendLast) => Promise<(outcome: Outcome) => void>
 
 export interface Database {
   readonly store: 'pglite' | 'postgres'
@@ -183,7 +186,7 @@ async function attempt<T>(
       const scope: Scope = { handle: tx, operation, lastSteps: [] }
       return enter(scope, async () => {
         const result = await act(tx)
-        for (const step of scope.lastSteps) settle.push(await step(tx))
+        for (const step of scope.lastSteps) settle.push(await step(tx, lastOf(operation)))
         return result
       })
     }))

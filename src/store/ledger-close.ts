@@ -63,7 +63,7 @@ const ending: Move<EndRequest, Ended> = {
       const holds = setOf(requests.map(({ holdId }) => holdId))
       await lockAccounts(tx, sql`(select account from hold where id in ${holds})`)
     }
-    const { filter, lock } = lockMode(alone, 'account, hold')
+    const { filter, lock } = lockMode(alone)
     const items = requests.map(({ holdId, as, actor, detail, claimant, claimMs, ifExpiresBy }) => ({
       hold_id: holdId, ended_as: as, actor, detail, claimer: claimantName(claimant), claim_ms: claimMs,
       by_ms: ifExpiresBy?.getTime() ?? null
@@ -72,8 +72,10 @@ const ending: Move<EndRequest, Ended> = {
       with i as (${itemsOf(items, `hold_id text, ended_as text, actor text, detail jsonb, claimer text,
         claim_ms float8, by_ms float8`)}),
       a as (
-        select account.id, account.state, i.* from i join hold on hold.id = i.hold_id
-          join account on account.id = hold.account where ${filter} ${lock}
+        select account.id, account.state, i.*
+        from i, lateral (select account from hold where id = i.hold_id offset 0) as of_hold,
+          lateral (select * from account where id = of_hold.account and ${filter} ${lock}) as account,
+          lateral (select from hold where id = i.hold_id ${lock}) as hold
       ),
       own as (
         select hold.*, a.idx, coalesce(hold.expires_at
@@ -184,12 +186,22 @@ async function expire(tx: Handle, limit: number): Promise<readonly EndedHold[]> 
         limit ${limit}::int
     ) order by id for update skip locked`)
   if (locked.length === 0) return []
-  const ids = setOf(locked.map(row => String(row.id)))
+  const ids = locked.map(row => String(row.id))
+  // Each account's holds by themselves: a plan made for an empty table compares all accounts with all holds.
   const rows = await query(tx, sql`
-    with h as (
-      update hold set state = 'expired', ended_at = now()
-      where account in ${ids} and state in ${live} and expires_at <= now()
-      returning id, account, owner_kind, owner, node, boot
+    with i as materialized (select value as id from jsonb_array_elements_text(${jsonOf(ids)})),
+    o as materialized (
+      select over.id from i, lateral (
+        select id from hold where account = i.id and state in ${live} and expires_at <= now() offset 0
+      ) as over
+    ),
+    h as (
+      update hold set state = 'expired', ended_at = now() from o where hold.id = o.id
+      returning hold.id, hold.account, owner_kind, owner, node, boot
+    ),
+    w as materialized (
+      select i.id, exists (
+        select from hold where account = i.id and state in ${live} and expires_at > now()) as wanted from i
     ),
     u as (
       update account set epoch = epoch + 1, attempts = 0, last_error = null, claimed_by = null,
@@ -197,8 +209,7 @@ async function expire(tx: Handle, limit: number): Promise<readonly EndedHold[]> 
         state = case when state = 'active' then 'closing' else 'proved-gone' end,
         next_at = case when state = 'active' then now() end,
         ended_at = case when state = 'active' then ended_at else now() end
-      where id in ${ids} and state in ('active', 'intended') and not exists (
-        select from hold o where o.account = account.id and o.state in ${live} and o.expires_at > now())
+      from w where account.id = w.id and not w.wanted and state in ('active', 'intended')
     ),
     e as (
       insert into lease_event (account, hold, kind, actor) select account, id, 'expired', 'system' from h
@@ -278,7 +289,7 @@ const finishing: Move<Finishing, 'done' | 'fenced'> = {
     : { ...audited, actor: 'system', subject: claim.accountId },
   async act(tx, those, alone) {
     if (alone) await lockAccounts(tx, setOf(those.map(({ claim }) => claim.accountId)))
-    const { filter, lock } = lockMode(alone, 'account')
+    const { filter, lock } = lockMode(alone)
     const items = those.map(({ claimant, claim, result }) => ({
       account_id: claim.accountId, epoch: claim.epoch, was: claim.state, claimer: claimantName(claimant),
       next: result.state, gone: result.state === 'proved-gone', next_ms: result.nextInMs,
@@ -292,7 +303,7 @@ const finishing: Move<Finishing, 'done' | 'fenced'> = {
         detail jsonb`)}),
       t as (
         select account.id, account.epoch as now_epoch, account.state, account.claimed_by, i.*
-        from account join i on i.account_id = account.id where ${filter} ${lock}
+        from i, lateral (select * from account where id = i.account_id and ${filter} ${lock}) as account
       ),
       a as (
         select *, exists (select from hold o where o.account = t.id and o.state in ${live}) as wanted from t

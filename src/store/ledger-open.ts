@@ -193,7 +193,7 @@ const settling: Move<Settling, Settled> = {
     // Another session may be joining a shared account at this moment, and only a statement that begins under
     // the lock sees its hold.
     if (alone) await lockAccounts(tx, setOf(those.map(({ accountId }) => accountId)))
-    const { filter, lock } = lockMode(alone, 'account, hold')
+    const { filter, lock } = lockMode(alone)
     const items = those.map(({ claimant, accountId, epoch, holdId, terms }) => ({
       account_id: accountId, hold_id: holdId, epoch, node: claimant.node, boot: claimant.boot,
       claim_ms: terms.claimMs, reassert_ms: terms.reassertMs, secret: terms.secret ?? null
@@ -204,8 +204,8 @@ const settling: Move<Settling, Settled> = {
       t as (
         select account.id, account.epoch as now_epoch, account.state, i.idx, i.epoch, i.hold_id, i.node,
           i.boot, i.claim_ms, i.reassert_ms, i.secret
-        from i join account on account.id = i.account_id join hold on hold.id = i.hold_id
-        where ${filter} ${lock}
+        from i, lateral (select * from account where id = i.account_id and ${filter} ${lock}) as account,
+          lateral (select from hold where id = i.hold_id ${lock}) as hold
       ),
       a as (select * from t where now_epoch = epoch and state = 'creating'),
       h as (

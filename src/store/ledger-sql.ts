@@ -44,11 +44,14 @@ export function jsonOf(value: unknown): SQL {
 
 /**
  * What goes into a statement for several moves, as the rows of `i`: the items' values by name, with their
- * place in `idx`. `columns`: names and types.
+ * place in `idx`. `columns`: names and types. The range of `idx` is for the planner, which takes it for a
+ * sign of few rows and looks each up by its key. What it plans is kept, and else is made for an empty table
+ * (the embedded store never analyses one): then each statement reads all accounts that ever were.
  */
 export function itemsOf(items: readonly Record<string, unknown>[], columns: string): SQL {
   const rows = items.map((item, idx) => ({ ...item, idx }))
-  return sql`select * from jsonb_to_recordset(${jsonOf(rows)}) as i(idx int, ${sql.raw(columns)})`
+  return sql`select * from jsonb_to_recordset(${jsonOf(rows)}) as i(idx int, ${sql.raw(columns)})
+    where idx between 0 and 9999`
 }
 
 /** Rows of such a statement in the order of the items; undefined where there is none. */
@@ -66,10 +69,10 @@ export function inOrder<R>(items: readonly unknown[], rows: readonly Row[], read
  * takes what is free, so that it waits for nobody and others cannot deadlock with it, and only accounts that
  * have one hold, since what others hold is read under the lock only.
  */
-export function lockMode(alone: boolean, tables: string): { filter: SQL, lock: SQL } {
+export function lockMode(alone: boolean): { filter: SQL, lock: SQL } {
   return alone
-    ? { filter: sql`true`, lock: sql`for update of ${sql.raw(tables)}` }
-    : { filter: sql`account.kind = 'create'`, lock: sql`for update of ${sql.raw(tables)} skip locked` }
+    ? { filter: sql`true`, lock: sql`for update` }
+    : { filter: sql`account.kind = 'create'`, lock: sql`for update skip locked` }
 }
 
 /** In a statement of its own: only one that begins under the lock sees what others have written. */

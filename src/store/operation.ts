@@ -23,15 +23,37 @@ export interface Operation {
   /** Statements that were sent, those that begin and end a transaction among them. */
   statements: number
   outcome: Outcome
+  /** Last statements of a transaction, with which COMMIT travels; a refusal of theirs is the whole's. */
+  readonly unanswered: Promise<unknown>[]
 }
 
+/** Sends a last statement of a transaction. Its answer is not waited for before COMMIT. */
+export type SendLast = (text: string, parameters: readonly unknown[]) => void
+
 export function createOperation(): Operation {
-  return { connection: undefined, over: false, statements: 0, outcome: 'rolled-back' }
+  return { connection: undefined, over: false, statements: 0, outcome: 'rolled-back', unanswered: [] }
 }
 
 /** A handle that works as long as the operation does. */
 export function handleFor(operation: Operation, connection: Connection): Handle {
   return drizzle(guard(operation, connection) as unknown as Sql)
+}
+
+export function lastOf(operation: Operation): SendLast {
+  return (text, parameters) => {
+    const { connection } = operation
+    if (operation.over || connection === undefined) throw tooLate()
+    operation.statements++
+    const answer = (async () => {
+      try {
+        await connection.client.unsafe(text, parameters as never[], { prepare: true })
+      } catch (thrown) {
+        throw new StatementError(thrown)
+      }
+    })()
+    answer.catch(() => {})
+    operation.unanswered.push(answer)
+  }
 }
 
 export function tooLate(): SallyportError {
@@ -111,6 +133,7 @@ async function commit(operation: Operation, answer: Promise<string>): Promise<vo
     if (sqlstateOf(thrown) !== undefined) operation.outcome = 'rolled-back'
     throw thrown
   }
+  await Promise.all(operation.unanswered)
   // A statement had failed, and what failed was swallowed inside: PostgreSQL rolls back without an error.
   const detail = 'store: a failed statement was ignored, nothing was committed'
   throw new SallyportError('internal', { detail })

@@ -101,24 +101,18 @@ export function createResources(
 }
 
 /**
- * One reading for all who ask while another is under way: it begins after each of them has asked, so that
- * nobody is told less than what was true then.
+ * One reading for all who ask in one turn of the event loop, or while another is under way: it begins after
+ * each of them has asked, so that nobody is told less than what was true then.
  */
 function shareReadings<T>(read: () => Promise<T>): () => Promise<T> {
-  let running: Promise<T> | undefined
+  let running: Promise<unknown> = Promise.resolve()
   let next: Promise<T> | undefined
-  const begin = (): Promise<T> => {
-    const mine = read().finally(() => {
-      if (running === mine) running = undefined
-    })
-    running = mine
-    return mine
-  }
   return () => {
-    if (running === undefined) return begin()
-    next ??= running.catch(() => undefined).then(() => {
+    next ??= running.then(() => new Promise<void>(resolve => void setImmediate(resolve))).then(() => {
       next = undefined
-      return begin()
+      const reading = read()
+      running = reading.catch(() => undefined)
+      return reading
     })
     return next
   }

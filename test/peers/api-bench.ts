@@ -77,14 +77,20 @@ export function bench(): Bench {
         ...(body === undefined ? {} : { body: typeof body === 'string' ? body : JSON.stringify(body) })
       }, bindings)
       // A live tail has no end: it is enough that it began.
-      const endless = path.endsWith('/watch') && answer.status === 200
-      const text = endless ? '' : await answer.text()
-      if (endless) await answer.body?.cancel()
+      const endless = /\/watch(?:\?|$)/.test(path) && answer.status === 200
+      const text = endless ? await firstPiece(answer) : await answer.text()
       const type = answer.headers.get('content-type') ?? ''
       const json = JSON.parse(type.startsWith('application/json') ? text : '{}') as Answer['json']
       return { status: answer.status, type, text, json, headers: answer.headers }
     }
   }
+}
+
+async function firstPiece({ body }: Response): Promise<string> {
+  const reader = body!.getReader()
+  const { value } = await reader.read()
+  await reader.cancel()
+  return new TextDecoder().decode(value)
 }
 
 /** Of the application `billing`. */

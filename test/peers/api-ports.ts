@@ -16,6 +16,7 @@ import { parseTemplate } from '../../src/jit/template.ts'
 import { choicesFor, choicesOf } from '../../src/policy/authorise.ts'
 import { printLoginName, readLoginName } from '../../src/policy/login-name.ts'
 import type { Declared } from '../../src/policy/types.ts'
+import type { Beginning } from '../../src/recording/moments.ts'
 import type { Scene } from '../../src/recording/screenplay.ts'
 import { Secret } from '../../src/secret.ts'
 import { createSecrets } from '../../src/secrets/secrets.ts'
@@ -372,6 +373,7 @@ function evidencePorts(
         (there(session), pieces(Buffer.from('0123456789').subarray(start, end + 1))),
       scenes: session => (there(session), played()),
       follow: (session, signal) => (there(session), live(signal)),
+      live: (session, { after, lane = 1 }, signal) => (there(session), begun(after, lane, signal)),
       piece: (session, fromMs) => (there(session), Promise.resolve({
         durationMs: undefined, columns: 80, rows: 24, picture: '', scenes: [], untilMs: fromMs, last: true
       })),
@@ -437,6 +439,12 @@ async function* played(): AsyncGenerator<Scene> {
   // What no filter of ours should let through to a terminal.
   yield { kind: 'text', atMs: 5, text: '-- SELECT 1, \x1b]52;c;ZWNobyBoaQ==\x07\x9b31m1 row\r\n' }
   yield { kind: 'end', atMs: 9, text: 'ended: client-closed' }
+}
+
+async function* begun(count: number, lane: number, signal: AbortSignal): AsyncGenerator<Beginning | Scene> {
+  const screen = { columns: 80, rows: 24, picture: 'so far', lane }
+  yield { kind: 'begin', atMs: 1, count, screen, lanes: [lane], lately: [] }
+  yield* live(signal)
 }
 
 async function* live(signal: AbortSignal): AsyncGenerator<Scene> {
