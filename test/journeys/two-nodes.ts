@@ -1,10 +1,10 @@
 // Two nodes over one PostgreSQL store, as a company runs them for availability. An admin of either ends what
 // runs on the other, and an auditor of either watches, replays and exports what the other recorded; what
-// expires on both at once is removed by one of them. One is killed in the middle of a session: another declares
-// it dead, takes its account away and closes the session's row as interrupted, all within a minute (F3). At
-// the same time a third one loses its way to the store, and a fourth one stands still: the third cuts its
-// sessions before anybody removes their accounts (F23), the fourth when it goes on (F28). The dead node's
-// recording is sealed when that node starts again.
+// expires on both at once is removed by one of them. One is killed in the middle of a session: another
+// declares it dead, takes its account away and closes the session's row as interrupted, all within a minute
+// (F3). At the same time a third one loses its way to the store, and a fourth one stands still: the third
+// cuts its sessions before anybody removes their accounts (F23), the fourth when it goes on (F28). The dead
+// node's recording is sealed when that node starts again.
 // deadline: 240 s
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
