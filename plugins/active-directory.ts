@@ -4,7 +4,7 @@
 // A domain takes passwords over TLS only, and the end of an account (`accountExpires`) is kept by every
 // domain controller without us.
 import type {
-  Access, AccountRef, Action, HookContext, Minted, Outcome, Owned, Pinned, Plugin, Probe, Variables, Verified
+  Access, AccountRef, HookContext, Minted, Outcome, Owned, Pinned, Plugin, Probe, Variables, Verified
 } from '../src/jit/plugin.ts'
 import type { Template } from '../src/jit/template.ts'
 import { Secret } from '../src/secret.ts'
@@ -14,18 +14,16 @@ import { isMember, ours, verbs } from './active-directory/verbs.ts'
 import type { DirectoryRung } from './active-directory/verbs.ts'
 import { assertName, markerOf, refusalOf } from './ldap/directory.ts'
 import { assertBase, attributesOf } from './ldap/values.ts'
-import { knockAt, reading, trustWarnings } from './reach.ts'
+import { reading, trustWarnings } from './reach.ts'
 import {
   Foreign, StepFailed, assertOurs, listOf, orderAdvice, planSteps, prolonging, renderAll, verbOnlyProblems,
   walk
 } from './steps.ts'
+import { unfenced } from './unfenced.ts'
 
 export const activeDirectory: Plugin = {
   id: 'active-directory',
-  apiVersion: 1,
-  actions: new Set<Action>(['create', 'delete', 'enable', 'disable']),
-  canEnableItself: false,
-  fences: false,
+  ...unfenced,
   variables: {
     username: 'sAMAccountName of the account, and the part of userPrincipalName before @',
     password: 'a fresh password of 229 bits (secret)',
@@ -38,7 +36,6 @@ export const activeDirectory: Plugin = {
   }, verbs),
   mint,
   prolong: prolonging('active-directory', "do: move-end, with: { until: '{{ expires_at }}' }"),
-  knock: knockAt,
   probe,
   run,
   verify,

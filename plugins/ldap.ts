@@ -3,7 +3,7 @@
 // the marker together with each change of it, but not our claim, so the runner looks before and after.
 import { createHash, randomBytes } from 'node:crypto'
 import type {
-  Access, AccountRef, Action, HookContext, Minted, Outcome, Owned, Pinned, Plugin, Probe, Residue, Variables,
+  Access, AccountRef, HookContext, Minted, Outcome, Owned, Pinned, Plugin, Probe, Residue, Variables,
   Verified
 } from '../src/jit/plugin.ts'
 import type { Template } from '../src/jit/template.ts'
@@ -14,18 +14,16 @@ import type { Link } from './ldap/link.ts'
 import { assertBase, attributesOf } from './ldap/values.ts'
 import { verbs } from './ldap/verbs.ts'
 import type { LdapRung } from './ldap/verbs.ts'
-import { knockAt, reading, trustWarnings } from './reach.ts'
+import { reading, trustWarnings } from './reach.ts'
 import {
   StepFailed, assertOurs, listOf, orderAdvice, planSteps, prolonging, readMarker, renderAll,
   verbOnlyProblems, walk
 } from './steps.ts'
+import { unfenced } from './unfenced.ts'
 
 export const ldap: Plugin = {
   id: 'ldap',
-  apiVersion: 1,
-  actions: new Set<Action>(['create', 'delete', 'enable', 'disable']),
-  canEnableItself: false,
-  fences: false,
+  ...unfenced,
   variables: {
     username: 'uid of the account',
     password_hash: 'salted SHA-1 ({SSHA}) of a fresh password of 256 bits (secret)',
@@ -38,7 +36,6 @@ export const ldap: Plugin = {
   }, verbs),
   mint,
   prolong: prolonging('ldap', "do: move-end, with: { until: '{{ expires_at }}' }"),
-  knock: knockAt,
   probe,
   run,
   verify,

@@ -45,9 +45,12 @@ function mint(): Minted {
 }
 
 async function probe(access: Access, context: HookContext, variables: Variables = {}): Promise<Probe> {
-  const { roles, username } = variables
+  const { roles, username, userAuthority } = variables
   const calls = [callPart('', 'jit_probe')]
   if (Array.isArray(roles)) calls.push(callPart('', 'jit_probe_groups', [roles.map(String).join(' ')]))
+  if (typeof userAuthority === 'string') {
+    calls.push(callPart('', 'jit_probe_authority', [userAuthority.split(' ')[1] ?? '']))
+  }
   const account = { name: String(username ?? ''), accountId: 'probe', epoch: 0, kind: 'enable' as const }
   if (typeof username === 'string') {
     assertAccount(account)

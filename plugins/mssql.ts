@@ -4,7 +4,7 @@
 // Database, and no users with passwords of contained databases.
 import { randomBytes } from 'node:crypto'
 import type {
-  Access, AccountRef, Action, HookContext, Minted, Outcome, Owned, Pinned, Plugin, Variables, Verified
+  Access, AccountRef, HookContext, Minted, Outcome, Owned, Pinned, Plugin, Variables, Verified
 } from '../src/jit/plugin.ts'
 import type { Step, Template } from '../src/jit/template.ts'
 import { Secret } from '../src/secret.ts'
@@ -17,16 +17,13 @@ import { advise, lint, plan } from './mssql/lint.ts'
 import { probe } from './mssql/probe.ts'
 import { clearAway, verbs } from './mssql/verbs.ts'
 import type { MssqlRung } from './mssql/verbs.ts'
-import { knockAt, reading } from './reach.ts'
+import { reading } from './reach.ts'
 import { StepFailed, listOf, renderAll, textOf, walk, withBefore } from './steps.ts'
+import { unfenced } from './unfenced.ts'
 
 export const mssql: Plugin = {
   id: 'mssql',
-  apiVersion: 1,
-  actions: new Set<Action>(['create', 'delete', 'enable', 'disable']),
-  canEnableItself: false,
-  // The epoch is checked before each step, but not together with its effect.
-  fences: false,
+  ...unfenced,
   variables: {
     username: 'name of the login',
     verifier: 'hash of a fresh password, for PASSWORD = … HASHED (secret)',
@@ -37,7 +34,6 @@ export const mssql: Plugin = {
   advise,
   plan,
   mint,
-  knock: knockAt,
   probe,
   run,
   verify,

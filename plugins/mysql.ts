@@ -4,7 +4,7 @@
 // (verbs.ts), and the runner looks before and after.
 import { randomBytes } from 'node:crypto'
 import type {
-  Access, AccountRef, Action, HookContext, Minted, Outcome, Owned, Pinned, Plugin, Variables, Verified
+  Access, AccountRef, HookContext, Minted, Outcome, Owned, Pinned, Plugin, Variables, Verified
 } from '../src/jit/plugin.ts'
 import type { Step, Template } from '../src/jit/template.ts'
 import { Secret } from '../src/secret.ts'
@@ -15,16 +15,13 @@ import type { Link } from './mysql/link.ts'
 import { probe } from './mysql/probe.ts'
 import { clearAway, markGone, verbs } from './mysql/verbs.ts'
 import type { MysqlRung } from './mysql/verbs.ts'
-import { knockAt, reading } from './reach.ts'
+import { reading } from './reach.ts'
 import { StepFailed, listOf, prolonging, renderAll, walk } from './steps.ts'
+import { unfenced } from './unfenced.ts'
 
 export const mysql: Plugin = {
   id: 'mysql',
-  apiVersion: 1,
-  actions: new Set<Action>(['create', 'delete', 'enable', 'disable']),
-  canEnableItself: false,
-  // The epoch is checked under a lock, but not together with the effect.
-  fences: false,
+  ...unfenced,
   variables: {
     username: 'name of the account',
     verifier: 'what mysql_native_password stores of a fresh password (secret)',
@@ -35,7 +32,6 @@ export const mysql: Plugin = {
   plan,
   mint,
   prolong: prolonging('mysql', "do: arm-deadline, with: { at: '{{ expires_at }}' }"),
-  knock: knockAt,
   probe,
   run,
   verify,

@@ -2,7 +2,7 @@
 // manual and run against a double at the driver's own interface (test/peers/oracle-double.ts); of a real
 // server only the ways not to reach one were tried with the real driver. Local users of one database (PDB).
 import type {
-  Access, AccountRef, Action, HookContext, Minted, Outcome, Owned, Pinned, Plugin, Variables, Verified
+  Access, AccountRef, HookContext, Minted, Outcome, Owned, Pinned, Plugin, Variables, Verified
 } from '../src/jit/plugin.ts'
 import type { Step, Template } from '../src/jit/template.ts'
 import { mintTypedPassword } from '../src/jit/typed-password.ts'
@@ -17,8 +17,9 @@ import { advise, lint, plan } from './oracle/lint.ts'
 import { probeWith } from './oracle/probe.ts'
 import { clearAway, estateOf, verbs } from './oracle/verbs.ts'
 import type { OracleRung } from './oracle/verbs.ts'
-import { knockAt, reading } from './reach.ts'
+import { reading } from './reach.ts'
 import { StepFailed, listOf, renderAll, walk, withBefore } from './steps.ts'
+import { unfenced } from './unfenced.ts'
 
 export const oracle: Plugin = oracleWith(connectOracle)
 
@@ -26,11 +27,7 @@ export const oracle: Plugin = oracleWith(connectOracle)
 export function oracleWith(connect: Connect): Plugin {
   return {
     id: 'oracle',
-    apiVersion: 1,
-    actions: new Set<Action>(['create', 'delete', 'enable', 'disable']),
-    canEnableItself: false,
-    // The epoch is checked before each step, but not together with its effect.
-    fences: false,
+    ...unfenced,
     variables: {
       username: 'name of the user',
       verifier: 'what 12c stores of a fresh password, for IDENTIFIED BY VALUES (secret)',
@@ -48,7 +45,6 @@ export function oracleWith(connect: Connect): Plugin {
       const password = mintTypedPassword()
       return mintedOf(password, await passwordVerifier(password.expose()))
     },
-    knock: knockAt,
     probe: probeWith(connect),
     run: (access, template, account, variables, context) =>
       run(connect, access, template, account, variables, context),

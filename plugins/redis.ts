@@ -4,11 +4,11 @@
 // runner looks before and after, and it has no clock for accounts: nothing there ends one by itself.
 import { createHash, randomBytes } from 'node:crypto'
 import type {
-  Access, AccountRef, Action, HookContext, Minted, Outcome, Owned, Plugin, Probe, Variables, Verified
+  Access, AccountRef, HookContext, Minted, Outcome, Owned, Plugin, Probe, Variables, Verified
 } from '../src/jit/plugin.ts'
 import type { Template } from '../src/jit/template.ts'
 import { Secret } from '../src/secret.ts'
-import { knockAt, reading, trustWarnings } from './reach.ts'
+import { reading, trustWarnings } from './reach.ts'
 import { assertName, isRefused, openLink, readMarker } from './redis/link.ts'
 import type { Link } from './redis/link.ts'
 import { rulesOf, tooStrong } from './redis/rules.ts'
@@ -17,13 +17,11 @@ import type { RedisRung } from './redis/verbs.ts'
 import {
   StepFailed, assertOurs, orderAdvice, planSteps, renderAll, stepsOf, verbProblems, walk
 } from './steps.ts'
+import { unfenced } from './unfenced.ts'
 
 export const redis: Plugin = {
   id: 'redis',
-  apiVersion: 1,
-  actions: new Set<Action>(['create', 'delete', 'enable', 'disable']),
-  canEnableItself: false,
-  fences: false,
+  ...unfenced,
   variables: {
     username: 'name of the account',
     password_sha256: 'SHA-256 of a fresh password, which is what Redis keeps of it (secret)',
@@ -37,7 +35,6 @@ export const redis: Plugin = {
   },
   mint,
   prolong: 'none',
-  knock: knockAt,
   probe,
   run,
   verify,

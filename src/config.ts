@@ -10,7 +10,9 @@ import { z } from 'zod'
 import { auditConfig, auditSchema, metricsConfig, metricsSchema } from './config-operations.ts'
 import type { AuditConfig, MetricsConfig } from './config-operations.ts'
 import { SallyportError } from './errors.ts'
-import { duration, problemsOf, publicKey, readAddress, size } from './input.ts'
+import {
+  duration, httpsAddress, printAddress, problemsOf, publicKey, readAddress, size
+} from './input.ts'
 import type { Address } from './input.ts'
 import { Secret } from './secret.ts'
 
@@ -56,6 +58,13 @@ export interface Config {
      * hold from anywhere; undefined: from the address of each connection itself.
      */
     certificateSources: readonly string[] | undefined
+  }
+  api: {
+    /**
+     * `https://host:port` as the other nodes of the store reach this one; undefined: they do not. Where it is
+     * not said and `listen.http` is no loopback: where that listens, all addresses as the machine's name.
+     */
+    advertise: string | undefined
   }
   console: {
     /** `https://host:port` as browsers see it; undefined: where we listen, loopback as `localhost`. */
@@ -144,6 +153,9 @@ const origin = z.string().regex(/^https:\/\/[A-Za-z0-9.-]{1,253}(:\d{1,5})?$/, '
   // As browsers write it: small letters, no port that goes without saying.
   .transform(text => URL.canParse(text) ? new URL(text).origin : text)
 
+const nodeAddress = z.string().regex(httpsAddress, 'expected https://NAME:PORT')
+  .refine(text => URL.canParse(text), 'expected https://NAME:PORT')
+
 const source = z.strictObject({
   file: z.string().min(1).optional(),
   env: z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'expected the name of a variable').optional(),
@@ -208,6 +220,7 @@ const schema = z.strictObject({
     certificateSources: z.array(z.union([z.ipv4(), z.ipv6(), z.cidrv4(), z.cidrv6()],
       'expected an address or a network such as 192.0.2.0/24')).max(64).optional()
   }).prefault({}),
+  api: z.strictObject({ advertise: nodeAddress.nullable().optional() }).prefault({}),
   console: z.strictObject({ origin: origin.optional() }).prefault({}),
   login: z.strictObject({ oidc: oidc.optional() }).prefault({}),
   masterKey: source.optional(),
@@ -288,6 +301,7 @@ function complete(read: z.output<typeof schema>, file: string | undefined, folde
       names, required
     },
     ssh: { ...read.ssh, certificateSources: read.ssh.certificateSources },
+    api: { advertise: advertised(read.api.advertise, read.listen.http) },
     console: { origin: read.console.origin },
     login: { oidc: read.login.oidc === undefined ? undefined : oidcOf(read.login.oidc, folder) },
     masterKey: masterKeyOf(read.masterKey, data, folder),
@@ -297,6 +311,15 @@ function complete(read: z.output<typeof schema>, file: string | undefined, folde
     audit: auditConfig(read.audit, folder),
     limits: read.limits
   }
+}
+
+function advertised(given: string | null | undefined, http: Address | null): string | undefined {
+  if (given !== undefined) return given ?? undefined
+  // What only this machine reaches would send another one to itself.
+  if (http === null || /^(127\.|::1$|localhost$)/.test(http.host)) return undefined
+  const host = /^(0\.0\.0\.0|::)$/.test(http.host) ? hostname() : http.host
+  const url = `https://${printAddress({ host, port: http.port })}`
+  return nodeAddress.safeParse(url).success ? url : undefined
 }
 
 function oidcOf(

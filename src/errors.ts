@@ -219,12 +219,16 @@ const table = {
   },
   'node-silent': {
     client: 'the node of this session did not answer',
-    operator: 'the session is on another node, which did not say within three seconds that it ended it',
+    operator:
+      'the session is on another node, which is not alive, cannot be reached or said nothing in time: the '
+      + 'detail says which',
     sqlstate: '57P03', http: 503
   },
   'recorded-elsewhere': {
     client: 'this session was recorded on another node',
-    operator: 'recordings are kept by the node of the session: ask it, or give all nodes one folder',
+    operator:
+      'its node has the recording and cannot be asked: set `api: { advertise: https://NAME:PORT }` there, or '
+      + 'give all nodes one folder',
     sqlstate: '55000', http: 421
   },
   'rule-refused': {

@@ -66,6 +66,9 @@ export function readAddress(text: string, defaultPort?: number): Address | undef
   return { host, port }
 }
 
+/** `https://host` or `https://host:port`, and nothing behind it. */
+export const httpsAddress = /^https:\/\/([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:\d{1,5})?$/
+
 /** `host:port` with brackets round an IPv6 address. */
 export function printAddress({ host, port }: Address): string {
   return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`

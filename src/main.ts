@@ -84,13 +84,18 @@ async function openApi(rooms: Rooms, keys: ListenerKeys, web: Web): Promise<() =
   const metricsToken = metrics.token === undefined ? undefined : readGiven(metrics.token, 'metrics.token')
   const ports = apiPorts(rooms)
   const closeMetrics = await openMetrics(ports, metrics.listen)
-  if (config.listen.http === undefined) return closeMetrics
+  if (config.listen.http === undefined) {
+    await rooms.nodes.advertise(undefined)
+    return closeMetrics
+  }
   const localToken = mintLocalToken()
   const app = createSallyportApi(ports, {
     localToken, loginTokenSeconds: config.limits.loginToken, console: consoleFiles(), metricsToken
   })
   const upgrade = createUpgrade({ ...web, app, identify: createIdentify(ports, localToken) })
   const server = await serveApi(app, config.listen.http, keys, clock, upgrade)
+  const { advertise: url } = config.api
+  await rooms.nodes.advertise(url === undefined ? undefined : { url, certificate: keys.certificate })
   await publishLocalAdmin(config.data, localToken, server.address)
   const first = await createFirstAdminToken(ports)
   if (first !== undefined) process.stderr.write(`one-time admin token (sallyport login --token): ${first}\n`)

@@ -9,7 +9,7 @@ import { createClient } from '../src/cli/client.ts'
 import type { Client } from '../src/cli/client.ts'
 import { asFailure } from '../src/cli/failure.ts'
 import { bench } from './peers/api-bench.ts'
-import type { Answer } from './peers/api-bench.ts'
+import type { Answer, Bench } from './peers/api-bench.ts'
 import { openPlace } from './peers/api-server.ts'
 import type { Place } from './peers/api-server.ts'
 
@@ -100,18 +100,24 @@ const profile = {
 }
 const user = { roles: ['user'], publicKeys: [], disabled: false }
 
+type Operation = { parameters: { in: string, name: string }[] }
+
+async function documented({ ask }: Pick<Bench, 'ask'>): Promise<(path: string, method: string) => Operation> {
+  const { json } = await ask('GET', '/openapi.json')
+  const paths = json['paths'] as Record<string, Record<string, Operation>>
+  return (path, method) => paths[`/api/v1${path}`]![method]!
+}
+
 test('the parts of every path are those that its schema reads', async () => {
   const { ask, routes } = bench()
-  const { json } = await ask('GET', '/openapi.json')
-  type Operation = { parameters: { in: string, name: string }[] }
-  const paths = json['paths'] as Record<string, Record<string, Operation>>
+  const operation = await documented({ ask })
   let seen = 0
   for (const { method, path, params } of routes) {
     const parts = [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => name)
     if (parts.length === 0) continue
     seen++
     assert.ok(params, path)
-    const named = paths[`/api/v1${path}`]![method]!.parameters.filter(each => each.in === 'path')
+    const named = operation(path, method).parameters.filter(each => each.in === 'path')
     assert.equal(named.map(({ name }) => name), parts, path)
   }
   assert.ok(seen > 20, String(seen))
@@ -135,7 +141,11 @@ test('lists go on after a name: each row once, whatever comes and goes, each pag
     ['/secrets/search?query=prod', 'secrets', 'path'], ['/targets/health', 'targets', 'name'],
     ['/templates?plugin=postgres', 'templates', 'id']
   ]
+  const operation = await documented({ ask })
   for (const [path, key, name] of lists) {
+    const [entry = ''] = path.replace('/resources/target', '/resources/{kind}').split('?')
+    const words = operation(entry, 'get').parameters.map(each => each.name)
+    assert.ok(words.includes('after') && words.includes('limit'), `${entry} in the document: ${words.join()}`)
     const page = async (query: string): Promise<[names: string[], tag: string]> => {
       const { json, headers } = await get(`${path}${path.includes('?') ? '&' : '?'}${query}`)
       return [(json[key] as Record<string, string>[]).map(each => each[name]!), headers.get('etag')!]

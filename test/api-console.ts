@@ -63,7 +63,7 @@ test('a browser gets its token as a cookie that no script and no other host can 
   assert.equal([failed.status, failed.headers.get('set-cookie')], [401, null])
 })
 
-test('with the cookie a request counts only from a page of this host', async () => {
+test('with the cookie a request counts only from a page of this host (R19)', async () => {
   const { ask, token } = bench()
   const cookie = `other=1; ${cookieName}=${token}`
   const cases: [method: string, headers: Record<string, string>, status: number][] = [

@@ -35,7 +35,7 @@ function worthless({ memory }: Bench): Record<string, string | undefined> {
   }
 }
 
-test('every route answers each role as the table says', async () => {
+test('every route answers each role as the table says (R18)', async () => {
   const { ask, routes, tokens } = bench()
   let checked = 0
   for (const route of routes) {
@@ -55,6 +55,7 @@ test('every route answers each role as the table says', async () => {
   assert.ok(routes.length >= 60, `${routes.length} routes`)
 })
 
+// Promised: R18.
 test('every route that needs a token refuses those that are missing, expired or worthless', async () => {
   const made = bench()
   const tokens = Object.entries(worthless(made))

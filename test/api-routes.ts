@@ -3,10 +3,12 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { hashToken, mintToken } from '../src/api/access.ts'
+import { placesOf } from '../src/api/nodes.ts'
 import { addressOf } from '../src/api/openapi.ts'
 import type { ReceiptRow } from '../src/api/ports-records.ts'
 import { createSallyportApi } from '../src/api/routes.ts'
 import { SallyportError } from '../src/errors.ts'
+import type { RecordingReader } from '../src/nodes/recordings.ts'
 import type { Role } from '../src/policy/types.ts'
 import { bench, sessionId } from './peers/api-bench.ts'
 import type { Answer } from './peers/api-bench.ts'
@@ -149,6 +151,60 @@ test('a recording is replayed, exported, watched and downloaded, and each look i
   assert.is((await ask('GET', '/api/v1/sessions/01hzzzzzzznowhere0000000/events', { token })).status, 404)
 })
 
+test('what another node has is read there, for whom the route names, and the audit names it', async () => {
+  const { ask, memory, ports, tokens } = bench()
+  const asked: string[] = []
+  const there: RecordingReader = {
+    ...ports.recordings,
+    async * export(session, format) { yield `${format} of ${session} from there` },
+    async * raw(_session, { start, end } = { start: 0, end: 9 }) {
+      yield Buffer.from('abcdefghij').subarray(start, end + 1)
+    }
+  }
+  ports.recordings.has = () => false
+  ports.nodes.holding = (session, owner, { person }) => {
+    asked.push(`${session} of ${owner} for ${person}`)
+    return Promise.resolve({ node: 'n1', recordings: there })
+  }
+  const at = (role: Role, path: string, headers = {}): Promise<Answer> =>
+    ask('GET', `/api/v1/sessions/${sessionId}${path}`, { token: tokens[role], headers })
+  assert.is((await at('user', '/export?format=sql')).status, 403)
+  assert.equal(asked, [], 'nobody is asked for those who may not look')
+  assert.is((await at('auditor', '/export?format=sql')).text, `sql of ${sessionId} from there`)
+  const part = await at('auditor', '/recording', { range: 'bytes=3-5' })
+  assert.equal([part.status, part.text, part.headers.get('content-range')], [206, 'def', 'bytes 3-5/10'])
+  assert.equal(asked, Array(2).fill(`${sessionId} of n1 for the-auditor`))
+  assert.equal(memory.audit.map(({ kind, actor, detail }) => [kind, actor, detail]), [
+    ['session.exported', 'the-auditor', { format: 'sql', servedBy: 'n1' }],
+    ['session.exported', 'the-auditor', { format: 'recording', servedBy: 'n1' }]
+  ])
+  ports.nodes.holding = () => Promise.reject(new SallyportError('node-silent', { detail: 'node n1: hangs' }))
+  for (const path of ['/events', '/watch', '/verify', '/piece', '/statements', '/recording', '/files/1']) {
+    const { status, json } = await at('auditor', path)
+    assert.equal([status, json.error.code, json.error.detail], [503, 'node-silent', 'node n1: hangs'], path)
+  }
+  assert.is(memory.audit.length, 2, 'nobody saw anything')
+})
+
+test('a search has what all nodes found, every place once, and says who is missing', async () => {
+  const { ask, memory, ports, tokens } = bench()
+  const [own] = await Array.fromAsync(placesOf(ports.recordings.search({
+    query: 'x', limit: 1, session: undefined, signal: new AbortController().signal
+  })))
+  const later = { ...own!, day: 'q', session: 'later' }
+  ports.nodes.others = () => Promise.resolve([
+    // As where all have one folder.
+    { node: 'two', search: () => Promise.resolve({ node: 'two', places: [later, own!] }) },
+    { node: 'three', search: () => Promise.resolve({ node: 'three', places: [], missing: 'node-silent' }) }
+  ])
+  const { json } = await ask('GET', '/api/v1/search?query=x', { token: tokens.auditor })
+  assert.equal((json['hits'] as { session: string }[]).map(({ session }) => session), ['later', own!.session])
+  assert.equal(json['unanswered'], [{ node: 'three', code: 'node-silent' }])
+  assert.equal(memory.audit[0]!.detail, { query: 'x', nodes: ['two', 'three'] })
+  const here = await ask('GET', `/api/v1/search?query=x&session=${sessionId}`, { token: tokens.auditor })
+  assert.equal([here.status, here.json['unanswered']], [200, []], 'it lies here: nobody else is asked')
+})
+
 test('verification holds a recording against the hash that the store remembers', async () => {
   const { ask, memory, tokens } = bench()
   const verify = (): Promise<Answer> => ask('GET', `/api/v1/sessions/${sessionId}/verify`,
@@ -206,6 +262,7 @@ test('a page of another origin is refused, whatever token it has', async () => {
   assert.is((await from('https://sallyport.test')).status, 200)
 })
 
+// Promised: R31.
 test('a defect is answered as an internal error with a reference, and nothing of what it was', async () => {
   const { memory, ports } = createMemory()
   ports.resources.page = () => Promise.reject(new TypeError('secret of the house'))
@@ -335,6 +392,7 @@ test('a plan shows what would be sent for a credential, secrets masked', async (
   assert.is(lint.json['valid'], false)
 })
 
+// Promised: D2.
 test('explain reads every grammar and says why; whoever is only a user asks about the own name', async () => {
   const { ask, memory, tokens } = bench()
   const row = memory.resources.get('user/the-user')!

@@ -88,7 +88,19 @@ audit:
       assert.is(await until(() => figure('sallyport_audit_receiver_failing', receiver), is => is === 0), 0)
       await until(() => figure('sallyport_audit_receiver_events_waiting', receiver), count => count === 0)
     }
+    // One that is refused holds up no other, and stands where an operator looks.
+    hook.answer = (response, { body }) => void response.writeHead(body.includes('poison') ? 400 : 204).end()
+    await program.rooms.audit.append('session.opened', 'alice', 'poison', {})
+    await write(program, 'fourth')
+    await until(() => figure('sallyport_audit_receiver_events_refused', 'webhook siem'), count => count === 1)
+    await until(() => figure('sallyport_audit_receiver_events_waiting', 'webhook siem'), count => count === 0)
+    assert.ok(subjects().includes('fourth'))
+    assert.ok(await figure('sallyport_audit_receiver_oldest_waiting_seconds', 'webhook siem') > 0)
+    assert.is(await figure('sallyport_audit_receiver_events_given_up', 'webhook siem'), 0)
+    const { out } = await run(folder, ['doctor'])
+    assert.match(out, /warning  audit to webhook siem: 0 events wait; the oldest is \d+ s old; 1 refused/)
     const kinds = (await run(folder, ['audit', 'list', '--json'])).out
+    assert.match(kinds, /audit\.event-refused/)
     assert.match(kinds, /audit\.receiver-failing/)
     assert.match(kinds, /audit\.receiver-recovered/)
   } finally {

@@ -1,5 +1,5 @@
 // The short form of the benchmark of leases: every part runs on real servers, and what it measured is gone
-// from the target when it says so (it throws otherwise). Its figures mean nothing here.
+// from the target when it says so (it throws otherwise). Its figures mean nothing here (R27).
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { bench, short } from '../tool/bench-leases.ts'

@@ -127,7 +127,7 @@ function captured(): { out: Output, text: () => string } {
 
 const active = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069]/
 
-test('lines, tables, lists and asides make hostile characters visible', () => {
+test('lines, tables, lists and asides make hostile characters visible (R20)', () => {
   const { out, text } = captured()
   out.line(hostile)
   out.table(['NAME', hostile], [[hostile, 1], ['b', null]], '')

@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { shippedTemplates } from '../src/main/templates.ts'
+import { ordersDocuments } from '../tool/orders-documents.ts'
 import { makeFolder, run } from './peers/api-server.ts'
 import type { Ran, RunOptions } from './peers/api-server.ts'
 
@@ -46,30 +47,7 @@ async function serve(folder: string, words: readonly string[] = []): Promise<Ser
   }
 }
 
-const documents = `
-kind: target
-name: orders
-protocol: postgres
-address: 127.0.0.1:1
-tls: { mode: disable }
----
-kind: credential
-name: orders-admin
-target: orders
-username: sallyport
-password: { value: hunter2 }
----
-kind: credential
-name: orders-rw
-target: orders
-jit:
-  enabled: true
-  type: creation-deletion
-  authenticationCredential: orders-admin
-  create: { plugin: postgres, template: postgres/create-role }
-  delete: { plugin: postgres, template: postgres/delete-role }
-  variables: { roles: [app_rw] }
----
+const documents = `${ordersDocuments({ port: 1, password: '{ value: hunter2 }' })}---
 kind: user
 name: alice
 password: { value: correct horse }

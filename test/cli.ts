@@ -248,11 +248,15 @@ test('sessions are listed, shown, ended and found, as text and as JSON', async (
   place.memory.sessions[0] = { ...session, status: 'live' }
   isOk(await place.run(['sessions', 'kill', id]))
   assert.equal(place.memory.killed, [`${id} by local`, `${id} by local`])
-  assert.match((await place.run(['sessions', 'search', 'orders'])).out,
-    /alice@orders {2}statement: select 'orders'/)
+  place.ports.nodes.others = () => Promise.resolve([{
+    node: 'two', search: () => Promise.resolve({ node: 'two', places: [], missing: 'node-silent' })
+  }])
+  const search = await place.run(['sessions', 'search', 'orders'])
+  assert.match(search.out, /alice@orders {2}statement: select 'orders'/)
+  assert.match(search.err, /not, or not all, looked through: the recordings of node two \(node-silent\)/)
 })
 
-test('a replay plays what was recorded and nothing of it acts on the terminal', async () => {
+test('a replay plays what was recorded and nothing of it acts on the terminal (R20)', async () => {
   await using place = await openPlace()
   place.memory.sessions.push(session)
   const replay = await place.run(['sessions', 'replay', id])

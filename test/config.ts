@@ -1,7 +1,7 @@
 // sallyport.yaml: what may stand in it, what it means, and that everything wrong with it is told at once
 // with its path.
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { hostname, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -51,6 +51,20 @@ listen: { ssh: 127.0.0.1:2222, postgres: 127.0.0.1:6432, http: 127.0.0.1:8443, r
 masterKey: { file: ./data/master.key }
 `)
   assert.is(config.listen.postgres?.port, 6432)
+})
+
+test('a node says where others reach it: what is declared, or where it listens beyond this machine', () => {
+  const of = (text: string): string | undefined => parse(text).api.advertise
+  assert.is(of(''), undefined, 'loopback would send another machine to itself')
+  assert.is(of('listen: { http: "10.0.0.7:8443" }'), 'https://10.0.0.7:8443')
+  assert.is(of('listen: { http: "[2001:db8::7]:8443" }'), 'https://[2001:db8::7]:8443')
+  assert.is(of('listen: { http: "0.0.0.0:8443" }'), `https://${hostname()}:8443`)
+  assert.is(of('listen: { http: null }'), undefined)
+  assert.is(of('listen: { http: "10.0.0.7:8443" }\napi: { advertise: null }'), undefined)
+  assert.is(of('api: { advertise: "https://one.internal:8443" }'), 'https://one.internal:8443')
+  for (const bad of ['http://one', 'https://one/path', 'https://u@one', 'one:8443', 'https://one:99999']) {
+    assert.match(problemsOf(`api: { advertise: "${bad}" }`)[0]!, /^api.advertise: expected https:/, bad)
+  }
 })
 
 test('listeners can be moved and switched off, also on IPv6', () => {

@@ -4,13 +4,16 @@
 import { createHmac } from 'node:crypto'
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
-import type { AddressInfo } from 'node:net'
+import { createServer } from 'node:http'
+import { createServer as createTcp } from 'node:net'
+import type { AddressInfo, LookupFunction } from 'node:net'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { sleep, systemClock } from '../src/clock.ts'
-import { NotDelivered, startCourier } from '../src/delivery/courier.ts'
+import { asideMax, startCourier } from '../src/delivery/courier.ts'
 import type { AuditEvent, CourierOptions, CourierTiming, Receiver } from '../src/delivery/courier.ts'
+import { NotDelivered, inPieces } from '../src/delivery/pieces.ts'
 import { syslogMessage, syslogReceiver } from '../src/delivery/syslog.ts'
 import type { SyslogOptions } from '../src/delivery/syslog.ts'
 import { wantsKind, webhookReceiver } from '../src/delivery/webhook.ts'
@@ -213,6 +216,49 @@ test('only 2xx counts; redirects are not followed; slow and endless answers are 
   stranger.close()
 })
 
+test('an answer that nobody asked for is none, nor is one that lies about its length', async () => {
+  let answer = 'HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n'
+  const server = createTcp(socket => socket.on('error', () => undefined).on('data', () => {
+    socket.write(answer)
+    setTimeout(() => socket.write(answer), 20)
+  }))
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+  const receiver = toHook(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`)
+  await receiver.send([event(1)])
+  await sleep(systemClock, 60)
+  const head = 'HTTP/1.1 200 OK\r\n'
+  for (const lie of ['', `${head}content-length: 9\r\n\r\n12`, `${head}x: ${'x'.repeat(99_999)}`]) {
+    answer = lie
+    const { message } = await failureOf(receiver.send([event(2)]))
+    assert.match(message, /no answer|hang up|Parse Error|aborted/)
+  }
+  receiver.close()
+  server.close()
+})
+
+test('without TLS events stay on this machine, whatever its name resolves to at that moment', async () => {
+  let posts = 0
+  const server = createServer((_request, response) => {
+    posts++
+    response.end()
+  })
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+  let address = '127.0.0.1'
+  const lookup: LookupFunction = (_name, { all }, done) =>
+    all === true ? done(null, [{ address, family: 4 }]) : done(null, address, 4)
+  const url = `http://localhost:${(server.address() as AddressInfo).port}/`
+  const send = async (): Promise<void> => {
+    const receiver = toHook(url, { lookup })
+    await receiver.send([event(1)])
+    receiver.close()
+  }
+  await send()
+  address = '192.0.2.1'
+  assert.match((await failureOf(send())).message, /localhost is another machine/)
+  assert.is(posts, 1)
+  server.close()
+})
+
 // ---- the courier
 
 interface World {
@@ -238,22 +284,26 @@ async function openWorld(): Promise<World> {
   return {
     database,
     async write(count, word) {
-      for (let at = 0; at < count; at++) await log.append('session.opened', 'alice', `${word} ${at}`, { at })
+      await Promise.all(Array.from({ length: count }, (_, at) =>
+        log.append('session.opened', 'alice', `${word} ${at}`, { at })))
     }
   }
 }
 
 const logs: (() => Promise<void>)[] = []
-const quick: Partial<CourierTiming> = { pollMs: 10, standbyMs: 20, retryMs: 5, retryMaxMs: 20 }
+const quick: Partial<CourierTiming> = { pollMs: 10, standbyMs: 20, retryMs: 5, retryMaxMs: 20, asideMs: 10 }
 
 /** A receiver in memory that does as it is told. */
 function listed(name: string, eventsMax = 3) {
   const got: AuditEvent[] = []
-  const told = { fail: undefined as Error | undefined, got }
+  const told = { fail: undefined as Error | undefined, refuses: /^$/, got }
   const receiver: Receiver = {
     name, eventsMax, wants: kind => kind !== 'audit.opened',
     send: events => {
       if (told.fail !== undefined) return Promise.reject(told.fail)
+      if (events.some(({ subject }) => told.refuses.test(subject))) {
+        return Promise.reject(new NotDelivered('answered 400', true))
+      }
       got.push(...events)
       return Promise.resolve()
     },
@@ -262,12 +312,13 @@ function listed(name: string, eventsMax = 3) {
   return { told, receiver }
 }
 
-function noting(): Pick<CourierOptions, 'alarm' | 'skipped'> & { notes: string[] } {
+function noting(): Pick<CourierOptions, 'alarm' | 'refused' | 'givenUp'> & { notes: string[] } {
   const notes: string[] = []
   return {
     notes,
     alarm: (kind, why) => Promise.resolve(void notes.push(`${kind} ${why}`.trim())),
-    skipped: (events, why) => Promise.resolve(void notes.push(`skipped ${events.length}: ${why}`))
+    refused: ({ subject }, why) => Promise.resolve(void notes.push(`refused ${subject}: ${why}`)),
+    givenUp: ({ subject }, why) => Promise.resolve(void notes.push(`given up ${subject}: ${why}`))
   }
 }
 
@@ -287,7 +338,7 @@ test('events come in order and once, and after a restart from where it was', asy
   await courier.close()
   await write(4, 'away')
   const outbox = createAuditOutbox(database, 'one')
-  assert.is((await outbox.behind()).get('ordered'), 4)
+  assert.is((await outbox.behind()).get('ordered')?.events, 4)
   const again = start('one')
   await until(() => told.got.length >= 14)
   await again.close()
@@ -321,7 +372,7 @@ test('a receiver that fails is an alarm, once, and gets what it missed when it i
   await courier.close()
 })
 
-test('what a receiver refuses for days is left out, and noted; being away never is', async () => {
+test('a receiver that refuses all is waited for, for days; being away is for ever', async () => {
   const { database, write } = await world()
   const { told, receiver } = listed('refusing', 2)
   const note = noting()
@@ -329,9 +380,13 @@ test('what a receiver refuses for days is left out, and noted; being away never 
   const outbox = createAuditOutbox(database, 'one')
   const courier = startCourier({ clock: systemClock, outbox, receiver, timing, ...note })
   await sleep(systemClock, 50)
-  told.fail = new NotDelivered('answered 413', true)
+  told.refuses = /bad/
   await write(2, 'bad')
-  await until(() => note.notes.includes('skipped 2: answered 413'))
+  await until(() => note.notes.includes('given up bad 1: answered 400'))
+  assert.equal(note.notes.filter(line => !line.startsWith('receiver')), [
+    'refused bad 0: answered 400', 'refused bad 1: answered 400',
+    'given up bad 0: answered 400', 'given up bad 1: answered 400'
+  ])
   told.fail = new NotDelivered('away')
   await write(2, 'kept')
   await sleep(systemClock, 400)
@@ -339,6 +394,84 @@ test('what a receiver refuses for days is left out, and noted; being away never 
   await until(() => told.got.length === 2)
   assert.equal(told.got.map(({ subject }) => subject), ['kept 0', 'kept 1'])
   await courier.close()
+})
+
+test('one event that is refused waits aside; all others go on, in order', async () => {
+  const { database, write } = await world()
+  const { told, receiver } = listed('picky', 8)
+  const note = noting()
+  const outbox = createAuditOutbox(database, 'one')
+  const start = (refusedMs: number) => startCourier({
+    clock: systemClock, outbox, receiver, timing: { ...quick, refusedMs }, ...note
+  })
+  const behind = async () => (await outbox.behind()).get('picky')!
+  const first = start(60_000)
+  await sleep(systemClock, 50)
+  await first.close()
+  told.refuses = /^a (3|7|8)$/
+  await write(12, 'a')
+  const second = start(60_000)
+  await until(() => told.got.length === 9)
+  assert.is(second.failure(), undefined)
+  await second.close()
+  const others = [0, 1, 2, 4, 5, 6, 9, 10, 11].map(at => `a ${at}`)
+  assert.equal(told.got.map(({ subject }) => subject), others)
+  assert.equal(note.notes, [3, 7, 8].map(at => `refused a ${at}: answered 400`))
+  const stood = await behind()
+  assert.equal([stood.events, stood.aside, stood.givenUp, stood.oldestSeconds > 0], [0, 3, 0, true])
+
+  // A later start knows them; one that is mended arrives, the others are given up after their time.
+  told.refuses = /^a (3|7)$/
+  const third = start(1)
+  await until(() => note.notes.includes('given up a 7: answered 400'))
+  await write(1, 'b')
+  await until(() => told.got.length === 11)
+  await third.close()
+  assert.equal(told.got.slice(9).map(({ subject }) => subject), ['a 8', 'b 0'])
+  const { givenUpAt, ...ended } = await behind()
+  assert.equal(ended, { events: 0, oldestSeconds: 0, aside: 0, givenUp: 2 })
+  assert.ok(Math.abs(givenUpAt!.getTime() - Date.now()) < 60_000)
+})
+
+test('what is refused is kept in bounds: of too many the oldest is given up', async () => {
+  const { database, write } = await world()
+  const { told, receiver } = listed('crowded', 100)
+  const note = noting()
+  const outbox = createAuditOutbox(database, 'one')
+  const courier = startCourier({
+    clock: systemClock, outbox, receiver, timing: { ...quick, asideMs: 60_000 }, ...note
+  })
+  await sleep(systemClock, 50)
+  told.refuses = /bad/
+  for (let at = 0; at < 3; at++) {
+    await write(asideMax / 2, `bad ${at}`)
+    await write(1, `fine ${at}`)
+  }
+  await until(() => note.notes.filter(line => line.startsWith('given up')).length === asideMax / 2)
+  await courier.close()
+  assert.equal((await outbox.behind()).get('crowded')?.aside, asideMax)
+  assert.equal(told.got.map(({ subject }) => subject), ['fine 0 0', 'fine 1 0', 'fine 2 0'])
+})
+
+test('a walk ends where the receiver is away, and what comes behind is not sent', async () => {
+  const sent: string[] = []
+  const receiver: Receiver = {
+    name: 'walk', eventsMax: 8, wants: kind => kind === 'session.opened', close: () => undefined,
+    send: events => {
+      const subjects = events.map(({ subject }) => subject)
+      sent.push(subjects.join())
+      if (subjects.includes('s2')) return Promise.reject(new NotDelivered('answered 413', true))
+      return subjects[0] === 's4' ? Promise.reject(new NotDelivered('answered 503')) : Promise.resolve()
+    }
+  }
+  const events = [1, 2, 3, 4, 5, 6].map(at => event(at, at === 3 ? { kind: 'login' } : {}))
+  const found: string[] = []
+  for await (const { end, refused, failed, sent: taken } of inPieces(receiver, events)) {
+    found.push(`${end} ${taken ? 'taken' : refused ?? failed ?? 'unwanted'}`)
+  }
+  const halved = '0 answered 413'
+  assert.equal(found, [halved, halved, halved, '1 taken', '3 answered 413', '4 answered 503'])
+  assert.equal(sent, ['s1,s2,s4,s5,s6', 's1,s2,s4', 's1,s2', 's1', 's2', 's4'])
 })
 
 test('of two nodes one sends; the other goes on when it stops', async () => {

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { SessionJson } from '../src/api/client-types.ts'
+import { roleCredential } from '../tool/orders-documents.ts'
 import type { PostgresServer } from '../tool/postgres.ts'
 import { programOf } from '../tool/services.ts'
 import { companyDatabase, startHouse, until } from './peers/house.ts'
@@ -65,19 +66,7 @@ test.after(async () => {
 })
 
 const shortCredential = `---
-kind: credential
-name: orders-short
-target: orders
-jit:
-  enabled: true
-  type: creation-deletion
-  useOwnCredential: false
-  authenticationCredential: orders-admin
-  create: { plugin: postgres, template: postgres/create-role }
-  delete: { plugin: postgres, template: postgres/delete-role }
-  variables: { roles: [app_rw] }
-  maxSession: 6s
----
+${roleCredential('orders-short', { maxSession: '6s' })}---
 kind: grant
 name: short
 users: [alice]

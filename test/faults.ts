@@ -7,6 +7,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { ordersDocuments } from '../tool/orders-documents.ts'
 import type { PostgresServer } from '../tool/postgres.ts'
 import { companyDatabase, startHouse } from './peers/house.ts'
 import type { House } from './peers/house.ts'
@@ -32,31 +33,7 @@ let before: Set<string>
 // The same server under another name, not through the injector: what one target does must not be felt by
 // another.
 const otherTarget = (port: number): string => `---
-kind: target
-name: other
-protocol: postgres
-address: 127.0.0.1:${port}
-database: orders
-tls: { mode: disable }
----
-kind: credential
-name: other-admin
-target: other
-username: sallyport
-password: { env: ORDERS_ADMIN_PASSWORD }
----
-kind: credential
-name: other-rw
-target: other
-jit:
-  enabled: true
-  type: creation-deletion
-  useOwnCredential: false
-  authenticationCredential: other-admin
-  create: { plugin: postgres, template: postgres/create-role }
-  delete: { plugin: postgres, template: postgres/delete-role }
-  variables: { roles: [app_rw] }
----
+${ordersDocuments({ port, name: 'other' })}---
 kind: grant
 name: devs-on-other
 users: [alice]

@@ -124,7 +124,7 @@ const unreachable = async (): Promise<never> => {
   throw new SallyportError('target-unreachable', { detail: 'no route' })
 }
 
-test('done means that a look showed it', async () => {
+test('done means that a look showed it (J15)', async () => {
   const cases: [Action, Verified, string][] = [
     ['create', present, 'done'], ['create', absent, 'refused'], [
       'create', { ...present, ours: false }, 'refused'
@@ -213,7 +213,7 @@ test('a plugin that cannot fence hears what was seen before it runs', async () =
   assert.equal(heard, [present])
 })
 
-test('a plugin that never answers is left alone; other targets do not notice', async () => {
+test('a plugin that never answers is left alone; other targets do not notice (F10, F12)', async () => {
   const { hooks, clock } = stage({
     run: async ({ target }) => target.name === 'hung' ? await new Promise<never>(() => undefined) : done,
     verify: async ({ target }) => target.name === 'hung' ? await new Promise<never>(() => undefined) : absent
@@ -445,7 +445,7 @@ test('a refusal by the target is not a connection failure', async () => {
   assert.equal(hooks.health().map(({ breaker, failures }) => [breaker, failures]), [['closed', 0]])
 })
 
-test('no secret gets into results, errors or the log, in any spelling', async () => {
+test('no secret gets into results, errors or the log, in any spelling (J14, R14)', async () => {
   const password = 'ca\'na"ry\\word'
   const key = Buffer.from('0123456789abcdef0123456789abcdef')
   const forms = [

@@ -21,6 +21,7 @@ const house: House = {
   secret: {},
   clock: {},
   input: { packages: ['zod'] },
+  'listener-tls': {},
   config: { rooms: ['errors', 'secret', 'input', 'config-operations'], packages: ['zod', 'yaml'] },
   'config-operations': { rooms: ['input'], packages: ['zod'] },
   metrics: {},
@@ -28,6 +29,11 @@ const house: House = {
   main: everything,
   wire: {},
   policy: { rooms: ['errors', 'clock', 'secret'], types: ['jit'], packages: ['re2js'], closed: network },
+  // What nodes ask each other. A ticket is one of policy's challenges.
+  nodes: {
+    rooms: ['errors', 'clock', 'input', 'policy/challenge.ts', 'recording/export.ts'], types: ['recording'],
+    packages: ['zod']
+  },
   // Who may have a secret is policy's to say, what is made for it the ledger's.
   secrets: { rooms: ['errors', 'clock', 'secret', 'policy'], types: ['lease', 'jit'], closed: network },
   lease: { rooms: ['errors', 'clock', 'secret'], types: ['jit'], closed: network },
@@ -41,7 +47,7 @@ const house: House = {
   recording: { rooms: ['errors', 'clock', 'wire'] },
   // A relay hands frames to the recording that it was given: the kinds of frames are values.
   proxy: {
-    rooms: ['wire', 'session', 'errors', 'clock', 'recording/recording.ts'],
+    rooms: ['wire', 'session', 'errors', 'clock', 'listener-tls', 'recording/recording.ts'],
     types: ['jit/plugin.ts', 'secret'],
     packages: ['ssh2', 'ws']
   },
@@ -53,7 +59,8 @@ const house: House = {
   },
   api: {
     rooms: [
-      'secrets', 'session', 'lease', 'policy', 'jit', 'recording', 'errors', 'clock', 'secret', 'input'
+      'secrets', 'session', 'lease', 'policy', 'jit', 'recording', 'nodes', 'errors', 'clock', 'secret',
+      'input', 'listener-tls'
     ],
     packages: ['hono', '@hono/node-server', 'zod', 'yaml']
   },
@@ -153,7 +160,7 @@ test('test files run what they declare, and every test asserts something', () =>
   expectNone(files.flatMap(testRules))
 })
 
-test('packages are declared, exact, permissive and locked by hash', () => {
+test('packages are declared, exact, permissive and locked by hash (R30)', () => {
   expectNone(packageRules(manifest, lock))
   const groups = [manifest.dependencies, manifest.devDependencies, manifest.optionalDependencies]
   const declared = new Set(groups.flatMap(group => Object.keys(group ?? {})))
@@ -317,6 +324,7 @@ test('the rule for packages finds ranges, missing hashes, addresses and strict l
   assert.equal(check('1.2.3', { integrity: 'sha512-a' }), about('has the licence (none)'))
   assert.equal(check('1.2.3', { ...sound, license: 'MPL-2.0' }), about('has the licence MPL-2.0'))
   assert.equal(check('1.2.3', { ...sound, license: 'MPL-2.0', dev: true }), [])
+  assert.equal(check('1.2.3', { ...sound, hasInstallScript: true }), about('runs when it is installed'))
   const fetched = { ...sound, resolved: 'https://example.org/a' }
   assert.equal(check('1.2.3', fetched), about('names the address that it came from'))
 })

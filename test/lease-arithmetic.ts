@@ -21,13 +21,13 @@ function lease(changes: Partial<Renewable> = {}): Renewable {
   return { state: 'active', expiresAtMs: hour, maxAtMs: 2 * hour, ...changes }
 }
 
-test('renewing adds to the current expiry, and says how much can still be added', () => {
+test('renewing adds to the current expiry, and says how much can still be added (S5)', () => {
   assert.equal(
     renewal(lease(), 60, 1000), { renewed: true, expiresAtMs: hour + 60_000, renewableMs: hour - 60_000 }
   )
 })
 
-test('renewing is allowed to the maximum and refused one second beyond it', () => {
+test('renewing is allowed to the maximum and refused one second beyond it (F21, S5)', () => {
   assert.ok(renewal(lease(), 3599, 0).renewed)
   assert.equal(renewal(lease(), 3600, 0), { renewed: true, expiresAtMs: 2 * hour, renewableMs: 0 })
   assert.equal(
@@ -36,7 +36,7 @@ test('renewing is allowed to the maximum and refused one second beyond it', () =
   )
 })
 
-test('renewing is refused at the instant of expiry and after it, and not a millisecond before', () => {
+test('renewing is refused at the instant of expiry and after it, and not a millisecond before (S5)', () => {
   assert.ok(renewal(lease(), 1, hour - 1).renewed)
   assert.equal(renewal(lease(), 1, hour), { renewed: false, reason: 'the lease has expired' })
   assert.equal(renewal(lease(), 1, hour + 1), { renewed: false, reason: 'the lease has expired' })
@@ -55,7 +55,7 @@ test('renewing by nothing, less, parts or too much is refused', () => {
   }
 })
 
-test('the wait before a retry doubles from one second to five minutes, give or take a half', () => {
+test('the wait before a retry doubles from one second to five minutes, give or take a half (J16)', () => {
   const { retry } = ledgerLimits
   assert.is(backoffMs(1, retry, 0), 1000)
   assert.equal([backoffMs(1, retry, -0.5), backoffMs(1, retry, 0.5)], [500, 1500])
@@ -146,7 +146,7 @@ const refused: HookResult = {
   quarantined: false, tookMs: 1
 }
 
-test('a removal counts by what was seen: done, stuck, quarantined, or nobody answered', () => {
+test('a removal counts by what was seen: done, stuck, quarantined, or nobody answered (J15)', () => {
   const state = (
     result: Partial<HookResult>, of: Claim = claim
   ): string => judge(of, { ...refused, ...result }).state

@@ -55,7 +55,7 @@ for (const fences of [true, false]) {
     }
   })
 
-  promise(`a creator that dies in the middle leaves no account on a target ${sort}`, async world => {
+  promise(`a creator that dies in the middle leaves no account on a target ${sort} (F3)`, async world => {
     for (let round = 0; round < 6; round++) {
       world.target.fences = fences
       const { target, gate } = stalled(world, 'create')
@@ -80,7 +80,7 @@ for (const fences of [true, false]) {
     }
   })
 
-  promise(`a closer that stalls never ends a newer session on a target ${sort}`, async world => {
+  promise(`a closer that stalls never ends a newer session on a target ${sort} (J6)`, async world => {
     for (let round = 0; round < 6; round++) {
       world.target.fences = fences
       const { target, gate } = stalled(world, 'disable')
@@ -116,6 +116,7 @@ for (const fences of [true, false]) {
   })
 }
 
+// Promised: F21.
 promise('renewal against revocation, 1,000 times: revoked wins, none is too long, all go', async world => {
   const { ledger } = await world.node('one')
   const owner = { kind: 'user', id: 'bob' } as const
@@ -149,6 +150,7 @@ promise('renewal against revocation, 1,000 times: revoked wins, none is too long
     where v.kind = 'revoked' and r.kind = 'renewed' and r.id > v.id`))[0]?.n, 0)
 })
 
+// Promised: F22, R23.
 promise('two nodes on 500 leases that expire together: each is removed exactly once', async world => {
   const one = await world.node('one', { limits: { ...shortLimits, tickMs: 3_600_000 } })
   const two = await world.node('two', { limits: { ...shortLimits, tickMs: 3_600_000 } })
@@ -235,7 +237,7 @@ promise('leases of people and applications outlive the process that issued them'
   assert.equal(world.target.usable(), [])
 })
 
-promise('a node that stops beating is declared dead, its sessions go, it begins anew', async world => {
+promise('a node that stops beating is declared dead, its sessions go, it begins anew (F28)', async world => {
   const one = await world.node('one', { limits: { ...shortLimits, beatMs: 3_600_000, tickMs: 3_600_000 } })
   const two = await world.node('two', { limits: { ...shortLimits, nodeTtlMs: 400, nodeMarginMs: 100 } })
   const lease = await one.ledger.issue(request('create', { owner: { kind: 'session', id: 's1' } }))
@@ -252,7 +254,7 @@ promise('a node that stops beating is declared dead, its sessions go, it begins 
   assert.equal(world.target.usable(), [next.accountName])
 })
 
-promise('a node cut off from the store cuts its sessions before others may take over', async world => {
+promise('a node cut off from the store cuts its sessions before others may take over (F23)', async world => {
   let away = false
   const one = await world.node('one', {
     limits: { ...shortLimits, tickMs: 20, beatMs: 50, nodeTtlMs: 1500, nodeMarginMs: 700 },

@@ -28,7 +28,7 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
     })
   }
 
-  promise('two sessions share an account: one hook on, one hook off after the last', async world => {
+  promise('two sessions share an account: one hook on, one hook off after the last (J4, J6)', async world => {
     const { ledger } = await world.node('one')
     const first = await ledger.issue(request('enable', { owner: { kind: 'session', id: 's1' } }))
     const second = await ledger.issue(request('enable', { owner: { kind: 'session', id: 's2' } }))
@@ -187,7 +187,7 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
     assert.is(world.target.count('enable'), 0)
   })
 
-  promise('the closing hook is the one of the session that switched the account on', async world => {
+  promise('the closing hook is the one of the session that switched the account on (J11)', async world => {
     const { ledger } = await world.node('one')
     const first = await ledger.issue(request('enable', {}, 1))
     const second = await ledger.issue(request('enable', {}, 2))

@@ -25,7 +25,7 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
     })
   }
 
-  promise('a lease of one second is cut and its account gone within five', async world => {
+  promise('a lease of one second is cut and its account gone within five (R22, S7)', async world => {
     const { ledger, cut } = await world.node('one', { limits: {} })
     const startedMs = performance.now()
     const lease = await ledger.issue(
@@ -64,6 +64,7 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
     assert.not(JSON.stringify(kept).includes('token of'))
   })
 
+  // Promised: F20, R22.
   promise('a lease of thirty days does not end at once, nor after 29 days, but after 30', async world => {
     const { ledger, clock } = await world.node('one')
     const seconds = 30 * 86_400
@@ -81,7 +82,7 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
     await until('gone', () => world.target.accounts.names().length === 0)
   })
 
-  promise('a wall clock that jumps by ten years ends nothing and prolongs nothing', async world => {
+  promise('a wall clock that jumps by ten years ends nothing and prolongs nothing (F19)', async world => {
     const { ledger, clock } = await world.node('one')
     const lease = await ledger.issue(request())
     const short = await ledger.issue(request('create', { ttlSeconds: 2, maxTtlSeconds: 2 }))

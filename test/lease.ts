@@ -26,7 +26,7 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
     })
   }
 
-  promise('an account exists only between issue and release, and a receipt proves it', async world => {
+  promise('an account exists only between issue and release, and a receipt proves it (J15)', async world => {
     const { ledger } = await world.node('one')
     const lease = await ledger.issue(request('create', { owner: { kind: 'session', id: 's1' } }))
     assert.equal(world.target.usable(), [lease.accountName])
@@ -120,7 +120,7 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
     await until('proved gone', async () => await stateOf(world, id) === 'proved-gone')
   })
 
-  promise('a failed removal is alarmed at once, tried for ever, and never called done', async world => {
+  promise('a failed removal is alarmed at once, tried for ever, and never called done (J16)', async world => {
     const { ledger, log } = await world.node('one')
     const lease = await ledger.issue(request())
     let refusals = 0
@@ -141,6 +141,7 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
     assert.is(world.audit.filter(each => each.kind === 'account.alarm').length, 1)
   })
 
+  // Promised: J15, J16.
   promise('what cannot be dropped but cannot log in is quarantined, and still retried', async world => {
     const { ledger } = await world.node('one')
     const lease = await ledger.issue(request())
@@ -172,7 +173,7 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
     )
   })
 
-  promise('the closing hook is the one of the version that the lease opened with', async world => {
+  promise('the closing hook is the one of the version that the lease opened with (J11)', async world => {
     const { ledger } = await world.node('one')
     const lease = await ledger.issue(request('create', {}, 1))
     await using later = await ledger.issue(request('create', {}, 2))
@@ -182,6 +183,7 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
     assert.is(later.accountName === lease.accountName, false)
   })
 
+  // Promised: J5.
   promise('a name is never used twice on a target, not even after its account is long gone', async world => {
     const names = ['jit_1', 'jit_1', 'jit_1', 'jit_2', 'jit_3']
     const { ledger } = await world.node('one', { mintName: () => names.shift() ?? 'jit_9' })
@@ -201,7 +203,7 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
     assert.ok(lease.accountId)
   })
 
-  promise('the dead-man switch falls after the longest lifetime', async world => {
+  promise('the dead-man switch falls after the longest lifetime (J16)', async world => {
     const { ledger } = await world.node('one')
     const ask = request('create', { ttlSeconds: 60, maxTtlSeconds: 600 })
     ask.spec.variables.username = 'somebody_else'
@@ -214,7 +216,7 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
     assert.is(Math.round(aliveMs / 1000), 540 + 900)
   })
 
-  promise('a revoked lease is cut and removed at once, and only once', async world => {
+  promise('a revoked lease is cut and removed at once, and only once (F33, S6)', async world => {
     const { ledger, cut } = await world.node('one')
     const lease = await ledger.issue(request('create', { owner: { kind: 'session', id: 's9' } }))
     assert.is(await ledger.revoke(lease.holdId, 'carol'), true)
@@ -349,6 +351,7 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
     assert.is(await ledger.reap('no such account', 'carol'), false)
   })
 
+  // Promised: S4.
   promise('history tells everything that happened to a lease, in order, with who did it', async world => {
     const { ledger } = await world.node('one')
     const lease = await ledger.issue(request('create', { owner: { kind: 'user', id: 'bob' }, actor: 'bob' }))
@@ -376,6 +379,7 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
     assert.equal(await ledger.dependants('target', 'orders'), [])
   })
 
+  // Promised: F33.
   promise('all leases of a target, up to a thousand, are revoked and gone within 30 seconds', async world => {
     const { ledger } = await world.node('one')
     // The embedded store spends most of its time on issuing them.

@@ -66,7 +66,7 @@ async function tokenFor(service: Service, secret: string, name: string): Promise
   )
 }
 
-life('a secret of an application ends with its lease; the others of it stay', async ({ entra }) => {
+life('a secret of an application ends with its lease; the others of it stay (L5)', async ({ entra }) => {
   const { azure, target } = entra
   const application = azure.addApplication()
   const variables = { application: application.id, ends_at: inMs(3_600_000) }
@@ -118,7 +118,7 @@ life('an application of that name that is not ours is never touched', async ({ e
   assert.ok(azure.applications.has(theirs.id))
 })
 
-life('a key of Google lets in while its account exists, and not after', async ({ google: world }) => {
+life('a key of Google lets in while its account exists, and not after (L5)', async ({ google: world }) => {
   const { google, service, target } = world
   const account = target.mint('jit1234567')
   google.unseenReads = 2

@@ -111,7 +111,7 @@ away('a line that is lost in the middle: unknown, then removed', async ({ target
   assert.is((await target.look(account)).exists, false)
 })
 
-away('a host that floods us is cut at a limit', async ({ target }) => {
+away('a host that floods us is cut at a limit (F12)', async ({ target }) => {
   const account = await target.create()
   const flood = parseTemplate(`id: linux/mine\nplugin: linux\naction: delete\ntitle: x\nsteps:
   - { script: yes }`)

@@ -105,7 +105,7 @@ tricks('a login storm meanwhile finds no way in', async ({ target }) => {
   assert.is(target.ssh(account, 'id').status, 255)
 })
 
-tricks('crontab, at job, linger', async ({ target }) => {
+tricks('crontab, at job, linger (F30)', async ({ target }) => {
   const account = await target.create()
   does(target, account, `echo '* * * * * touch /tmp/cron-was-here' | crontab -
     echo 'touch /tmp/at-was-here' | at now + 1 hour`)

@@ -300,6 +300,7 @@ life('the sweep finds accounts by their marker, and members of our group without
   await target.remove(account)
 })
 
+// Promised: J14, R14.
 life('no secret is in an argument on the host, in a file there, or in our lines', async ({ target }) => {
   await target.box.run(`
     for i in $(seq 400); do cat /proc/[0-9]*/cmdline 2> /dev/null | tr '\\0' ' '; done > /root/seen &

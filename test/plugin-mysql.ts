@@ -79,6 +79,7 @@ life('an account logs in, has its role, and is gone afterwards with its session'
   assert.is((await target.done('delete', 'delete-user', { ...account, epoch: 3 })).changed, false)
 })
 
+// Promised: R15.
 life('no password and nothing to log in with is in the log of the server', async ({ target, server }) => {
   const account = target.mint()
   await target.done('create', 'create-user', account)
@@ -183,7 +184,7 @@ life('roles come and go with the session, the login stays', async world => {
   assert.is(again.changed, false)
 })
 
-life('the deadline locks the account and ends its sessions when all of us are gone', async world => {
+life('the deadline locks the account and ends its sessions when all of us are gone (J16)', async world => {
   const { target } = world
   const account = target.mint()
   const soon = new Date(Date.now() + 2000).toISOString()

@@ -51,6 +51,7 @@ const enters = (world: World, { name, password }: Pick<Account, 'name' | 'passwo
   }
 }
 
+// Promised: L5.
 life('a user logs in, has its role, and is gone afterwards with its sessions everywhere', async world => {
   const { target, server } = world
   const account = target.mint()

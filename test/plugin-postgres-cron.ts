@@ -22,7 +22,7 @@ test.after(async () => {
   await target[Symbol.asyncDispose]()
 })
 
-test('jobs that an account left are taken away and listed, those of others stay', async () => {
+test('jobs that an account left are taken away and listed, those of others stay (F32)', async () => {
   await target.server.psql("SELECT cron.schedule('theirs', '0 0 1 1 *', 'SELECT 1')", 'app')
   const account = await target.create()
   const session = await target.login(account)

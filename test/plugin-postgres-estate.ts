@@ -113,7 +113,7 @@ for (const version of ['15', '18'] as const) {
     assert.ok(listed.includes('reassigned table: database app: table public.two'))
   })
 
-  estate('foreign servers and mappings with their stored passwords go away', async ({ target }) => {
+  estate('foreign servers and mappings with their stored passwords go away (F32)', async ({ target }) => {
     await target.server.psql('CREATE FOREIGN DATA WRAPPER wires', 'app')
     await target.server.psql('CREATE SERVER shared FOREIGN DATA WRAPPER wires', 'app')
     await target.server.psql('GRANT USAGE ON FOREIGN DATA WRAPPER wires TO app_rw', 'app')
@@ -130,6 +130,7 @@ for (const version of ['15', '18'] as const) {
     assert.is(await target.server.psql('SELECT count(*) FROM pg_user_mappings', 'app'), '0')
   })
 
+  // Promised: F29.
   estate('somebody who logs in again and again and locks the role is shut out too', async ({ target }) => {
     const account = await target.create()
     const session = await target.login(account)
@@ -221,6 +222,7 @@ for (const version of ['15', '18'] as const) {
     await stranger.close()
   })
 
+  // Promised: F32.
   estate('prepared transactions are rolled back, also one that locks the role itself', async ({ target }) => {
     const account = await target.create()
     const session = await target.login(account, 'other')
@@ -240,7 +242,7 @@ for (const version of ['15', '18'] as const) {
     assert.is(await target.server.psql('SELECT count(*) FROM pg_prepared_xacts'), '0')
   })
 
-  estate('what the account cannot do to stay', async ({ target }) => {
+  estate('what the account cannot do to stay (F32)', async ({ target }) => {
     const account = await target.create()
     const session = await target.login(account)
     const refused = [
@@ -258,6 +260,7 @@ for (const version of ['15', '18'] as const) {
     gone(await target.remove(account))
   })
 
+  // Promised: J16.
   estate('a lock of somebody else keeps the role, shut; the next try removes it', async ({ target }) => {
     const account = await target.create()
     const session = await target.login(account)

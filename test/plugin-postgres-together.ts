@@ -152,6 +152,7 @@ together('a refused creation does not take the others of its visit with it', asy
   await Promise.all(accounts.map(each => remove(target, each)))
 })
 
+// Promised: J15.
 together('a proof looks over a connection that was opened after the effects', async ({ target, relay }) => {
   const accounts = await many(10, () => made(target))
   relay.said.length = 0

@@ -62,7 +62,7 @@ for (const version of ['15', '18'] as const) {
     await session.close()
   })
 
-  life('no password exists: the target holds a verifier of one iteration', async ({ target }) => {
+  life('no password exists: the target holds a verifier of one iteration (J14)', async ({ target }) => {
     const account = await target.create()
     const stored = await target.server.psql(
       `SELECT rolpassword FROM pg_authid WHERE rolname = '${account.name}'`
@@ -327,6 +327,7 @@ undo:
     }
   })
 
+  // Promised: R14, R15.
   life('the log of the target holds no secret, only verifiers; nor do our own lines and errors', async (
     { target, logStart }
   ) => {

@@ -8,7 +8,7 @@ import { createSqlParser } from '../src/main/sql-parser.ts'
 import type { SqlParser } from '../src/main/sql-parser.ts'
 import { pathMatcher, patternMatcher, searchedLengthMax } from '../src/policy/pattern.ts'
 import { createRulebook, plainPath } from '../src/policy/rules.ts'
-import type { FileDirection } from '../src/policy/rules.ts'
+import type { FileDirection, FilePlace } from '../src/policy/rules.ts'
 import type { SqlKind } from '../src/policy/sql-kinds.ts'
 import type { Rule, RuleAction } from '../src/policy/types.ts'
 
@@ -215,7 +215,42 @@ test('commands and files are judged by their own rules only', () => {
     ['download', '/tmp/run.sh', 'allow'], ['download', '../../etc/passwd', 'refuse'],
     ['upload', 'a/../b.sh', 'warn']
   ]
-  for (const [direction, path, then] of cases) assert.is(book.file!(direction, path).then, then, path)
+  for (const [direction, path, then] of cases) {
+    assert.is(book.file!(direction, path, { home: '/home/al' }).then, then, path)
+  }
+})
+
+test('a path is judged under every name that may mean it', () => {
+  const book = createRulebook([
+    { on: 'file', then: 'allow', path: 'open/**' },
+    { on: 'file', then: 'refuse', path: '/home/al/secret/**' },
+    { on: 'file', then: 'refuse', path: 'notes/*.key' },
+    { on: 'file', then: 'refuse', path: '/srv/**/x/*.conf' }
+  ])
+  const home = '/home/al'
+  const cases: [path: string, place: FilePlace, then: RuleAction][] = [
+    // With a home that is known: no spelling makes a difference.
+    ['secret/a', { home }, 'refuse'], ['./secret//a', { home }, 'refuse'],
+    ['x/../secret/a', { home }, 'refuse'], ['../al/secret/a', { home }, 'refuse'],
+    ['../../home/al/secret/a', { home }, 'refuse'],
+    ['/home/al/notes/a.key', { home }, 'refuse'], ['notes/a.key', { home }, 'refuse'],
+    ['/home/al/open/a', { home }, 'allow'], ['../bo/secret/a', { home }, 'allow'],
+    ['/home/bo/notes/a.key', { home }, 'allow'], ['../../srv/a/x/b.conf', { home }, 'refuse'],
+    ['a.conf', { home: '/srv/a/x' }, 'refuse'], ['home/al/secret/a', { home: '/' }, 'refuse'],
+    // Without one what refuses fits wherever the home may be.
+    ['secret/a', {}, 'refuse'], ['a', {}, 'refuse'], ['b.conf', {}, 'refuse'], ['open/a', {}, 'allow'],
+    ['/x/notes/a.key', {}, 'refuse'], ['/notes/a.key', {}, 'refuse'], ['/x/notes/a.txt', {}, 'allow'],
+    ['../a', {}, 'refuse'],
+    // A folder that is moved takes with it what is in it.
+    ['/home/al', { home, isTree: true }, 'refuse'], ['secret', { home, isTree: true }, 'refuse'],
+    ['/home', { home, isTree: true }, 'refuse'], ['/', { home, isTree: true }, 'refuse'],
+    ['notes', { home, isTree: true }, 'refuse'], ['/home/bo', { home, isTree: true }, 'allow'],
+    ['/srv', { home, isTree: true }, 'refuse'], ['/srv/q/x', { home, isTree: true }, 'refuse'],
+    ['secret', { home }, 'allow'], ['docs/a', { home, isVague: true }, 'refuse']
+  ]
+  for (const [path, place, then] of cases) {
+    assert.is(book.file!('download', path, place).then, then, `${path} ${JSON.stringify(place)}`)
+  }
 })
 
 test('rules are read from a grant, written back alike, and refused where they mean nothing', () => {

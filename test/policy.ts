@@ -53,7 +53,7 @@ function refusalOf(act: () => unknown): string {
   return 'allowed'
 }
 
-test('every grammar that people know reads as the same user, credential and target', () => {
+test('every grammar that people know reads as the same user, credential and target (D2)', () => {
   const written = [
     'alice+root@web01', 'alice:root@web01', 'alice%root@web01', 'alice[root@web01]', 'alice#root@web01',
     'alice@root@web01'

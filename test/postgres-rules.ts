@@ -117,6 +117,46 @@ test('behind a verdict that ends the session nothing is passed on', async () => 
   assert.ok(Buffer.concat(sent).equals(sync()))
 })
 
+test('a cancel request ends what the client waits for, and what PostgreSQL would end', async () => {
+  const batch = [parse('', 'SELECT 1'), bind('', '', []), execute('')]
+  const wait = query('DROP')
+  const cases: [what: string, before: Buffer[], answered: number, isTargets: boolean, leaves: boolean][] = [
+    ['nothing runs', [], 0, false, true],
+    ['what was before is answered', [query('SELECT 1'), ...batch, sync()], 2, false, true],
+    ['a statement runs', [query('SELECT 1')], 0, true, false],
+    ['a batch runs', [...batch, sync()], 0, true, false],
+    ['the second of two runs', [query('SELECT 1'), ...batch, sync()], 1, true, false],
+    ['the batch is its own', batch, 0, true, true],
+    ['the batch is its own, and one before it runs', [query('SELECT 1'), ...batch], 0, true, false],
+    ['more answers than questions', [query('SELECT 1')], 9, false, true]
+  ]
+  for (const [what, before, answered, isTargets, leaves] of cases) {
+    const waiting: { end?: (() => void) | undefined } = {}
+    const gate = new Gate({
+      judge: ({ sql }, { left }) => sql !== 'DROP' ? Promise.resolve(verdict({ sql } as Statement))
+        : new Promise(resolve => {
+          const done = (): void => resolve({ passes: false, ends: false, error: refusal(), note: undefined })
+          left.addEventListener('abort', () => {
+            waiting.end = undefined
+            done()
+          })
+          waiting.end = done
+        }),
+      send: () => true, refused: () => 'refused_word', note: () => undefined, tell: () => undefined,
+      end: () => undefined
+    })
+    for (const message of before) await gate.take(message)
+    gate.answered(answered)
+    const taken = gate.take(wait)
+    await new Promise(resolve => setImmediate(resolve))
+    assert.is(gate.cancel(new SallyportError('client-closed')), isTargets, what)
+    assert.is(waiting.end === undefined, leaves, what)
+    waiting.end?.()
+    await taken
+    assert.is(gate.cancel(new SallyportError('client-closed')), true, `${what}: nobody waits`)
+  }
+})
+
 test('only the answer to a refused statement is reworded, however reads cut it', () => {
   for (let round = 0; round < 60; round++) {
     const answers = new Answers()

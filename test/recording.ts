@@ -114,7 +114,7 @@ test('a body above the limit becomes several frames', async () => {
   assert.equal(frames.map(frame => frame.body.length), [bodyBytesMax, bodyBytesMax, 5])
 })
 
-test('times count microseconds from the start and never go backwards', async () => {
+test('times count microseconds from the start and never go backwards (F19)', async () => {
   const dir = temporaryFolder()
   let nowMs = 1000
   const clock = { ...systemClock, monotonicMs: () => nowMs }

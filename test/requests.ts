@@ -11,7 +11,7 @@ import { problemsOf } from '../src/input.ts'
 import type { AuditLog } from '../src/store/audit.ts'
 import type { Database } from '../src/store/database.ts'
 import { sql } from '../src/store/drizzle.ts'
-import { createRequests } from '../src/store/requests.ts'
+import { createRequests, withdrawAsked } from '../src/store/requests.ts'
 import type { NewRequest, Requests } from '../src/store/requests.ts'
 import { createMemory } from './peers/api-ports.ts'
 import { storeKinds, storeMaker } from './peers/stores.ts'
@@ -63,6 +63,18 @@ for (const kind of storeKinds) {
     assert.is((await requests.withdraw(id, { by: 'dave', reason: 'enough' })).state, 'withdrawn')
     assert.equal(await requests.validOf('alice'), [])
     assert.is(await codeOf(requests.withdraw(id, { by: 'dave' })), 'conflict')
+  })
+
+  test('what an interrupted session had asked for is taken back, and nothing else', async () => {
+    const keys = ['devs#1/s1/aa', 'devs#12/s1/bb', 'devs#1/s2/aa', 'devs']
+    const made = await Promise.all(keys.map(async grant =>
+      (await requests.create(wish('ann', { grant }))).row.id))
+    await requests.approve(made[1]!, { by: 'carol' }, approvers, 1)
+    events.length = 0
+    await database.transaction(tx => withdrawAsked(tx, audit, ['s1', 's3', 's1/aa']))
+    const states = await Promise.all(made.map(async id => (await requests.get(id))?.state))
+    assert.equal(states, ['withdrawn', 'approved', 'pending', 'pending'])
+    assert.equal(events, ['request.withdrawn by system'])
   })
 
   test('of approvals and a denial at the same moment, the request ends one way', async () => {

@@ -19,6 +19,7 @@ import { secondFactor, secretValue } from '../src/store/schema.ts'
 import { openSecrets } from '../src/store/sealing.ts'
 import { createSecondFactors as createRows } from '../src/store/second-factors.ts'
 import { secretOfUri } from './peers/authenticator.ts'
+import { noConsole } from './peers/no-console.ts'
 import { handClock } from './peers/raw-postgres.ts'
 import { storeKinds, storeMaker } from './peers/stores.ts'
 
@@ -93,7 +94,7 @@ function authenticateWith(isEnrolled: boolean, right = '111111'): {
   const ports = {
     userOf: () => 'alice', authorities: [], verifierOf: async () => 'a verifier',
     declared: async () => ({ users: new Map([['alice', alice]]) }) as unknown as Declared,
-    secondFactorOf: async () => isEnrolled ? { check } : undefined,
+    secondFactorOf: async () => isEnrolled ? { check } : undefined, confirmations: noConsole,
     audit: async (kind: string, _actor: string, _subject: string, { why }: Record<string, unknown>) => {
       events.push(why === undefined ? kind : `${kind}: ${String(why)}`)
     }

@@ -98,6 +98,7 @@ function documentsOf(yaml: string): unknown[] {
   return parseAllDocuments(yaml).map(document => document.toJS() as unknown)
 }
 
+// Promised: P2, L1, S1, renewal R1.
 test('what excludes each other, and what is missing, is refused with the name of the field', async () => {
   const { problems } = await bench()
   const pair = 'create: postgres/create-role\ndelete: postgres/delete-role'
@@ -163,7 +164,7 @@ test('a shown document is the applied one, and applying it again changes nothing
   assert.is(profile?.['ttl'], '1h')
 })
 
-test('switching renewal on is answered with a warning, and who confirmed it is kept (R3)', async () => {
+test('switching renewal on is answered with a warning, who confirmed it is kept (renewal R3)', async () => {
   const { memory, run } = await bench()
   const [own] = documentsOf(base).filter(each => (each as { name: string }).name === 'own')
   const apply = async (confirmed: boolean, overlap = '10m') => (await run([
@@ -193,6 +194,7 @@ test('who a secret is needed by is named, and it stays', async () => {
   assert.is(await remove('secret', 'prod/base'), 'gone')
 })
 
+// Promised: renewal R4.
 test('what falls off the end of the versions is forgotten, and all of them with the secret', async () => {
   const { memory, run, remove } = await bench()
   const before = memory.secrets.size

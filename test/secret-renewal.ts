@@ -1,4 +1,4 @@
-// Secrets that renew themselves (R1–R4), over both stores with any number of nodes: the new credential is
+// Secrets that renew themselves (renewal R1–R4), over both stores with any number of nodes: the new one is
 // there before the old one goes, of two nodes one renews, a node that died half way leaves nothing behind,
 // and what is still in use is an alarm, not cut off. The ledger is a list here; the rows are the real ones.
 import { randomUUID } from 'node:crypto'

@@ -91,7 +91,7 @@ function open(): World {
 const outcome = (work: Promise<unknown>): Promise<string> => work.then(
   () => 'handed out', (thrown: SallyportError) => [thrown.code, ...thrown.problems].join(': '))
 
-test('a lease is handed out once, to its owner, with the event before it', async () => {
+test('a lease is handed out once, to its owner, with the event before it (S2, S3)', async () => {
   const { secrets, issued, events, revoked } = open()
   const { values, lease } = await secrets.generate(billing, path, {})
   const shown = Object.fromEntries(values.map(({ key, value }) => [key, value.expose()]))
@@ -126,7 +126,7 @@ test('what changes while the account is made takes it back, and nothing is hande
   }
 })
 
-test('a lease is not longer than its secret allows, nor than the grant that it is made by', async () => {
+test('a lease is not longer than its secret allows, nor than the grant that it is made by (S2)', async () => {
   const world = open()
   const ask = (ttlSeconds?: number): Promise<string> =>
     outcome(world.secrets.generate(billing, path, { ttlSeconds }))
@@ -161,7 +161,7 @@ test('a grant on a folder does not open the base secrets in it, one that names t
   assert.is(await of(path), 'handed out')
 })
 
-test('everything that is missing is said at once, each with its own sentence', async () => {
+test('everything that is missing is said at once, each with its own sentence (P5)', async () => {
   const world = open()
   world.declared = { ...declaredWith(), targets: new Map(), credentials: new Map() }
   assert.is(await outcome(world.secrets.generate(billing, path, {})),

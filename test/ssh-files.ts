@@ -189,8 +189,8 @@ test('with a judge only requests that are known go on, and a rename gives its so
   }
   const asked: string[] = []
   const world = new TapeWorld({
-    allowFile: (op, path, isSource) => {
-      asked.push([op, path, ...isSource === true ? ['source'] : []].join(' '))
+    allowFile: (op, path, how) => {
+      asked.push([op, path, ...Object.keys(how ?? {})].join(' '))
       return true
     }
   })
@@ -200,14 +200,19 @@ test('with a judge only requests that are known go on, and a rename gives its so
     const out = world.say(packet)
     return out === undefined || Buffer.concat(out.map(piece => piece.subarray(dataHeadBytes))).equals(packet)
   }
-  const [stat, fsetstat, rename, block, extended] = [17, 10, 18, 22, 200]
+  const [stat, fsetstat, rename, symlink, block, extended] = [17, 10, 18, 20, 22, 200]
   assert.ok(goesOn(request(stat, 1, '/a')))
   assert.not.ok(goesOn(request(fsetstat, 2, 'guessed', 0)))
   assert.not.ok(goesOn(request(block, 3, 'handle')))
   assert.not.ok(goesOn(request(extended, 4, 'new@example.org', '/a')))
   assert.ok(goesOn(request(extended, 5, 'fsync@openssh.com', 'handle')))
   assert.ok(goesOn(request(rename, 6, '/a', '/b')))
-  assert.equal(asked, ['rename /a source', 'rename /b'])
+  assert.ok(goesOn(request(symlink, 7, '../etc', 'sub/link')))
+  assert.ok(goesOn(request(extended, 8, 'hardlink@openssh.com', 'c', 'd')))
+  assert.equal(asked, [
+    'rename /a isSource isTree', 'rename /b isTree', 'symlink sub/link', 'symlink sub/../etc isSource isTree',
+    'link c isSource', 'link d'
+  ])
   assert.throws(() => world.say(Buffer.concat([sshUint32(5), Buffer.of(block), sshUint32(7)])))
 })
 

@@ -3,7 +3,8 @@
 // within its limit and works again when the store is back, a transaction that lost its connection leaves
 // nothing behind, concurrent nodes migrate once, deadlocks are repeated. Against a real PostgreSQL 15.
 import { execFileSync } from 'node:child_process'
-import { readdirSync } from 'node:fs'
+import { createHash } from 'node:crypto'
+import { readFileSync, readdirSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { join } from 'node:path'
 import { inspect } from 'node:util'
@@ -13,6 +14,7 @@ import { SallyportError } from '../src/errors.ts'
 import { callMsMax, openDatabase } from '../src/store/database.ts'
 import type { Database, Handle, Outcome } from '../src/store/database.ts'
 import { sql } from '../src/store/drizzle.ts'
+import { createNodeRows } from '../src/store/nodes.ts'
 import { setting } from '../src/store/schema.ts'
 import { freePort, startPostgres } from '../tool/postgres.ts'
 import { storeMaker } from './peers/stores.ts'
@@ -212,6 +214,42 @@ test('four nodes that start together migrate once', async () => {
   const files = readdirSync(join(import.meta.dirname, '../migrations')).filter(file => file.endsWith('.sql'))
   assert.is(await stores.server().psql('select count(*) from migration', name), String(files.length))
   for (const node of nodes) await node.close()
+})
+
+test('a node of a version before 0006 lives on beside one that upgrades the store', async () => {
+  const { store, dataDir } = await stores.open()
+  const name = new URL(store).pathname.slice(1)
+  const run = (text: string): Promise<string> => stores.server().psql(text, name)
+  await stores.server().psql(`drop database ${name} with (force)`)
+  await stores.server().psql(`create database ${name}`)
+  await run(`create table migration
+    (tag text primary key, sha256 text not null, applied_at timestamptz not null default now())`)
+  const folder = join(import.meta.dirname, '../migrations')
+  for (const file of readdirSync(folder).filter(each => each.endsWith('.sql') && each < '0006').sort()) {
+    const text = readFileSync(join(folder, file), 'utf8')
+    const sha256 = createHash('sha256').update(text).digest('hex')
+    const tag = file.replace('.sql', '')
+    await run(`${text}; insert into migration (tag, sha256) values ('${tag}', '${sha256}')`)
+  }
+  const boot = (as: string): Promise<string> => run(`insert into node (id, boot) values ('old', '${as}')
+    on conflict (id) do update set boot = excluded.boot, beat_at = now()`)
+  await boot('a')
+  const database = await openDatabase({ store, dataDir })
+  const rows = createNodeRows(database, 30_000)
+  const old = async (): Promise<unknown> => {
+    const [{ alive, url } = {}] = await rows.list()
+    return [alive, url]
+  }
+  assert.equal(await old(), [true, null], 'it says no address')
+  await boot('b')
+  assert.equal(await old(), [true, null])
+  await rows.advertise('old', { url: 'https://old:8443', certificate: 'PEM', mark: 'M' })
+  assert.equal(await old(), [true, 'https://old:8443'])
+  await run("update node set beat_at = now() - interval '31 seconds'")
+  assert.equal(await old(), [false, 'https://old:8443'])
+  await run("update node set beat_at = now() - interval '31 days'")
+  assert.equal(await rows.list(), [], 'it has another name now, or was taken away')
+  await database.close()
 })
 
 /** The postmaster and its children. */

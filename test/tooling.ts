@@ -200,6 +200,26 @@ runner('files that mostly wait run beside others, two run at any rate, and long 
   }
 })
 
+runner('what a run put into its own folder for temporary files is gone with it', () => {
+  const says = "import { tmpdir } from 'node:os'\ntest('says', () => { throw new Error(`in <${tmpdir()}>`) })"
+  const planting = plant('temporary', { 'bad.ts': `${head}${says}\ntest.run()` })
+  const usual = process.env['TMPDIR']
+  const folderOf = (given: string | undefined): string | undefined => {
+    delete process.env['TMPDIR']
+    if (given !== undefined) process.env['TMPDIR'] = given
+    return /in <(.*)>/.exec(runRunner(planting).lines.join())?.[1]
+  }
+  try {
+    const own = folderOf(undefined)
+    assert.ok(own === '/tmp' || own !== undefined && !existsSync(own), own)
+    assert.is(folderOf(folder), folder, 'whoever gives one has it')
+    assert.ok(existsSync(folder))
+  } finally {
+    delete process.env['TMPDIR']
+    if (usual !== undefined) process.env['TMPDIR'] = usual
+  }
+})
+
 runner('what files take is remembered for the next run, and forgotten with the file', () => {
   const known = ' 9 0.5 test/one.ts\n 9 0.5 test/gone.ts\n'
   const planting = plant('remember', { 'one.ts': good, 'costs.txt': known })
@@ -335,6 +355,7 @@ interface Compose {
     build?: unknown
     ports?: string[]
     networks?: string[]
+    hostname?: string
     volumes?: string[]
     depends_on?: Record<string, unknown>
     environment?: Record<string, string>
@@ -381,6 +402,16 @@ containers('the settings of the proxy in the compose file are YAML and listen wh
     const inside = compose.services[node]!.ports!.map(port => port.split(':').at(-1))
     assert.equal(listened.map(address => address.split(':')[1]), inside)
   }
+})
+
+containers('each node of the compose file says an address of its own to the other', () => {
+  for (const name of ['proxy', 'proxy-two']) {
+    const { hostname, networks } = compose.services[name]!
+    // Within a network a service is called by its name, and the address is made of the host's.
+    assert.equal([hostname, networks?.includes('inside')], [name, true])
+  }
+  const { listen } = parse(compose.configs['sallyport']!.content) as { listen: { http: string } }
+  assert.match(listen.http, /^0\.0\.0\.0:/)
 })
 
 containers('the image runs as another user than root, and copies only what exists', () => {

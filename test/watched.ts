@@ -36,7 +36,7 @@ async function checkParts(folder: string): Promise<void> {
   assert.ok(bytes.equals(whole.subarray(100)))
 }
 
-test('figures count what happened, and never name a person', async () => {
+test('figures count what happened, and never name a person (R32)', async () => {
   const port = await freePort()
   await using house = await openHouse(`metrics: { listen: "127.0.0.1:${port}" }`)
   const scrape = async (): Promise<Exposition> =>
@@ -66,6 +66,7 @@ test('figures count what happened, and never name a person', async () => {
   assert.is(after.value('sallyport_oldest_unproved_removal_seconds'), 0)
   assert.is(after.value('sallyport_target_breaker', { target: 'orders' }), 0)
   assert.is(after.value('sallyport_store_up'), 1)
+  assert.equal(['waiting_bytes', 'slow'].map(of => after.value(`sallyport_recorder_${of}`)), [0, 0])
   assert.ok(after.value('sallyport_store_round_trip_seconds') > 0)
   assert.ok(after.value('sallyport_event_loop_delay_seconds_count') > 0)
   assert.ok(after.value('process_resident_memory_bytes') > 1e7)

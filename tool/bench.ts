@@ -1,5 +1,5 @@
 // `npm run bench [postgres|ssh|leases] [-- OPTIONS]`: one benchmark after the other, each its own process,
-// or the one that is named; what else is said goes to it.
+// or the one that is named; what else is said goes to it (R27).
 import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 

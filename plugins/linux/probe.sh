@@ -52,6 +52,21 @@ jit_probe_place() {
     'accounts may change their full name, which is our marker: CHFN_RESTRICT rwh in /etc/login.defs'
 }
 
+# jit_probe_authority KEY: of our user authority, in base64. Files are asked for by sshd, and looked for within
+# `Match` as well, where nobody can ask it.
+jit_probe_authority() {
+  jit_trusted=$( { printf '%s\n' "$jit_set"; grep -hsriE '^[[:space:]]*TrustedUserCAKeys' /etc/ssh; } \
+    | sed -nE 's/^[[:space:]]*trustedusercakeys[[:space:]=]+"?([^"[:space:]]+).*/\1/Ip' | grep -vx none | sort -u)
+  for jit_file in $jit_trusted; do
+    ! grep -qsF "$1" "$jit_file" || return 0
+  done
+  if [ -z "$jit_trusted" ]
+  then jit_say missing 'sshd trusts no user authority: TrustedUserCAKeys with the line of ssh-config --user-ca'
+  else jit_say missing \
+    "$(printf '%s' "$jit_trusted" | tr '\n' ' ') lacks our user authority: the line of ssh-config --user-ca"
+  fi
+}
+
 # jit_probe_groups GROUPS: that accounts are to be in.
 jit_probe_groups() {
   for jit_group in $1; do

@@ -13,7 +13,6 @@ export interface PasskeyAnswer {
     authenticatorData?: string | undefined
     signature?: string | undefined
     userHandle?: string | undefined
-    transports?: string[] | undefined
   }
   clientExtensionResults: Record<string, unknown>
 }
@@ -21,7 +20,6 @@ export interface PasskeyAnswer {
 interface Described {
   type: 'public-key'
   id: string
-  transports: string[]
 }
 
 interface Asked {

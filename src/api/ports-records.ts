@@ -3,12 +3,9 @@
 // are shown, and nothing that decides.
 import type { LastOutcome } from '../jit/last-outcomes.ts'
 import type { TargetHealth } from '../jit/target-queue.ts'
+import type { RecordingReader } from '../nodes/recordings.ts'
 import type { Rule, RuleAction } from '../policy/types.ts'
 import type { Hit } from '../recording/catalog.ts'
-import type { ExportFormat } from '../recording/export.ts'
-import type { Beginning, Piece, Wish } from '../recording/moments.ts'
-import type { Scene } from '../recording/screenplay.ts'
-import type { Expected, Verdict } from '../recording/verify.ts'
 import type { JsonLines } from './route.ts'
 
 // ---- sessions and their records
@@ -69,26 +66,13 @@ export interface SessionPort {
 }
 
 /**
- * The recordings folder. Each method throws `not-found` at once when there is no recording of the session.
+ * The recordings folder. Each method throws `not-found` at once when there is no recording of the session. In
+ * `RecordingReader` are the ways to look that another node answers as well.
  */
-export interface RecordingPort {
-  /** The file as it is, or the bytes from `start` to `end`, that one among them. */
-  raw(session: string, part?: { start: number, end: number }): AsyncIterable<Uint8Array>
-  /** What was on the screen, and when. */
-  scenes(session: string): AsyncIterable<Scene>
-  /** The same from the start and then as it happens, until the session ends or the signal aborts. */
-  follow(session: string, signal: AbortSignal): AsyncIterable<Scene>
-  /** What is now, and then what happens; for somebody who comes late, or comes again. */
-  live(session: string, wish: Wish, signal: AbortSignal): AsyncIterable<Beginning | Scene>
-  /** From a moment on: the screen as it was then, and what came next. */
-  piece(session: string, fromMs: number, signal: AbortSignal): Promise<Piece>
-  /** JSON lines of statements and events: the last `before` of those in front of the moment, then all. */
+export interface RecordingPort extends RecordingReader {
+  /** Whether the recording of a session lies here. */
+  has(session: string): boolean
   linesFrom(session: string, fromMs: number, before: number): JsonLines<RecordedLine>
-  export(session: string, format: ExportFormat): AsyncIterable<string>
-  /** The copy of a transferred file. Fails with `not-found` at the first piece. */
-  fileCopy(session: string, number: number): AsyncIterable<Uint8Array>
-  /** Against our keys, and against what the store says was sealed. */
-  verify(session: string, expected: Expected): Promise<Verdict>
   search(wanted: SearchRequest): AsyncIterable<Hit>
   /** What rules would have said to all that fits. */
   whatIf(wanted: WhatIfRequest): AsyncIterable<WhatIfLine>

@@ -8,6 +8,7 @@ import type { Action } from '../jit/plugin.ts'
 import type { Shelf } from '../jit/shelf.ts'
 import type { Choice } from '../policy/authorise.ts'
 import type { LoginName } from '../policy/login-name.ts'
+import type { Nodes } from '../nodes/nodes.ts'
 import type { Declared, Role, SecretReference, User } from '../policy/types.ts'
 import type { Secret } from '../secret.ts'
 import type { Secrets } from '../secrets/secrets.ts'
@@ -33,6 +34,8 @@ export interface ApiPorts {
   policy: PolicyPort
   sessions: SessionPort
   recordings: RecordingPort
+  /** The other nodes, for what was recorded there. */
+  nodes: Pick<Nodes, 'holding' | 'others' | 'admit'>
   leases: LeasePort
   secrets: Secrets
   orphans: OrphanPort

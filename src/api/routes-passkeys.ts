@@ -24,8 +24,7 @@ const answer = z.strictObject({
   id, rawId: id, type: z.literal('public-key'),
   response: z.strictObject({
     clientDataJSON: part, attestationObject: part.optional(), authenticatorData: part.optional(),
-    signature: part.optional(), userHandle: part.optional(),
-    transports: z.array(z.string().regex(/^[a-z-]{1,20}$/)).max(10).optional()
+    signature: part.optional(), userHandle: part.optional()
   }),
   clientExtensionResults: z.record(z.string(), z.unknown()).default({})
 })

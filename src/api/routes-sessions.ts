@@ -1,30 +1,29 @@
-// Routes over sessions and their records (D4): list, look, end, replay, watch, export, search, verify,
-// receipt. Whoever is neither auditor nor admin sees the list of their own sessions and nothing of what was
-// recorded. Looking into a recording is itself audited, because a recording may hold what the person typed.
+// Routes over sessions and their records (D4): list, look, end, replay, watch, export, verify, receipt.
+// Whoever is neither auditor nor admin sees the list of their own sessions and nothing of what was recorded.
+// Looking into a recording is itself audited, because a recording may hold what the person typed; where it
+// lies on another node that one is asked, and named in the audit.
 import { z } from 'zod'
-import { sleep } from '../clock.ts'
-import type { Clock } from '../clock.ts'
-import { SallyportError, asSallyportError } from '../errors.ts'
+import { SallyportError } from '../errors.ts'
+import type { RecordingReader } from '../nodes/recordings.ts'
 import { exportFormats } from '../recording/export.ts'
 import type { ExportFormat } from '../recording/export.ts'
-import { inertLine } from '../recording/inert.ts'
 import type { Beginning } from '../recording/moments.ts'
 import { recordingSuffix } from '../recording/paths.ts'
 import type { Scene } from '../recording/screenplay.ts'
 import type { ApiPorts } from './ports.ts'
-import type { SessionRow } from './ports-records.ts'
+import type { RecordedLine, SessionRow } from './ports-records.ts'
 import { admins, everyone, route, streamRoute, watchers } from './route.ts'
 import type { Call, Caller, JsonLines } from './route.ts'
+import { searchRoute } from './search.ts'
 import type { SessionJson } from './shapes.ts'
 import {
-  done, hitShape, pieceShape, receiptJson, receiptShape, sessionJson, sessionShape, verifiedJson,
+  done, pieceShape, receiptJson, receiptShape, sessionId, sessionJson, sessionShape, verifiedJson,
   verifiedShape
 } from './shapes.ts'
-import { jsonLines } from './stream.ts'
+import { jsonLines, withPulse } from './stream.ts'
 
 /** Sessions in one answer; the next ones are asked for with `before`. */
 export const sessionsPerAnswerMax = 1_000
-const hitsPerAnswerMax = 1_000
 export const eventLines = 'application/x-ndjson'
 
 /** Content type and ending of each format of `export`. */
@@ -35,17 +34,13 @@ const exportTypes: Readonly<Record<ExportFormat, { contentType: string, extensio
   'jsonl': { contentType: 'application/x-ndjson', extension: 'jsonl' }
 }
 
-/** What session ids look like (session/id.ts); anything else is not even looked up. */
-const id = z.string().regex(/^[0-9a-z]{8,40}$/, 'expected a session id')
-const params = z.object({ id })
+const params = z.object({ id: sessionId })
 /** Milliseconds since the start of a recording. */
 const moment = z.coerce.number<number>().min(0).max(Number.MAX_SAFE_INTEGER).default(0)
 const linesBeforeMax = 1_000
 const lineCount = z.coerce.number<number>().int().min(0).default(0)
 /** The recording's own limit. */
 const lanesMax = 0xffff
-/** A live line on which nothing happens says so as often. */
-const pulseMs = 10_000
 /** A look that goes on is on record again after this. */
 const oneLookMs = 600_000
 /** Looks that are remembered; more people than look at once. */
@@ -62,7 +57,7 @@ export function sessionRoutes(ports: ApiPorts) {
       query: z.strictObject({
         user: z.string().optional(), credential: z.string().optional(), target: z.string().optional(),
         status: z.enum(['opening', 'live', 'ended', 'refused', 'interrupted']).optional(),
-        since: instant.optional(), until: instant.optional(), before: id.optional(),
+        since: instant.optional(), until: instant.optional(), before: sessionId.optional(),
         limit: z.coerce.number<number>().int().min(1).max(sessionsPerAnswerMax).default(100)
       }),
       response: z.object({ sessions: z.array(sessionShape) }),
@@ -95,10 +90,10 @@ export function sessionRoutes(ports: ApiPorts) {
       summary: 'Checks the hash chain and the seal of a recording.', params,
       response: verifiedShape,
       run: async call => {
-        const row = await sessionOf(ports, call.params.id, call.caller)
+        const { row, recordings } = await placed(ports, call)
         const { id: session, recordingHead, recordingBytes } = row
         const expected = { headHash: recordingHead ?? undefined, bytes: recordingBytes ?? undefined }
-        return verifiedJson(await recorded(ports, row, () => ports.recordings.verify(session, expected)))
+        return verifiedJson(await recordings.verify(session, expected))
       }
     }),
     route({
@@ -112,26 +107,7 @@ export function sessionRoutes(ports: ApiPorts) {
         throw new SallyportError('not-found', { detail: `session ${call.params.id} has no receipt (yet)` })
       }
     }),
-    route({
-      method: 'get', path: '/search', roles: watchers,
-      summary: 'Full-text search over statements and output of recordings.',
-      query: z.strictObject({
-        query: z.string().min(1).max(1024), session: id.optional(),
-        limit: z.coerce.number<number>().int().min(1).max(hitsPerAnswerMax).default(100)
-      }),
-      response: z.object({ hits: z.array(hitShape) }),
-      run: async ({ query: { query, session, limit }, caller, signal }) => {
-        await ports.audit.append('recordings.searched', caller.name, session ?? '*', { query })
-        const hits: z.output<typeof hitShape>[] = []
-        for await (const hit of ports.recordings.search({ query, limit, session, signal })) {
-          const { user, credential, target } = hit.head
-          const who = { user: inertLine(user), credential: inertLine(credential), target: inertLine(target) }
-          hits.push({ ...hit, ...who })
-        }
-        return { hits }
-      }
-    }),
-    pieceRoute(ports), ...streamRoutes(ports)
+    searchRoute(ports), pieceRoute(ports), ...streamRoutes(ports)
   ]
 }
 
@@ -144,16 +120,17 @@ function pieceRoute(ports: ApiPorts) {
     query: z.strictObject({ from: moment }),
     response: pieceShape,
     run: async call => {
-      const row = await sessionOf(ports, call.params.id, call.caller)
+      const place = await placed(ports, call)
+      const { row, recordings } = place
       const key = `${call.caller.name} ${row.id}`
       const nowMs = ports.clock.monotonicMs()
       if (nowMs - (lately.get(key) ?? -Infinity) > oneLookMs) {
-        await ports.audit.append('session.replayed', call.caller.name, row.id, { from: call.query.from })
+        await onRecord(ports, call, place, 'session.replayed', { from: call.query.from })
         if (lately.size >= looksMax) lately.clear()
         lately.set(key, nowMs)
       }
-      const { durationMs = null, scenes, ...piece } = await recorded(ports, row, () =>
-        ports.recordings.piece(row.id, call.query.from, call.signal))
+      const { durationMs = null, scenes, ...piece } =
+        await recordings.piece(row.id, call.query.from, call.signal)
       return { ...piece, durationMs, scenes: [...scenes] }
     }
   })
@@ -172,9 +149,9 @@ function streamRoutes(ports: ApiPorts) {
       response: { stream: [eventLines] },
       run: async call => {
         const { after, limit } = call.query
-        const row = await looked(ports, call, 'session.replayed', after === 0 ? {} : { after })
-        const scenes = await recorded(ports, row, () => ports.recordings.scenes(row.id))
-        return { contentType: eventLines, chunks: jsonLines(sliced(scenes, after, limit)) }
+        const detail = after === 0 ? {} : { after }
+        const { row, recordings } = await looked(ports, call, 'session.replayed', detail)
+        return { contentType: eventLines, chunks: jsonLines(sliced(recordings.scenes(row.id), after, limit)) }
       }
     }),
     streamRoute({
@@ -186,9 +163,8 @@ function streamRoutes(ports: ApiPorts) {
       response: { stream: [eventLines] },
       run: async call => {
         const { from, before } = call.query
-        const row = await looked(ports, call, 'session.replayed', { from })
-        const chunks = await recorded(ports, row, () => ports.recordings.linesFrom(row.id, from, before))
-        return { contentType: eventLines, chunks }
+        const { row, recordings } = await looked(ports, call, 'session.replayed', { from })
+        return { contentType: eventLines, chunks: linesOf(recordings.linesFrom(row.id, from, before)) }
       }
     }),
     streamRoute({
@@ -204,11 +180,11 @@ function streamRoutes(ports: ApiPorts) {
       response: { stream: [eventLines] },
       run: async call => {
         const { after, begin, lane } = call.query
-        const row = await looked(ports, call, 'session.watched')
+        const { row, recordings } = await looked(ports, call, 'session.watched')
         const isNow = begin === 'now'
-        const told: AsyncIterable<Beginning | Scene> = await recorded(ports, row, () => isNow
-          ? ports.recordings.live(row.id, { after, lane }, call.signal)
-          : sliced(ports.recordings.follow(row.id, call.signal), after))
+        const told: AsyncIterable<Beginning | Scene> = isNow
+          ? recordings.live(row.id, { after, lane }, call.signal)
+          : sliced(recordings.follow(row.id, call.signal), after)
         const lines = jsonLines(told)
         const chunks: JsonLines<Beginning | Scene> = isNow ? withPulse(lines, ports.clock) : lines
         return { contentType: eventLines, live: true, chunks }
@@ -220,9 +196,10 @@ function streamRoutes(ports: ApiPorts) {
       query: z.strictObject({ format: z.enum(exportFormats) }),
       response: { stream: [...new Set(Object.values(exportTypes).map(({ contentType }) => contentType))] },
       run: async call => {
-        const row = await looked(ports, call, 'session.exported', { format: call.query.format })
-        const { contentType, extension } = exportTypes[call.query.format]
-        const chunks = await recorded(ports, row, () => ports.recordings.export(row.id, call.query.format))
+        const { format } = call.query
+        const { row, recordings } = await looked(ports, call, 'session.exported', { format })
+        const { contentType, extension } = exportTypes[format]
+        const chunks = recordings.export(row.id, format)
         return { contentType, fileName: `${row.id}.${extension}`, chunks }
       }
     }),
@@ -233,8 +210,8 @@ function streamRoutes(ports: ApiPorts) {
       response: { stream: ['application/octet-stream'] },
       run: async call => {
         const { id, copy } = call.params
-        await looked(ports, call, 'session.exported', { format: 'file', copy })
-        const chunks = ports.recordings.fileCopy(id, copy)
+        const { recordings } = await looked(ports, call, 'session.exported', { format: 'file', copy })
+        const chunks = recordings.fileCopy(id, copy)
         return { contentType: 'application/octet-stream', fileName: `${id}-file-${copy}`, chunks }
       }
     }),
@@ -243,16 +220,20 @@ function streamRoutes(ports: ApiPorts) {
       summary: 'The recording as it is on the disk, for `sessions verify FILE`.', params,
       response: { stream: ['application/octet-stream'] },
       run: async call => {
-        const row = await looked(ports, call, 'session.exported', { format: 'recording' })
-        const chunks = await recorded(ports, row, () => ports.recordings.raw(row.id))
+        const detail = { format: 'recording' }
+        const { row, recordings, servedBy } = await looked(ports, call, 'session.exported', detail)
         const { recordingHead: head, recordingBytes: bytes } = row
         // Only what is sealed stays as it is.
         const parts = head === null || bytes === null || bytes === 0
           ? undefined
           : {
               bytes, tag: `"${head}"`,
-              read: (start: number, end: number) => ports.recordings.raw(row.id, { start, end })
+              read: (start: number, end: number) => recordings.raw(row.id, { start, end })
             }
+        // Another node is held to the length that we promise.
+        const chunks = servedBy === undefined || parts === undefined
+          ? recordings.raw(row.id)
+          : parts.read(0, parts.bytes - 1)
         const fileName = row.id + recordingSuffix
         return { contentType: 'application/octet-stream', fileName, chunks, parts }
       }
@@ -279,24 +260,40 @@ async function sessionsJson(ports: ApiPorts, rows: readonly SessionRow[]): Promi
   return rows.map(row => sessionJson(row, receipts.get(row.id), states.get(row.account ?? '')))
 }
 
-async function looked(
-  ports: ApiPorts, call: ById, kind: string, detail: Record<string, unknown> = {}
-): Promise<SessionRow> {
-  const row = await sessionOf(ports, call.params.id, call.caller)
-  await ports.audit.append(kind, call.caller.name, row.id, detail)
-  return row
+/** A session, and where its recording is read. */
+interface Placed {
+  row: SessionRow
+  recordings: RecordingReader
+  /** The other node that has it. */
+  servedBy?: string
 }
 
-/** Each node has the recordings of its own sessions, unless all have one folder. */
-async function recorded<T>(
-  { node }: ApiPorts, row: SessionRow, act: () => T | Promise<T>
-): Promise<T> {
-  try {
-    return await act()
-  } catch (thrown) {
-    if (row.node === node || asSallyportError(thrown).code !== 'not-found') throw thrown
-    throw new SallyportError('recorded-elsewhere', { detail: `node ${row.node}` })
-  }
+/** Here where it lies here, though another node recorded it: all may have one folder. */
+async function placed(ports: ApiPorts, { params, caller, signal }: ById): Promise<Placed> {
+  const row = await sessionOf(ports, params.id, caller)
+  if (row.node === ports.node || ports.recordings.has(row.id)) return { row, recordings: ports.recordings }
+  const held = await ports.nodes.holding(row.id, row.node, { person: caller.name, signal })
+  return { row, recordings: held.recordings, servedBy: held.node }
+}
+
+async function onRecord(
+  { audit }: ApiPorts, { caller }: ById, { row, servedBy }: Placed, kind: string,
+  detail: Record<string, unknown>
+): Promise<void> {
+  await audit.append(kind, caller.name, row.id, { ...detail, ...servedBy === undefined ? {} : { servedBy } })
+}
+
+async function looked(
+  ports: ApiPorts, call: ById, kind: string, detail: Record<string, unknown> = {}
+): Promise<Placed> {
+  const place = await placed(ports, call)
+  await onRecord(ports, call, place, kind, detail)
+  return place
+}
+
+/** What another node has written out is passed on as it comes. */
+function linesOf(chunks: ReturnType<RecordingReader['linesFrom']>): JsonLines<RecordedLine> {
+  return chunks as JsonLines<RecordedLine>
 }
 
 async function* sliced(
@@ -306,22 +303,5 @@ async function* sliced(
   for await (const scene of scenes) {
     if (++seen > after) yield scene
     if (seen >= after + limit) return
-  }
-}
-
-/** Whoever hears nothing for longer than this knows that the line is dead. */
-async function* withPulse(lines: AsyncIterable<string>, clock: Clock): AsyncGenerator<string> {
-  const chunks = lines[Symbol.asyncIterator]()
-  try {
-    for (let next = chunks.next(); ;) {
-      const stop = new AbortController()
-      const said = await Promise.race([next, sleep(clock, pulseMs, stop.signal)])
-      stop.abort()
-      if (said?.done === true) return
-      yield said === undefined ? '\n' : said.value
-      if (said !== undefined) next = chunks.next()
-    }
-  } finally {
-    await chunks.return?.()
   }
 }

@@ -7,6 +7,7 @@ import { createApi } from './api.ts'
 import type { Bindings } from './api.ts'
 import type { ConsoleFiles } from './console.ts'
 import { once } from './idempotency.ts'
+import { serveNodes } from './nodes.ts'
 import { serveOidc } from './oidc.ts'
 import type { ApiPorts } from './ports.ts'
 import { accessRoutes } from './routes-access.ts'
@@ -61,7 +62,10 @@ export function createSallyportApi(
     identify: createIdentify(ports, options.localToken, options.metricsToken),
     once: (attempt, act, nameOf) => once(ports, attempt, act, nameOf),
     replace: (token, caller) => replaceToken(ports, token, caller),
-    more: app => serveOidc(app, ports, options.loginTokenSeconds),
+    more: app => {
+      serveOidc(app, ports, options.loginTokenSeconds)
+      serveNodes(app, ports)
+    },
     console: options.console,
     failed: (error, request) => ports.failed(error, request)
   })

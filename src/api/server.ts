@@ -9,6 +9,7 @@ import type { createApi } from './api.ts'
 import type { Clock } from '../clock.ts'
 import { SallyportError } from '../errors.ts'
 import type { Address } from '../input.ts'
+import { listenerTls } from '../listener-tls.ts'
 import type { Upgrade } from './upgrade.ts'
 
 /** Connections at once: admins, auditors and their tools, not the sessions themselves. */
@@ -54,7 +55,7 @@ export async function serveApi(
 ): Promise<ApiServer> {
   const sockets = new Set<Duplex>()
   const server = createServer({
-    key: keys.key, cert: keys.certificate, minVersion: 'TLSv1.2', handshakeTimeout: headSecondsMax * 1000,
+    key: keys.key, cert: keys.certificate, ...listenerTls, handshakeTimeout: headSecondsMax * 1000,
     headersTimeout: headSecondsMax * 1000, requestTimeout: requestSecondsMax * 1000,
     keepAliveTimeout: idleSecondsMax * 1000, maxHeaderSize: headBytesMax
   }, getRequestListener(app.fetch, { overrideGlobalObjects: false }))

@@ -2,12 +2,15 @@
 // UTC, what is not there is null. These schemas are the contract: the server cuts its answers down to them,
 // the OpenAPI document prints them, and the command line tool takes its types from them.
 import { z } from 'zod'
-import type { Verdict } from '../recording/verify.ts'
+import type { VerdictAnswer } from '../nodes/words.ts'
 import type { ApplicationTokenRow, TemplateRow } from './ports.ts'
 import type { AuditRow, LeaseRow, ReceiptRow, RequestRow, SessionRow } from './ports-records.ts'
 
 const instant = z.iso.datetime()
 const nullableInstant = instant.nullable()
+
+/** What session ids look like (session/id.ts); anything else is not even looked up. */
+export const sessionId = z.string().regex(/^[0-9a-z]{8,40}$/, 'expected a session id')
 
 export const done = z.object({ done: z.boolean() })
 
@@ -59,9 +62,7 @@ export const loginRequestShape = z.object({
   /** What the other side says that it is. */
   what: z.string(), expiresAt: instant
 })
-const describedShape = z.object({
-  type: z.literal('public-key'), id: z.string(), transports: z.array(z.string())
-})
+const describedShape = z.object({ type: z.literal('public-key'), id: z.string() })
 /** As `navigator.credentials` takes them, binary parts in base64url. */
 export const registrationAskedShape = z.object({
   challenge: z.string(), timeout: z.int(), rp: z.object({ id: z.string(), name: z.string() }),
@@ -155,6 +156,9 @@ export const hitShape = z.object({
   session: z.string(), user: z.string(), credential: z.string(), target: z.string(),
   at: z.string(), atMs: z.number(), kind: z.string(), text: z.string()
 })
+
+/** A node whose recordings were not looked through, or not all of them, and why: a code of errors.ts. */
+export const unansweredShape = z.object({ node: z.string(), code: z.string() })
 
 /** Of a terminal; everything in it is safe to show. */
 export const pieceShape = z.object({
@@ -364,7 +368,7 @@ export function auditJson(row: AuditRow): z.output<typeof auditShape> {
   return { ...row }
 }
 
-export function verifiedJson(verdict: Verdict): z.output<typeof verifiedShape> {
+export function verifiedJson(verdict: VerdictAnswer): z.output<typeof verifiedShape> {
   const { session, state, bytes, verifiedBytes, frames, headHash, keyId } = verdict
   return {
     session, valid: state === 'sealed', state, problem: verdict.problem ?? null,

@@ -4,6 +4,8 @@
 import { once } from 'node:events'
 import type { ServerResponse } from 'node:http'
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
+import { sleep } from '../clock.ts'
+import type { Clock } from '../clock.ts'
 import type { JsonLines, Stream } from './route.ts'
 
 /** Headers of every answer: nothing is cached, guessed at, framed or told on. */
@@ -16,12 +18,32 @@ export const safeHeaders: Readonly<Record<string, string>> = {
 
 type Piece = Uint8Array | string
 
+/** A live line on which nothing happens says so as often. */
+const pulseMs = 10_000
+
 export function jsonLines<Line>(values: AsyncIterable<Line>): JsonLines<Line> {
   return linesOf(values)
 }
 
 async function* linesOf(values: AsyncIterable<unknown>): AsyncGenerator<string> {
   for await (const value of values) yield `${JSON.stringify(value)}\n`
+}
+
+/** Whoever hears nothing for longer than this knows that the line is dead. */
+export async function* withPulse(lines: AsyncIterable<string>, clock: Clock): AsyncGenerator<string> {
+  const chunks = lines[Symbol.asyncIterator]()
+  try {
+    for (let next = chunks.next(); ;) {
+      const stop = new AbortController()
+      const said = await Promise.race([next, sleep(clock, pulseMs, stop.signal)])
+      stop.abort()
+      if (said?.done === true) return
+      yield said === undefined ? '\n' : said.value
+      if (said !== undefined) next = chunks.next()
+    }
+  } finally {
+    await chunks.return?.()
+  }
 }
 
 /**

@@ -131,9 +131,12 @@ function printReceipt(call: Invocation, found: ReceiptJson, genuine: boolean | u
 
 export const search: Run = async call => {
   const client = await clientOf(call)
-  const { hits } = await client.get('/search', {
+  const { hits, unanswered = [] } = await client.get('/search', {
     query: { query: call.args[0]!, session: text(call, 'session'), limit: number(call, 'limit', 100, 1) }
   })
+  for (const { node, code } of unanswered) {
+    call.out.aside(`not, or not all, looked through: the recordings of node ${node} (${code})`)
+  }
   if (call.json) call.out.json(hits)
   else if (hits.length === 0) call.out.aside('nothing found')
   else for (const { session, user, target, atMs, kind, text: found } of hits) {

@@ -23,8 +23,10 @@ function Hits({ words, session }: { words: string, session: string | undefined }
   const found = useLoad(signal => get('/search', {
     query: { query: words, session, limit: hitsShown }, signal
   }))
-  return show(found, ({ hits }) => html`
+  return show(found, ({ hits, unanswered }) => html`
     <p role="status">${hits.length === hitsShown ? 'The first ' : ''}${counted(hits.length, 'place')}</p>
+    ${unanswered.length === 0 ? null : html`<p class="bad">Not, or not all, looked through: the recordings of
+      ${unanswered.map(({ node, code }) => `${node} (${code})`).join(', ')}.</p>`}
     <${Table} label="Places" none="Nothing that was recorded contains this."
       heads=${['At', 'Who', 'Where', 'What', 'Text']}
       rows=${hits.map(hit => [

@@ -25,8 +25,7 @@ export async function createPasskey(asked: RegistrationAsked): Promise<Registrat
   const response = credential.response as AuthenticatorAttestationResponse
   return {
     ...common(credential), response: {
-      clientDataJSON: textOf(response.clientDataJSON), attestationObject: textOf(response.attestationObject),
-      transports: response.getTransports()
+      clientDataJSON: textOf(response.clientDataJSON), attestationObject: textOf(response.attestationObject)
     }
   }
 }
@@ -67,9 +66,8 @@ function common({ id }: PublicKeyCredential): Omit<Assertion, 'response'> {
   return { id, rawId: id, type: 'public-key', clientExtensionResults: {} }
 }
 
-function known({ type, id, transports }: Described): PublicKeyCredentialDescriptor {
-  const ways = transports as AuthenticatorTransport[]
-  return { type, id: bytesOf(id), ...ways.length === 0 ? {} : { transports: ways } }
+function known({ type, id }: Described): PublicKeyCredentialDescriptor {
+  return { type, id: bytesOf(id) }
 }
 
 function bytesOf(text: string): Uint8Array<ArrayBuffer> {

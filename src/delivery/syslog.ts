@@ -9,8 +9,8 @@ import type { Socket } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import type { Clock } from '../clock.ts'
 import { sleep } from '../clock.ts'
-import { NotDelivered } from './courier.ts'
 import type { AuditEvent, Receiver } from './courier.ts'
+import { NotDelivered } from './pieces.ts'
 
 export interface SyslogOptions {
   host: string

@@ -3,13 +3,16 @@
 // with it) that it is no old one. Only an answer of 2xx counts; a redirect is not followed, because a secret
 // receiver that points elsewhere is a mistake at best.
 import { createHash, createHmac } from 'node:crypto'
+import { lookup } from 'node:dns'
 import { Agent as HttpAgent, request as httpRequest } from 'node:http'
 import type { ClientRequest, IncomingMessage } from 'node:http'
 import { Agent, request as httpsRequest } from 'node:https'
+import { BlockList } from 'node:net'
+import type { LookupFunction } from 'node:net'
 import type { Clock } from '../clock.ts'
 import type { Secret } from '../secret.ts'
-import { NotDelivered } from './courier.ts'
 import type { AuditEvent, Receiver } from './courier.ts'
+import { NotDelivered } from './pieces.ts'
 
 export interface WebhookOptions {
   name: string
@@ -24,6 +27,8 @@ export interface WebhookOptions {
   clock: Clock
   /** From the first byte to the last of the answer. */
   limitMs?: number | undefined
+  /** Asks for the addresses of a name; the system's by default. */
+  lookup?: LookupFunction | undefined
 }
 
 const eventsMax = 100
@@ -31,7 +36,22 @@ const limitMsDefault = 10_000
 /** Nobody reads the answer; one that does not end is cut. */
 const answerBytesMax = 64 * 1024
 // A wrong path, an expired token of a gateway, too many at once: those change by themselves or by an admin.
-const passing: readonly number[] = [401, 403, 404, 405, 407, 408, 421, 425, 429]
+const passing: readonly number[] = [401, 403, 404, 405, 407, 408, 410, 421, 425, 429]
+
+const ownAddresses = new BlockList()
+ownAddresses.addSubnet('127.0.0.0', 8)
+ownAddresses.addAddress('::1', 'ipv6')
+
+/** Without TLS it stays on this machine, whatever its name resolves to at that moment. */
+function onlyOwn(ask: LookupFunction): LookupFunction {
+  return (name, options, done) => ask(name, options, (error, found, family) => {
+    const all = typeof found === 'string' ? [{ address: found, family: family ?? 4 }] : found
+    const isOwn = error === null
+      && all.every(each => ownAddresses.check(each.address, each.family === 6 ? 'ipv6' : 'ipv4'))
+    if (error !== null || isOwn) done(error, found, family)
+    else done(new Error(`${name} is another machine, and its address has no https`), '', 0)
+  })
+}
 
 /** What the receiver computes again: HMAC-SHA256 over `timestamp.delivery.body`. */
 export function webhookSignature(
@@ -47,11 +67,11 @@ export function wantsKind(patterns: readonly string[], kind: string): boolean {
 }
 
 export function webhookReceiver(options: WebhookOptions): Receiver {
-  const { name, events: patterns, url, ca } = options
+  const { name, events: patterns, url, ca, lookup: ask = lookup } = options
   const isTls = url.startsWith('https:')
   const agent = isTls
     ? new Agent({ keepAlive: true, maxSockets: 1, minVersion: 'TLSv1.2', ...ca === undefined ? {} : { ca } })
-    : new HttpAgent({ keepAlive: true, maxSockets: 1 })
+    : new HttpAgent({ keepAlive: true, maxSockets: 1, lookup: onlyOwn(ask) })
   let running: ClientRequest | undefined
   return {
     name: `webhook ${name}`, eventsMax, wants: kind => wantsKind(patterns, kind),

@@ -250,7 +250,7 @@ export interface Plugin {
   knock(target: TargetAddress, limitMs: number): Promise<boolean>
   /**
    * `variables`: of one credential, to check its roles as well; `username` is an account to switch on and
-   * off.
+   * off, `userAuthority` the key that signs certificates which a template relies on.
    */
   probe(access: Access, context: HookContext, variables?: Variables): Promise<Probe>
   run(

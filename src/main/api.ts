@@ -12,6 +12,7 @@ import { createPenalties } from '../proxy/penalties.ts'
 import { exportAudit, listAudit, verifyStoredAudit } from '../store/audit-read.ts'
 import { describeProblem } from '../store/audit-verify.ts'
 import { makeVerifier, verifyPassword } from '../wire/postgres/verifier.ts'
+import type { Delivery } from './deliveries.ts'
 import { createEvidence } from './evidence.ts'
 import { listenerHostKeys } from './host-keys.ts'
 import type { Rooms } from './rooms.ts'
@@ -69,6 +70,7 @@ export function apiPorts(rooms: Rooms): ApiPorts {
     },
     recordings: createEvidence(
       config.recordings.directory, clock, rooms.signer.publicKey, rooms.rules),
+    nodes: rooms.nodes,
     leases: ledger,
     requests: rooms.approvals,
     secrets: rooms.secrets,
@@ -153,14 +155,27 @@ async function examine(rooms: Rooms, signal: AbortSignal): Promise<HealthCheck[]
         ? `${stuck} stuck, ${quarantined} quarantined, ${unreachable} unreachable: see \`leases list\``
         : `nothing waits; ${gauges.holds} leases are live`
     },
+    ...(await rooms.nodes.look(signal)).map(({ node, url, problem }) => ({
+      name: `node ${node}`, status: problem === undefined ? 'ok' as const : 'warning' as const,
+      detail: problem ?? `answers at ${url}`
+    })),
     ...hooks.health().filter(each => each.breaker !== 'closed').map(each => ({
       name: `hooks of ${each.target}`, status: 'warning' as const,
       detail: `wait for the target: ${each.lastError ?? 'failing'}`
     })),
-    ...(await rooms.deliveries.look()).map(({ receiver, failure, behind }) => ({
-      name: `audit to ${receiver}`, status: failure === undefined ? 'ok' as const : 'failed' as const,
-      detail: `${behind} events wait${failure === undefined ? '' : `: ${failure}`}`
-    })),
-    ...await examineTargets(rooms, hooks, signal)
+    ...(await rooms.deliveries.look()).map(deliveryCheck),
+    ...await examineTargets(rooms, hooks, openUserAuthority(config.data, rooms.clock).line, signal)
   ]
+}
+
+function deliveryCheck({ receiver, failure, behind }: Delivery): HealthCheck {
+  const { events, oldestSeconds, aside, givenUp, givenUpAt } = behind
+  const words = [
+    `${events} events wait${failure === undefined ? '' : `: ${failure}`}`,
+    ...events + aside > 0 ? [`the oldest is ${Math.round(oldestSeconds)} s old`] : [],
+    ...aside > 0 ? [`${aside} refused, and tried again`] : [],
+    ...givenUp > 0 ? [`${givenUp} given up, last ${givenUpAt?.toISOString()}: see \`audit list\``] : []
+  ]
+  const status = failure !== undefined ? 'failed' : aside + givenUp > 0 ? 'warning' : 'ok'
+  return { name: `audit to ${receiver}`, status, detail: words.join('; ') }
 }

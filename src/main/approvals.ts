@@ -64,6 +64,10 @@ export function createApprovals({ clock, log, requests, changed }: ApprovalsPort
       return row.id
     },
 
+    async leave(request, by) {
+      await told(await requests.withdraw(request, { by, reason: 'nobody waits for it any more' }))
+    },
+
     async decided(request, waitMs, left) {
       const signal = AbortSignal.any([left, closing.signal])
       const due = clock.monotonicMs() + waitMs

@@ -6,17 +6,17 @@ import { hostname } from 'node:os'
 import type { Clock } from '../clock.ts'
 import type { Config } from '../config.ts'
 import { startCourier } from '../delivery/courier.ts'
-import type { Courier, Receiver } from '../delivery/courier.ts'
+import type { AuditEvent, Courier, Receiver } from '../delivery/courier.ts'
 import { syslogReceiver } from '../delivery/syslog.ts'
 import { webhookReceiver } from '../delivery/webhook.ts'
 import { SallyportError } from '../errors.ts'
 import type { Log } from '../log.ts'
 import type { AuditLog } from '../store/audit.ts'
-import type { AuditOutbox } from '../store/audit-outbox.ts'
+import type { AuditOutbox, Behind } from '../store/audit-outbox.ts'
 import { readGiven } from './given-secret.ts'
 
 export interface Deliveries {
-  /** Each receiver with its failure and the events that it has not got yet. */
+  /** Each receiver with its failure and how far it is behind. */
   look(): Promise<readonly Delivery[]>
   close(): Promise<void>
 }
@@ -24,7 +24,7 @@ export interface Deliveries {
 export interface Delivery {
   receiver: string
   failure: string | undefined
-  behind: number
+  behind: Behind
 }
 
 export interface DeliveryPorts {
@@ -36,6 +36,8 @@ export interface DeliveryPorts {
   version: string
 }
 
+const nothing: Behind = { events: 0, oldestSeconds: 0, aside: 0, givenUp: 0, givenUpAt: undefined }
+
 /** Throws `invalid` when a file or a secret that the configuration names is not there. */
 export function startDeliveries(ports: DeliveryPorts): Deliveries {
   const couriers = receiversOf(ports).map(receiver => courierOf(ports, receiver))
@@ -44,7 +46,8 @@ export function startDeliveries(ports: DeliveryPorts): Deliveries {
       if (couriers.length === 0) return []
       const behind = await ports.outbox.behind()
       return couriers.map(courier => ({
-        receiver: courier.receiver, failure: courier.failure(), behind: behind.get(courier.receiver) ?? 0
+        receiver: courier.receiver, failure: courier.failure(),
+        behind: behind.get(courier.receiver) ?? nothing
       }))
     },
     async close() {
@@ -82,19 +85,20 @@ function courierOf({ clock, outbox, log, audit }: DeliveryPorts, receiver: Recei
   // The event waits for its turn like all others: for other receivers, and for this one when it is back.
   const note = (kind: string, detail: Record<string, unknown>): Promise<void> =>
     audit.append(`audit.${kind}`, 'system', name, detail).catch(() => undefined)
+  const about = async (kind: string, event: AuditEvent, why: string, words: string): Promise<void> => {
+    const { chain, seq, kind: of } = event
+    log.error({ receiver: name, chain, seq, kind: of, why }, words)
+    // A receiver that refuses what is said about refusals would make them without end.
+    if (!of.startsWith('audit.')) await note(kind, { chain, seq, kind: of, why })
+  }
   return startCourier({
-    clock, receiver,
-    outbox,
+    clock, receiver, outbox,
     async alarm(kind, why) {
       if (kind === 'receiver-failing') log.error({ receiver: name, why }, 'audit events are not taken')
       else log.info({ receiver: name }, 'audit events are taken again')
       await note(kind, why === '' ? {} : { why })
     },
-    async skipped(events, why) {
-      const [first, last] = [events[0], events.at(-1)]
-      const range = { from: `${first?.chain} ${first?.seq}`, to: `${last?.chain} ${last?.seq}` }
-      log.error({ receiver: name, why, ...range }, 'audit events that the receiver refuses were left out')
-      await note('events-skipped', { ...range, events: events.length, why })
-    }
+    refused: (event, why) => about('event-refused', event, why, 'an audit event is refused, others go on'),
+    givenUp: (event, why) => about('event-given-up', event, why, 'an audit event was given up')
   })
 }

@@ -8,6 +8,7 @@ import { exportAs, linesFrom } from '../recording/export.ts'
 import { fileCopy } from '../recording/file-copies.ts'
 import { createMoments } from '../recording/moments.ts'
 import type { Now } from '../recording/moments.ts'
+import { locate } from '../recording/paths.ts'
 import { tail } from '../recording/reader.ts'
 import type { RecordingFile } from '../recording/reader.ts'
 import { Screenplay, scenes } from '../recording/screenplay.ts'
@@ -28,6 +29,7 @@ export function createEvidence(
   }
   return {
     publicKey: () => publicPem,
+    has: session => locate(dir, session) !== undefined,
     raw: (session, part) => bytesOf(pathOf(session), part),
     scenes: session => closing(openRecording(dir, session), file => scenes(file)),
     follow: (session, signal) => closing(openRecording(dir, session), file => followed(file, clock, signal)),

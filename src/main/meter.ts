@@ -100,6 +100,12 @@ function declareGauges(metrics: Metrics) {
       'Whether a receiver of audit events does not take them.', ['receiver']),
     receiverBehind: gauge('sallyport_audit_receiver_events_waiting',
       'Audit events that a receiver has not got yet.', ['receiver']),
+    receiverOldest: gauge('sallyport_audit_receiver_oldest_waiting_seconds',
+      'Age of the oldest audit event that a receiver has not got; 0: it has all.', ['receiver']),
+    receiverRefused: gauge('sallyport_audit_receiver_events_refused',
+      'Audit events that a receiver refuses, and that are tried again.', ['receiver']),
+    receiverGivenUp: gauge('sallyport_audit_receiver_events_given_up',
+      'Audit events that a receiver refused until they were given up.', ['receiver']),
     memory: gauge('process_resident_memory_bytes', 'Memory of the process.'),
     heap: gauge('sallyport_heap_used_bytes', 'Objects of JavaScript.'),
     started: gauge('process_start_time_seconds', 'When the process started.'),
@@ -144,8 +150,12 @@ function lookAtHooks(gauges: Gauges, hooks: Hooks): void {
 async function askStore(
   gauges: Gauges, { clock, database, ledger, deliveries }: MeteredRooms
 ): Promise<void> {
-  const { storeTrip, leases, accounts: states, oldest, receiverFailing, receiverBehind } = gauges
-  for (const gauge of [storeTrip, leases, states, oldest, receiverFailing, receiverBehind]) gauge.clear()
+  const { storeTrip, leases, accounts: states, oldest } = gauges
+  const { receiverFailing, receiverBehind, receiverOldest, receiverRefused, receiverGivenUp } = gauges
+  for (const gauge of [
+    storeTrip, leases, states, oldest,
+    receiverFailing, receiverBehind, receiverOldest, receiverRefused, receiverGivenUp
+  ]) gauge.clear()
   const startedMs = clock.monotonicMs()
   try {
     await database.now()
@@ -158,7 +168,10 @@ async function askStore(
     gauges.oldest.set(oldestUnwantedSeconds)
     for (const { receiver, failure, behind } of await deliveries.look()) {
       receiverFailing.set(failure === undefined ? 0 : 1, [receiver])
-      receiverBehind.set(behind, [receiver])
+      receiverBehind.set(behind.events, [receiver])
+      receiverOldest.set(behind.oldestSeconds, [receiver])
+      receiverRefused.set(behind.aside, [receiver])
+      receiverGivenUp.set(behind.givenUp, [receiver])
     }
     gauges.storeUp.set(1)
   } catch {

@@ -60,7 +60,7 @@ export function createPasskeyPort({ clock, rows, audit, key, origin }: PasskeyNe
       const { id, publicKey, counter } = made.credential
       const row = await rows.add({
         id, user, name, publicKey: Buffer.from(publicKey).toString('base64url'), counter,
-        transports: answer.response.transports ?? [], backedUp: made.credentialBackedUp
+        backedUp: made.credentialBackedUp
       })
       if (row !== undefined) return row
       const problem = `the passkey is known already, or there are ${passkeysPerUserMax}: remove one first`
@@ -109,8 +109,8 @@ function challengeOf(key: Buffer, purpose: string, clock: Clock): {
   }
 }
 
-/** Without how it is reached: a made-up one could not say that as a real one does. */
-const described = ({ id }: Pick<PasskeyRow, 'id'>) => ({ type: 'public-key' as const, id, transports: [] })
+/** Without how it is reached: a made-up one could not say that as a real one does, so it is not kept. */
+const described = ({ id }: Pick<PasskeyRow, 'id'>) => ({ type: 'public-key' as const, id })
 
 /** Undefined: it is not what was asked for. */
 async function registered(

@@ -14,7 +14,10 @@ import { createShelf } from '../jit/shelf.ts'
 import type { Shelf } from '../jit/shelf.ts'
 import { createLedger } from '../lease/ledger.ts'
 import type { Ledger } from '../lease/ledger.ts'
+import { ledgerLimits } from '../lease/limits.ts'
 import type { Log } from '../log.ts'
+import { createNodes } from '../nodes/nodes.ts'
+import type { Nodes } from '../nodes/nodes.ts'
 import type { Declared, SecretReference } from '../policy/types.ts'
 import { openRecordings } from '../recording/recordings.ts'
 import type { Recordings } from '../recording/recordings.ts'
@@ -35,10 +38,11 @@ import { createHostKeys } from '../store/host-keys.ts'
 import { createIdempotencyKeys } from '../store/idempotency.ts'
 import type { IdempotencyKeys } from '../store/idempotency.ts'
 import { createLedgerStore } from '../store/ledger.ts'
+import { createNodeRows } from '../store/nodes.ts'
 import { createReceipts } from '../store/receipts.ts'
 import type { Receipts } from '../store/receipts.ts'
 import { createRenewals } from '../store/renewals.ts'
-import { createRequests } from '../store/requests.ts'
+import { createRequests, withdrawAsked } from '../store/requests.ts'
 import { createResources } from '../store/resources.ts'
 import type { Resources } from '../store/resources.ts'
 import { openSecrets } from '../store/sealing.ts'
@@ -102,6 +106,7 @@ export interface Rooms {
   ledger: Ledger
   registry: Registry
   liveSessions: LiveSessions
+  nodes: Nodes
   approvals: Approvals
   deliveries: Deliveries
   rules: Rules
@@ -242,11 +247,15 @@ async function openAll(
   const keyFor = (what: string): Buffer =>
     createHmac('sha256', `sallyport ${what}`).update(signature).digest()
   const seed = keyFor('mock verifier')
+  const nodes = createNodes({
+    key: keyFor('nodes'), node, clock, rows: createNodeRows(database, ledgerLimits.nodeTtlMs),
+    now: () => database.now()
+  })
   return {
     config, clock, log, meter, signer, database, audit, checkpointFile, resources, templates,
     tokens: createTokens(database), idempotency, applicationTokens: createApplicationTokens(database, audit),
     secrets: opened.secrets, sessions, receipts: createReceipts(database), recordings, shelf, hooks, ledger,
-    registry, liveSessions, approvals, deliveries, rules, declared, openSecret, hostKeysOf,
+    registry, liveSessions, nodes, approvals, deliveries, rules, declared, openSecret, hostKeysOf,
     verifierOf: createVerifiers(openSecret, name => mockVerifier(seed, name)),
     tickets: createTickets(clock),
     logins: createLogins({ config, clock, database, audit, key: keyFor('logins') }),
@@ -311,13 +320,15 @@ async function recover(
   }
 }
 
-/** Closes rows of sessions, each with its event. */
+/** Closes rows of sessions, each with its event, and takes back what they had asked for. */
 async function interrupt(
   database: Database, audit: AuditLog, close: () => Promise<readonly SessionRow[]>
 ): Promise<void> {
   await database.transaction(async tx => {
-    for (const { id, node, boot } of await close()) {
+    const closed = await close()
+    for (const { id, node, boot } of closed) {
       audit.appendIn(tx, 'session.interrupted', 'system', id, { node, boot })
     }
+    await withdrawAsked(tx, audit, closed.map(({ id }) => id))
   })
 }

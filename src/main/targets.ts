@@ -6,6 +6,7 @@ import { asSallyportError } from '../errors.ts'
 import { proofAccountPrefix } from '../jit/plugin.ts'
 import type { Access, TargetAddress, Variables } from '../jit/plugin.ts'
 import type { Hooks } from '../jit/hook.ts'
+import { parseTemplate } from '../jit/template.ts'
 import type { Ledger } from '../lease/ledger.ts'
 import type { Target } from '../policy/types.ts'
 import { planOf } from '../secrets/plan.ts'
@@ -121,11 +122,32 @@ async function orphansOf(ports: AccessPorts, hooks: Hooks, ledger: Ledger, look:
   })
 }
 
-/** Reachable, and are all rights there? One finding for each target and authenticator. */
+export interface ExaminePorts extends AccessPorts {
+  templates: { get(id: string): Promise<{ body: string, version: number } | undefined> }
+}
+
+/** Plugins on targets where an account opens with a certificate of ours. */
+async function certifiedOn({ declared, templates }: ExaminePorts): Promise<Set<string>> {
+  const found = new Set<string>()
+  for (const { target, jit } of (await declared()).credentials.values()) {
+    const choice = jit?.enabled === true ? jit.actions[actionsOf(jit)[0]] : undefined
+    const stored = choice && await templates.get(choice.template)
+    if (stored === undefined) continue
+    const { injection } = parseTemplate(stored.body, stored.version)
+    if (injection === 'certificate') found.add(`${target}\0${choice!.plugin}`)
+  }
+  return found
+}
+
+/**
+ * Reachable, and are all rights there? One finding for each target and authenticator. `authority`: our user
+ * authority's line, which a target has to trust where templates rely on it.
+ */
 export async function examineTargets(
-  ports: AccessPorts, hooks: Hooks, signal: AbortSignal
+  ports: ExaminePorts, hooks: Hooks, authority: string, signal: AbortSignal
 ): Promise<HealthCheck[]> {
   const checks: HealthCheck[] = []
+  const certified = await certifiedOn(ports)
   const looks = await looksOf(ports, undefined, (secret, reason) => {
     checks.push({ name: `secret ${secret}`, status: 'warning', detail: reason })
   })
@@ -133,8 +155,10 @@ export async function examineTargets(
     signal.throwIfAborted()
     const name = `target ${look.target.name} as ${look.authenticator}`
     try {
+      const relies = certified.has(`${look.target.name}\0${look.plugin}`)
       const { version, missingRights, warnings } = await hooks.probe(
-        look.plugin, await accessFor(ports, look), look.variables)
+        look.plugin, await accessFor(ports, look),
+        relies ? { ...look.variables, userAuthority: authority } : look.variables)
       const status = missingRights.length > 0 ? 'failed' : warnings.length > 0 ? 'warning' : 'ok'
       checks.push({ name, status, detail: [version, ...missingRights, ...warnings].join('; ') })
     } catch (thrown) {

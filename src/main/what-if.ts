@@ -9,6 +9,7 @@ import { acts } from '../recording/acts.ts'
 import type { Act } from '../recording/acts.ts'
 import { listRecordings, openRecording, timeOf } from '../recording/catalog.ts'
 import { inertLine } from '../recording/inert.ts'
+import { touches } from '../wire/ssh/sftp.ts'
 import type { Rules } from './rules.ts'
 
 const shownMax = 200
@@ -60,16 +61,19 @@ async function judge({ sql, command, file }: Rulebook, parse: Parse, act: Act): 
     }
     case 'file': {
       if (file === undefined) return undefined
-      const { op } = act
+      const { op, home } = act
       const direction = op === 'download' ? op : op === 'list' || op === 'open' ? 'look' : 'upload'
-      const isMoved = op === 'rename' || op === 'link'
-      const taken = act.paths.slice(0, isMoved ? 1 : 0).map(path => file('download', path))
-      return [...act.paths.map(path => file(direction, path)), ...taken]
+      return touches(act)
+        .flatMap(({ path, how: { isSource = false, isTree } = {} }) => [
+          file(direction, path, { home, isTree }),
+          ...isSource ? [file('download', path, { home, isTree })] : []
+        ])
         .sort((one, other) => ruleActions.indexOf(other.then) - ruleActions.indexOf(one.then))[0]
     }
   }
 }
 
 function wordsOf(act: Act): string {
-  return act.on === 'file' ? `${act.op} ${act.paths.join(' → ')}` : act.text
+  if (act.on !== 'file') return act.text
+  return `${act.op} ${act.path}${act.to === undefined ? '' : ` → ${act.to}`}`
 }

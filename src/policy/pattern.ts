@@ -18,13 +18,17 @@ let library: typeof RE2JS | undefined
 
 /** True where the pattern is found anywhere in the text. @throws SallyportError `invalid` */
 export function patternMatcher(pattern: string): Matcher {
-  library ??= (require('re2js') as { RE2JS: typeof RE2JS }).RE2JS
   if (pattern.length > patternLengthMax) {
     throw new SallyportError('invalid', { detail: `longer than ${patternLengthMax} characters` })
   }
+  return compiled(pattern)
+}
+
+function compiled(pattern: string): Matcher {
+  library ??= (require('re2js') as { RE2JS: typeof RE2JS }).RE2JS
   try {
-    const compiled = library.compile(pattern)
-    return text => compiled.test(text)
+    const searching = library.compile(pattern)
+    return text => searching.test(text)
   } catch (thrown) {
     throw new SallyportError('invalid', { detail: (thrown as Error).message, cause: thrown })
   }
@@ -35,7 +39,43 @@ export function patternMatcher(pattern: string): Matcher {
  * pattern without a slash is that of a name, wherever it is.
  */
 export function pathMatcher(glob: string): Matcher {
-  const pieces = glob.split(/(\*\*\/?|\*|\?)/).map(piece => {
+  return patternMatcher(`(?s)^${glob.includes('/') ? '' : '(?:.*/)?'}${globPattern(glob)}$`)
+}
+
+/** True for a folder that has in it, however deep, what the glob fits, and that the glob itself names. */
+export function folderMatcher(glob: string): Matcher {
+  const parts = glob.split('/')
+  const folders = parts.slice(0, -1).flatMap((part, index) => part === '' || part === '**'
+    ? []
+    : [compiled(`(?s)^${globPattern(parts.slice(0, index + 1).join('/'))}$`)])
+  return path => folders.some(fits => fits(path))
+}
+
+/**
+ * True where some folder exists in which a relative path is one that an absolute glob fits; and for an
+ * absolute path where it is one that a relative glob fits within some folder.
+ */
+export function elsewhereMatcher(glob: string): Matcher {
+  if (!glob.includes('/')) return () => false
+  const isAbsolute = glob.startsWith('/')
+  const anywhere = isAbsolute ? undefined : compiled(`(?s)^/${globPattern(`**/${glob}`)}$`)
+  const parts = glob.split('/').filter(part => part !== '').map(part =>
+    part.includes('**') ? undefined : pathMatcher(part))
+  return path => {
+    if (path.startsWith('/')) return anywhere?.(path) === true
+    const names = path === '' ? [] : path.split('/')
+    for (let back = 1; isAbsolute && back <= names.length; back++) {
+      if (back > parts.length) return false
+      const part = parts.at(-back)
+      if (part === undefined) return true
+      if (!part(names.at(-back)!)) return false
+    }
+    return isAbsolute
+  }
+}
+
+function globPattern(glob: string): string {
+  return glob.split(/(\*\*\/?|\*|\?)/).map(piece => {
     switch (piece) {
       case '**/': return '(?:[^/]*/)*'
       case '**': return '.*'
@@ -44,6 +84,5 @@ export function pathMatcher(glob: string): Matcher {
       default: return piece.replace(/[^A-Za-z0-9_/-]/g, character =>
         character.charCodeAt(0) < 128 ? `\\${character}` : character)
     }
-  })
-  return patternMatcher(`(?s)^${glob.includes('/') ? '' : '(?:.*/)?'}${pieces.join('')}$`)
+  }).join('')
 }

@@ -3,7 +3,9 @@
 // and the strictest verdict counts for all. What cannot be judged (a text that no parser reads, one that is
 // too long, a path that climbs out of an unknown folder) counts against whoever sent it. Pure: what is asked
 // in, a finding out; SECURITY.md says what such rules cannot stop.
-import { pathMatcher, patternMatcher, searchedLengthMax } from './pattern.ts'
+import {
+  elsewhereMatcher, folderMatcher, pathMatcher, patternMatcher, searchedLengthMax
+} from './pattern.ts'
 import type { Matcher } from './pattern.ts'
 import { isUnreadable } from './sql-kinds.ts'
 import type { ParsedStatement, SqlKind } from './sql-kinds.ts'
@@ -25,7 +27,7 @@ export interface Rulebook {
   /** Undefined where no rule is about it: nothing has to be looked at. */
   readonly sql: SqlRules | undefined
   readonly command: ((text: string) => Finding) | undefined
-  readonly file: ((direction: FileDirection, path: string) => Finding) | undefined
+  readonly file: ((direction: FileDirection, path: string, place?: FilePlace) => Finding) | undefined
 }
 
 export interface SqlRules {
@@ -38,11 +40,23 @@ export interface SqlRules {
 /** `look`: neither; lists and attributes. */
 export type FileDirection = 'upload' | 'download' | 'look'
 
+export interface FilePlace {
+  /** Where relative paths begin; undefined: not known. */
+  home?: string | undefined
+  /** It may be a folder, and then it is about all that is in it. */
+  isTree?: boolean | undefined
+  /** Which files it is about is not known. */
+  isVague?: boolean | undefined
+}
+
 interface Compiled {
   rule: Rule
   number: number
   kinds: ReadonlySet<SqlKind> | undefined
   matches: Matcher | undefined
+  /** Of a path: what else it may mean. */
+  folder?: Matcher
+  elsewhere?: Matcher
 }
 
 const allowed: Finding = { then: 'allow', rule: undefined, source: undefined, kinds: [] }
@@ -56,7 +70,7 @@ export function createRulebook(rules: readonly Rule[]): Rulebook {
   return {
     sql: sql.length === 0 ? undefined : sqlRules(sql),
     command: command.length === 0 ? undefined : text => first(command, [], each => found(each, text)),
-    file: file.length === 0 ? undefined : (direction, path) => judgeFile(file, direction, path)
+    file: file.length === 0 ? undefined : (direction, path, place) => judgeFile(file, direction, path, place)
   }
 }
 
@@ -69,7 +83,10 @@ function compiled(rule: Rule, number: number): Compiled {
   const matches = rule.pattern !== undefined
     ? patternMatcher(rule.pattern)
     : rule.path === undefined ? undefined : pathMatcher(rule.path)
-  return { rule, number, matches, kinds: rule.kinds === undefined ? undefined : new Set(rule.kinds) }
+  const more = rule.path === undefined
+    ? {}
+    : { folder: folderMatcher(rule.path), elsewhere: elsewhereMatcher(rule.path) }
+  return { ...more, rule, number, matches, kinds: rule.kinds === undefined ? undefined : new Set(rule.kinds) }
 }
 
 function first(
@@ -138,13 +155,38 @@ function judgeUnparsed(
 
 // ---- files
 
-function judgeFile(rules: readonly Compiled[], direction: FileDirection, path: string): Finding {
-  const plain = plainPath(path)
+function judgeFile(
+  rules: readonly Compiled[], direction: FileDirection, path: string, place: FilePlace = {}
+): Finding {
+  const forms = place.isVague === true ? undefined : formsOf(path, place.home)
   return first(rules, [], each => {
-    if (each.rule.direction !== undefined && each.rule.direction !== direction) return false
-    if (plain === undefined) return each.matches === undefined || !passes(each.rule)
-    return found(each, plain)
+    const { rule, matches } = each
+    if (rule.direction !== undefined && rule.direction !== direction) return false
+    if (matches === undefined) return true
+    if (forms === undefined) return !passes(rule)
+    return forms.some(form => found(each, form)
+      || (!passes(rule) && mayFit(each, form, place.isTree === true, place.home !== undefined)))
   })
+}
+
+/** What a rule forbids is forbidden under every name that may mean it, and with the folder that it is in. */
+function mayFit({ folder, elsewhere }: Compiled, form: string, isTree: boolean, isPlaced: boolean): boolean {
+  if (!isPlaced && elsewhere?.(form) === true) return true
+  return isTree && (form === '/' || form === '' || folder?.(form) === true)
+}
+
+/**
+ * A path as rules may write it: absolute, and relative to the home where it is in there. As it is where the
+ * home is not known; undefined where it leaves a folder that only the target knows.
+ */
+function formsOf(path: string, home: string | undefined): string[] | undefined {
+  const plain = plainPath(home === undefined || path.startsWith('/') ? path : `${home}/${path}`)
+  if (plain === undefined) return undefined
+  const folder = home === undefined ? undefined : plainPath(home)
+  if (folder === undefined) return [plain]
+  const inside = folder === '/' ? '/' : `${folder}/`
+  if (plain === folder) return [plain, '']
+  return plain.startsWith(inside) ? [plain, plain.slice(inside.length)] : [plain]
 }
 
 /** Without `.`, `..` and doubled slashes; undefined where it leaves a folder that only the target knows. */

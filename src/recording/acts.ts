@@ -11,7 +11,7 @@ import type { StatementRecord } from './statement.ts'
 export type Act = { atMs: number } & (
   | { on: 'sql', text: string, isWhole: boolean, isCall: boolean }
   | { on: 'command', text: string, isTyped: boolean }
-  | { on: 'file', op: string, paths: readonly string[] }
+  | { on: 'file', op: string, path: string, to: string | undefined, home: string | undefined }
 )
 
 /** Channels whose lines are gathered; a recording with more is hostile. */
@@ -21,6 +21,8 @@ class ActReader {
   readonly #statements = new StatementDecoder()
   readonly #typed = new Map<number, TypedLines>()
   #isSsh = false
+  /** Where relative paths began. */
+  #home: string | undefined
 
   push(frame: Frame): Act[] {
     const atMs = frame.atMicroseconds / 1000
@@ -30,7 +32,11 @@ class ActReader {
         return []
       case frameKind.statement:
       case frameKind.result: return this.#statements.push(frame).flatMap(actOf)
-      case frameKind.event: return eventAct(parseBody(frame.body), atMs)
+      case frameKind.event: {
+        const event = parseBody(frame.body)
+        if (event['type'] === 'home' && typeof event['path'] === 'string') this.#home = event['path']
+        return eventAct(event, atMs, this.#home)
+      }
       case frameKind.input: {
         if (!this.#isSsh) return []
         const lines = this.#typed.get(frame.lane) ?? new TypedLines()
@@ -51,12 +57,14 @@ function actOf({ kind, sql, atMs, cut }: StatementRecord): Act[] {
   return [{ atMs, on: 'sql', text: sql, isWhole: !cut, isCall: kind === 'call' }]
 }
 
-function eventAct({ type, command, op, path, to }: Record<string, unknown>, atMs: number): Act[] {
+function eventAct(
+  { type, command, op, path, to }: Record<string, unknown>, atMs: number, home: string | undefined
+): Act[] {
   if ((type === 'exec' || type === 'verdict') && typeof command === 'string') {
     return [{ atMs, on: 'command', text: command, isTyped: false }]
   }
-  if (type !== 'file' || typeof op !== 'string') return []
-  return [{ atMs, on: 'file', op, paths: [path, to].filter(each => typeof each === 'string') }]
+  if (type !== 'file' || typeof op !== 'string' || typeof path !== 'string') return []
+  return [{ atMs, on: 'file', op, path, to: typeof to === 'string' ? to : undefined, home }]
 }
 
 /** In the order in which they are on record; a statement when it was finished. */

@@ -28,6 +28,8 @@ export interface ApprovalPort {
   ask(needed: ApprovalNeeded, claim: Claim): Promise<string>
   /** The same for one thing that is done within a session. */
   askFor(wish: RuleWish): Promise<string>
+  /** Takes back what was asked for within a session, where nobody waits for it any more. */
+  leave(request: string, user: string): Promise<void>
   /**
    * What has become of a request as soon as it is not pending any more, or of one that is pending still after
    * `waitMs`. Rejects with the signal's reason.

@@ -5,11 +5,11 @@
 import { createHash } from 'node:crypto'
 import { SallyportError } from '../errors.ts'
 import type { Grant } from '../policy/authorise.ts'
-import type { FileDirection, Finding, Rulebook } from '../policy/rules.ts'
+import type { FileDirection, FilePlace, Finding, Rulebook } from '../policy/rules.ts'
 import type { ParsedStatement } from '../policy/sql-kinds.ts'
 import type { Rule } from '../policy/types.ts'
-import { waitWords } from './approve.ts'
 import type { ApprovalPort } from './approve.ts'
+import { Asks } from './asks.ts'
 
 export type { FileDirection }
 
@@ -50,13 +50,17 @@ export interface Verdict {
   note: Record<string, unknown> | undefined
 }
 
-/** Each is undefined where no rule is about it. */
+/** Each but the last is undefined where no rule is about it. */
 export interface Judge {
   statement: ((statement: Statement, waiter: Waiter) => Promise<Verdict>) | undefined
   command: ((command: string, waiter: Waiter, bytes?: Buffer) => Verdict | Promise<Verdict>) | undefined
   /** A line at a terminal, before its end is passed on: it passes, or the session ends. */
   typed: ((line: string, tell: (line: string) => void) => Verdict) | undefined
-  file: ((direction: FileDirection, path: string, tell: (line: string) => void) => Verdict) | undefined
+  file: ((
+    direction: FileDirection, path: string, tell: (line: string) => void, place?: FilePlace
+  ) => Verdict) | undefined
+  /** The session is over: nobody is asked any more. */
+  close(): void
 }
 
 export interface JudgePorts {
@@ -99,7 +103,8 @@ export function createJudge(ports: JudgePorts, session: string, grant: Grant): J
     command: command && ((text, waiter, bytes = Buffer.from(text)) =>
       bench.conclude('command', command(text), { text, exact: bytes }, waiter)),
     typed: command && ((line, tell) => bench.typed(command(line), tell)),
-    file: file && ((direction, path, tell) => bench.now('file', file(direction, path), tell))
+    file: file && ((direction, path, tell, place) => bench.now('file', file(direction, path, place), tell)),
+    close: () => bench.asks.close()
   }
 }
 
@@ -107,6 +112,7 @@ class Bench {
   readonly #ports: JudgePorts
   readonly #session: string
   readonly #grant: Grant
+  readonly asks: Asks
   #told = 0
   #warned = 0
 
@@ -114,6 +120,7 @@ class Bench {
     this.#ports = ports
     this.#session = session
     this.#grant = grant
+    this.asks = new Asks(ports.approvals)
   }
 
   /** A promise only where others are asked. */
@@ -143,9 +150,10 @@ class Bench {
     return this.now('command', isStrict ? { ...finding, then: 'end' } : finding, tell)
   }
 
-  async #ask(on: Rule['on'], finding: Finding, what: Asked, { tell, left }: Waiter): Promise<Verdict> {
+  async #ask(on: Rule['on'], finding: Finding, what: Asked, waiter: Waiter): Promise<Verdict> {
+    const { tell, left } = waiter
     const { user, credential, rule: { name } } = this.#grant
-    const { approvals, keyOf, shown } = this.#ports
+    const { keyOf, shown } = this.#ports
     const { rule = 0, source } = finding
     const approval = source?.approval
     const { text, exact } = what
@@ -156,13 +164,11 @@ class Bench {
     const digest = createHash('sha256').update(exact).digest('hex')
     let outcome: string
     try {
-      const request = await approvals.askFor({
+      const { request, state } = await this.asks.decided({
         user: user.name, credential: credential.name, grant: keyOf(name, rule, this.#session, digest),
         reason: shown(text).slice(0, shownMax), validForSeconds: approval.validForSeconds,
         origin: `session ${this.#session}`
-      })
-      tell(waitWords(request, approval))
-      const state = await approvals.decided(request, approval.waitForSeconds * 1000, left)
+      }, approval, waiter)
       if (state === 'approved') {
         tell(`request ${request} is approved`)
         return { ...passing, note: this.#note('approved', on, finding, { request }) }

@@ -57,8 +57,7 @@ export interface StepPorts extends JudgePorts {
   verifierOf(declared: Declared, name: string): Promise<string>
   /** What somebody has to prove beside; asked for names that do not exist as well, at the same cost. */
   secondFactorOf(name: string, address: string): Promise<SecondFactor | undefined>
-  /** Undefined: nobody can be sent to a console. */
-  confirmations?: ConfirmationPort | undefined
+  confirmations: ConfirmationPort
   /** Uses a ticket up; true when the API gave it to this very login, which had to prove all that is asked. */
   admits(ticket: Ticket): boolean
   sessions: SessionBook
@@ -145,14 +144,14 @@ async function authenticate(
   if (claim.ticket !== undefined) return admitted(ports, claim, claim.ticket, user)
   const verifier = await ports.verifierOf(declared, name ?? '')
   const [factor, ways] = await Promise.all([
-    ports.secondFactorOf(name ?? '', claim.address), ports.confirmations?.waysOf(name ?? '')
+    ports.secondFactorOf(name ?? '', claim.address), ports.confirmations.waysOf(name ?? '')
   ])
   const refused = async (code: 'auth-failed' | 'second-factor-required', why: string): Promise<never> => {
     await ports.audit('login.refused', name ?? '?', claim.address, { protocol, why })
     throw new SallyportError(code, { detail: `${name ?? 'unreadable login name'}: ${why}` })
   }
   // What counts is that a right code was seen here, whatever the front end believes to have proved.
-  let missing = factor !== undefined || ways?.passkey === true
+  let missing = factor !== undefined || ways.passkey
   const secondFactor = factor === undefined ? undefined : {
     async check(code: string): Promise<boolean> {
       // Somebody has the first factor and not the second: worth a look, however it ends.
@@ -177,8 +176,8 @@ async function authenticate(
       return clientMessage
     }
   }
-  const isOpen = ports.confirmations?.isOpen === true
-  const canConfirm = isOpen && (ways?.passkey === true || ways?.provider === true)
+  const { confirmations } = ports
+  const canConfirm = confirmations.isOpen && (ways.passkey || ways.provider)
   const noPassword = user !== undefined && user.verifier === undefined && !user.disabled && canConfirm
   const proof = await prove({
     verifier, publicKeys, authorities, name: name ?? '', presence, secondFactor,
@@ -189,9 +188,8 @@ async function authenticate(
   const isToCome = proof.method === inConsole
   if (isToCome && !noPassword) return refused('auth-failed', 'no proof')
   if (!missing && !isToCome) return user
-  const { confirmations } = ports
   // Whoever was disabled hears that after the proof, as everybody does.
-  const isConfirmed = confirmations?.isOpen === true && !user.disabled
+  const isConfirmed = confirmations.isOpen && !user.disabled
     && await confirmedInConsole(confirmations, user.name, claim, person)
   if (!isConfirmed) return refused('second-factor-required', 'no second factor')
   return userNow(ports, user.name, refused)
@@ -291,7 +289,7 @@ async function lease(
       : await standing(ports, credential)
     const upstreaming = { target, database, ...rights, ...account }
     await ports.sessions.live(session.id, undefined)
-    return { upstreaming, [Symbol.asyncDispose]: async () => undefined }
+    return { upstreaming, [Symbol.asyncDispose]: async () => judge?.close() }
   }
   const account = await ports.issue(liveOf(ports, session.id), tell)
   const withdrawn = (): void => {
@@ -316,6 +314,7 @@ async function lease(
       target, database, username: account.accountName, ...handed, ...rights
     },
     [Symbol.asyncDispose]: async () => {
+      judge?.close()
       account.signal.removeEventListener('abort', withdrawn)
       await account.release('session ended')
     }

@@ -10,7 +10,7 @@ import type { Beat, LedgerStore } from '../lease/store-port.ts'
 type NodeMoves = Pick<LedgerStore, 'boot' | 'beat' | 'sweep'>
 
 // Boots that the living gave to the dead begin like this; no process ever runs under one.
-const deadBoot = 'dead '
+export const deadBoot = 'dead '
 
 // A process that is gone (died, restarted, or was declared dead): its node has another boot now.
 const goneHold = sql`(h.owner_kind = 'session' or h.state = 'pending') and not exists (

@@ -17,7 +17,6 @@ export interface PasskeyRow {
   /** COSE, in base64url. */
   publicKey: string
   counter: number
-  transports: readonly string[]
   backedUp: boolean
   createdAt: Date
   lastUsedAt: Date | null
@@ -52,7 +51,8 @@ export function createPasskeys(database: Database, audit: Pick<AuditLog, 'append
     add: row => database.transaction(async tx => {
       const [had] = await tx.select({ count: count() }).from(passkey).where(eq(passkey.user, row.user))
       if ((had?.count ?? 0) >= passkeysPerUserMax) return undefined
-      const [added] = await tx.insert(passkey).values(row).onConflictDoNothing().returning()
+      const [added] = await tx.insert(passkey).values({ ...row, transports: [] }).onConflictDoNothing()
+        .returning()
       if (added === undefined) return undefined
       audit.appendIn(tx, 'passkey.registered', row.user, row.user, { passkey: row.id, name: row.name })
       return asPasskey(added)
@@ -88,6 +88,6 @@ export function createPasskeys(database: Database, audit: Pick<AuditLog, 'append
   }
 }
 
-function asPasskey({ transports, ...row }: typeof passkey.$inferSelect): PasskeyRow {
-  return { ...row, transports: transports as string[] }
+function asPasskey({ transports: _, ...row }: typeof passkey.$inferSelect): PasskeyRow {
+  return row
 }

@@ -131,6 +131,19 @@ export function createRequests(database: Database, audit: Audit): Requests {
   }
 }
 
+/** What sessions that nobody runs any more had asked others for, by their rules: nobody waits for it. */
+export async function withdrawAsked(tx: Handle, audit: Audit, sessions: readonly string[]): Promise<void> {
+  if (sessions.length === 0) return
+  // The keys of rules name their session: GRANT#RULE/SESSION/WHAT.
+  const asker = sql<string>`substring(${accessRequest.grant} from '#[0-9]+/([^/]+)/')`
+  const gone = await tx.update(accessRequest).set({ state: 'withdrawn' })
+    .where(and(eq(accessRequest.state, 'pending'), inArray(asker, [...sessions]))).returning()
+  for (const row of gone) {
+    const reason = 'its session was interrupted'
+    audit.appendIn(tx, 'request.withdrawn', 'system', row.id, { ...subjectOf(row), reason })
+  }
+}
+
 const isValid = and(eq(accessRequest.state, 'approved'), gt(accessRequest.validUntil, sql`now()`))
 const toReview = and(eq(accessRequest.emergency, true), isNull(accessRequest.reviewedAt))
 

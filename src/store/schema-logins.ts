@@ -15,6 +15,7 @@ export const passkey = pgTable('passkey', {
   publicKey: text('public_key').notNull(),
   /** How often it signed, where it counts: only grows. */
   counter: bigint('counter', { mode: 'number' }).notNull(),
+  /** Empty: nobody is told how a passkey is reached, so it is not kept. */
   transports: jsonb('transports').notNull(),
   /** It is in a keychain that several devices share. */
   backedUp: boolean('backed_up').notNull(),

@@ -19,7 +19,12 @@ export const setting = pgTable('setting', {
 export const node = pgTable('node', {
   id: text('id').primaryKey(),
   boot: text('boot').notNull(),
-  beatAt: instant('beat_at').notNull().default(sql`now()`)
+  beatAt: instant('beat_at').notNull().default(sql`now()`),
+  /** Where other nodes ask it for its recordings, with which certificate; null: it says no address. */
+  apiUrl: text('api_url'),
+  apiCertificate: text('api_certificate'),
+  /** Made with the key of the nodes: whoever can only write here cannot send them elsewhere. */
+  apiMark: text('api_mark')
 })
 
 /**

@@ -1,5 +1,6 @@
-// Small facts about this store. So far one that others ask for: the id of the installation, drawn once when
-// the store is made, which signed things carry so that they cannot be taken for another installation's.
+// Small facts about this store: what receivers of audit events refused (audit-outbox.ts), and here the id of
+// the installation, drawn once when the store is made, which signed things carry so that they cannot be taken
+// for another installation's.
 import { randomUUID } from 'node:crypto'
 import type { Database } from './database.ts'
 import { eq } from './drizzle.ts'

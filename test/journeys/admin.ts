@@ -74,7 +74,7 @@ test('a role that carries our marker but is not in the ledger is reported and ne
   await target.psql('DROP ROLE jit_7654321')
 })
 
-test('an account of ours that came back after its proof is found and reaped, with proof', async () => {
+test('an account of ours that came back after its proof is found and reaped, with proof (F36)', async () => {
   type Lease = { account: { id: string, name: string } | string, accountName?: string }
   const leases = await house.json<Lease[]>('leases', 'list')
   const [lease] = leases.filter(each => JSON.stringify(each).includes('jit_'))

@@ -130,6 +130,14 @@ test('a denial ends the wait with its code, and is on record with its reason', a
   assert.is((refused?.detail as { code: string }).code, 'request-denied')
 })
 
+test('whoever takes the own request back is not let in, and hears that it has ended', async () => {
+  const psql = bobsPsql()
+  const id = await requestOf(psql)
+  await bob.decides('withdraw', id)
+  await psql.sees(new RegExp(`request for access has ended: request ${id} \\[request-ended [0-9a-f]{6}\\]`))
+  assert.is.not(await psql.leave(), 0)
+})
+
 test('who is not answered in time hears so, and opens it once it was approved', async () => {
   const open = (): ReturnType<House['psql']> => house.psql('SELECT 1', { login: 'bob+orders-standing' })
   const { stderr, status } = await open()

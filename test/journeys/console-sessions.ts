@@ -111,6 +111,7 @@ test('a shell in the browser has an account of its own, which is proved gone whe
   assert.match(await world.sallyport('sessions', 'list'), /ssh web/)
 })
 
+// Promised: R20.
 test('what a target writes reaches neither clipboard nor links, and a paste stays a paste', async () => {
   await openShell()
   await page.context().grantPermissions(['clipboard-read', 'clipboard-write'])

@@ -112,7 +112,7 @@ test('a session is found by its status and its words, and the hit leads to its m
   assert.match(await current.innerText(), /needle/)
 })
 
-test('what somebody typed is text: markup, turned directions, escape sequences', async () => {
+test('what somebody typed is text: markup, turned directions, escape sequences (R19, R20)', async () => {
   const { page } = ada
   await open(world, page, `/console/sessions/${hostile}#replay`)
   const text = await textWith(page, /client-closed[^]*End of the recording/)
@@ -203,7 +203,7 @@ test('a live terminal is seen as it is, and ends where it is watched', async () 
   assert.not.match((await session).stdout, /never/)
 })
 
-test('another site’s page gets nothing with the cookie', async () => {
+test('another site’s page gets nothing with the cookie (R19)', async () => {
   const { page, context } = ada
   const cookie = (await context.cookies()).map(({ name, value }) => `${name}=${value}`).join('; ')
   const answers = []
@@ -218,6 +218,7 @@ test('another site’s page gets nothing with the cookie', async () => {
 credentialJourneys(() => ({ world, page: ada.page }))
 pageJourneys(() => ({ world, page: ada.page }))
 
+// Promised: R19.
 test('every page fits any screen, is for everybody in light and dark, and keeps its policy', async () => {
   const { page, complaints } = ada
   await page.setViewportSize({ width: 360, height: 740 })

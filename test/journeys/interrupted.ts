@@ -124,7 +124,7 @@ test('a node that stops meanwhile takes the account back first', async () => {
   assert.not.match(psql.text(), /inside/)
 })
 
-test('a node that is killed meanwhile takes it back when it starts again', async () => {
+test('a node that is killed meanwhile takes it back when it starts again (F3)', async () => {
   house = await startHouse({ target, adminPassword, folder: house.folder })
   const psql = await midway()
   await house.kill()

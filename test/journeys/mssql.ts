@@ -123,6 +123,7 @@ async function login({ double }: World, username: string, password: string): Pro
   }
 }
 
+// Promised: L5.
 journey('its login works until it is revoked, also after it was renewed, and is proved gone', async world => {
   const { product, double } = world
   const { values, lease } = await product.json<ReadingJson>('secrets', 'generate', 'prod/sql', '--ttl', '1m')

@@ -95,6 +95,7 @@ test.after(async () => {
   rmSync(folder, { recursive: true })
 })
 
+// Promised: D1, R26.
 test('psql works in clear, with verified TLS and with channel binding, and hears its progress', async () => {
   for (const connection of [
     plain(), verified(), `${verified()} channel_binding=require`, plain().replace('disable', 'prefer'),

@@ -3,14 +3,19 @@
 // deadline: 240 s
 import { spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
+import pg from 'pg'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import type { LeaseEventJson, LeaseJson } from '../../src/api/client-types.ts'
 import type { PostgresServer } from '../../tool/postgres.ts'
 import { programOf } from '../../tool/services.ts'
 import { authenticator } from '../peers/authenticator.ts'
-import { accountsOn, alicePassword, companyDatabase, startHouse, until } from '../peers/house.ts'
+import { sightings } from '../peers/canaries.ts'
+import { accountsOn, alicePassword, companyDatabase, ran, startHouse, until } from '../peers/house.ts'
 import type { House } from '../peers/house.ts'
+import { apiOf } from '../peers/inspector.ts'
 
 let target: PostgresServer
 let adminPassword: string
@@ -50,8 +55,19 @@ function interactive(login?: string) {
   }
 }
 
+// F27.
+const crowd = 100
+
+/** A person with node-postgres, who notices at once when the connection ends. */
+function clientOf({ port, folder }: House): pg.Client {
+  return new pg.Client({
+    host: 'localhost', port, user: 'alice+orders-rw', database: 'orders', password: alicePassword,
+    ssl: { ca: readFileSync(join(folder, 'data/tls/ca.pem'), 'utf8') }
+  })
+}
+
 test.before(async () => {
-  const company = await companyDatabase('15', { max_prepared_transactions: 10 })
+  const company = await companyDatabase('15', { max_prepared_transactions: 10, max_connections: 200 })
   target = company.server
   // Only now: the DBA who made the hooks' role typed its password.
   await target.psql("ALTER SYSTEM SET log_statement = 'all'")
@@ -95,7 +111,7 @@ test('wrong password, unknown user, foreign credential: refused with a code, and
   assert.is(await accountsOn(target), before)
 })
 
-test('every grammar of login names opens the same credential', async () => {
+test('every grammar of login names opens the same credential (D2)', async () => {
   const logins = [
     'alice:orders-rw', 'alice%orders-rw', 'alice#orders-rw', 'alice@orders-rw@orders', 'alice[orders-rw]'
   ]
@@ -130,6 +146,7 @@ test('a client that is killed in the middle of a query leaves nothing behind', a
   assert.is(await target.psql(sleepers), '0')
 })
 
+// Promised: J4.
 test('two sessions on one enable-disable credential share it; the last one out switches it off', async () => {
   assert.is(await accountsOn(target), '')
   const [first, second] = [interactive('alice+orders-standing'), interactive('alice+orders-standing')]
@@ -147,6 +164,27 @@ test('two sessions on one enable-disable credential share it; the last one out s
   await until(() => accountsOn(target), found => found === '')
 })
 
+test('the account of a session is a lease like others; revoking it ends the session (S10, F33)', async () => {
+  const psql = interactive()
+  psql.type("SELECT 'ready';")
+  await psql.sees(/ready/)
+  const { id, account } = await newest()
+  const held = async (): Promise<LeaseJson> =>
+    (await house.json<LeaseJson[]>('leases', 'list')).find(({ owner }) => owner === id)!
+  const lease = await held()
+  assert.equal([lease.ownerKind, lease.status, lease.account.name], ['session', 'active', account?.name])
+  await house.sallyport('leases', 'revoke', lease.id)
+  psql.type('SELECT 1;')
+  await psql.sees(/\[lease-lost [0-9a-f]{6}\]/)
+  assert.is(await accountsOn(target), '')
+  const { status, account: { state } } = await until(held, found => found.status !== 'revoking')
+  assert.equal([status, state], ['revoked', 'proved-gone'])
+  const events = await house.json<LeaseEventJson[]>('leases', 'history', lease.id)
+  assert.equal(events.map(({ kind }) => kind), ['intended', 'active', 'revoked', 'proved-gone'])
+  await psql.leave()
+})
+
+// Promised: F32, J15.
 test('what a session made is handed over and listed, and its tricks are gone with it', async () => {
   await house.psql(`CREATE TABLE mine AS SELECT 1 AS one; CREATE FUNCTION trap() RETURNS int
     LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'; ALTER ROLE CURRENT_USER SET search_path TO evil`)
@@ -159,12 +197,33 @@ test('what a session made is handed over and listed, and its tricks are gone wit
   assert.is(owner, 'sallyport_graveyard')
 })
 
-test('neither our log nor the target’s log nor a recording holds a secret', async () => {
+test('no secret is in any place where somebody may look (J14, R14, R15)', async () => {
+  const typed = 'a password that opens nothing'
+  assert.is((await house.psql('SELECT 1', { password: typed })).status, 2)
   const targetLog = readFileSync(target.logFile, 'utf8')
   assert.match(targetLog, /CREATE ROLE "jit_\d{7}"|CREATE ROLE jit_/)
-  for (const text of [house.log(), targetLog]) {
-    assert.not.match(text, new RegExp(adminPassword))
-    assert.not.match(text, /correct horse battery/)
+  const logs = { 'our log': house.log(), 'the log of the target': targetLog }
+  const { found, places } = await sightings(house, logs, [adminPassword, alicePassword, typed])
+  assert.equal(found, [])
+  assert.ok(places > 100, `${places} places`)
+  // Otherwise nothing was looked for: what a session said is found in its answers and its file.
+  const heard = await sightings(house, logs, ['count(*) FROM orders'])
+  assert.ok(heard.found.includes('/search SELECT'), heard.found.join())
+  assert.ok(heard.found.some(place => place.startsWith(`${house.folder}/recordings/`)))
+  assert.ok(heard.found.includes('the log of the target'))
+})
+
+test('sslscan finds nothing weak in the TLS of either listener (R29)', async () => {
+  const api = new URL(apiOf(house).connection.server).host
+  for (const words of [['--starttls-psql', `127.0.0.1:${house.port}`], [api]]) {
+    const { stdout } = await ran(programOf('sslscan'), ['--no-colour', ...words])
+    const versions = stdout.match(/^\S+ +enabled/gm)?.map(line => line.split(' ')[0])
+    assert.equal(versions, ['TLSv1.2', 'TLSv1.3'], stdout)
+    const ciphers = stdout.match(/^(Accepted|Preferred).*$/gm) ?? []
+    assert.ok(ciphers.length >= 5, stdout)
+    for (const cipher of ciphers) assert.match(cipher, /GCM|CHACHA20/)
+    const groups = stdout.match(/^TLSv1\.\d +(\d+) bits/gm) ?? []
+    assert.ok(groups.length >= 3 && groups.every(line => Number(/(\d+) bits/.exec(line)?.[1]) >= 128), stdout)
   }
 })
 
@@ -221,13 +280,23 @@ test('whoever has a second factor waits for the console after the password, not 
   assert.is((await house.psql('SELECT 1')).stdout, '1\n')
 })
 
-test('an orderly stop ends sessions, proves their accounts gone and exits 0', async () => {
-  const psql = interactive()
-  psql.type("SELECT 'ready';")
-  await psql.sees(/ready/)
+test('an orderly stop ends a hundred sessions, proves all accounts gone and exits 0 (F27, J5)', async () => {
+  const people: pg.Client[] = []
+  const heard: string[] = []
+  const come = async (): Promise<void> => {
+    while (people.length < crowd) {
+      const client = clientOf(house)
+      people.push(client)
+      client.on('error', error => heard.push(error.message))
+      await client.connect()
+    }
+  }
+  await Promise.all(Array.from({ length: 8 }, come))
+  assert.is((await accountsOn(target)).split(',').length, crowd)
   assert.is(await house.stop(), 0)
   assert.is(await accountsOn(target), '')
-  await psql.leave()
+  await until(async () => heard.filter(text => /\[shutting-down [0-9a-f]{6}\]/.test(text)).length,
+    count => count === crowd)
   house = await startHouse({ target, adminPassword, folder: house.folder })
   assert.is((await sessions()).filter(each => each.receipt === null && each.account !== null).length, 0)
 })

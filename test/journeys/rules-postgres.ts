@@ -8,6 +8,8 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { AuditJson, RequestJson, SessionJson } from '../../src/api/client-types.ts'
 import type { WhatIfLine } from '../../src/api/ports-records.ts'
+import { cancelRequest, query } from '../../src/wire/postgres/messages.ts'
+import { parseReport } from '../../src/wire/postgres/parse.ts'
 import type { PostgresServer } from '../../tool/postgres.ts'
 import { programOf } from '../../tool/services.ts'
 import { alicePassword, companyDatabase, ran, startHouse, until } from '../peers/house.ts'
@@ -16,6 +18,8 @@ import { apiOf, sessionsOf, statementsOf } from '../peers/inspector.ts'
 import { people, personOf } from '../peers/people.ts'
 import type { Person } from '../peers/people.ts'
 import { startPsql } from '../peers/psql.ts'
+import { rawClient } from '../peers/raw-postgres.ts'
+import type { RawClient } from '../peers/raw-postgres.ts'
 
 let target: PostgresServer
 let house: House
@@ -162,6 +166,47 @@ test('others are asked for one statement, which waits; a denial and Ctrl-C refus
   const kinds = await Promise.all(['rule.approved', 'rule.refused'].map(kind => audited(kind, id)))
   assert.equal(kinds.map(({ length }) => length), [2, 2])
 })
+
+test('in a pipeline a cancel request ends what runs; what waits behind it goes on waiting', async () => {
+  const updated = (customer: string): Promise<string> =>
+    target.psql(`SELECT count(*) > 0 FROM orders WHERE customer = '${customer}'`, 'orders')
+  const requestOf = async (reason: string): Promise<RequestJson | undefined> =>
+    (await apiOf(house).get('/requests')).requests
+      .find(request => request.reason === reason)
+  const client = await rawClient(house.port)
+  await client.logIn(login, alicePassword, [['database', 'orders']])
+  const [pid, key] = await backendKey(client)
+  const cancel = async (): Promise<void> => {
+    const other = await rawClient(house.port)
+    await other.send(cancelRequest(pid, key)).until('')
+  }
+  const codes = async (): Promise<string[]> => (await client.until('Z')).flatMap(({ tag, body }) =>
+    tag === 'E' ? [parseReport(body).sqlstate] : tag === 'C' ? ['done'] : [])
+  const update = "UPDATE orders SET customer = 'behind';"
+  client.send(Buffer.concat([query('SELECT pg_sleep(30)'), query(update)]))
+  const { id } = (await until(() => requestOf(update), found => found?.state === 'pending', 10))!
+  await cancel()
+  assert.equal(await codes(), ['57014'])
+  assert.is((await requestOf(update))?.state, 'pending')
+  await carol.decides('approve', id)
+  assert.equal(await codes(), ['done'])
+  assert.is(await updated('behind'), 't')
+  // Alone it is what the client waits for.
+  const alone = "UPDATE orders SET customer = 'alone';"
+  client.send(query(alone))
+  await until(() => requestOf(alone), found => found?.state === 'pending', 10)
+  await cancel()
+  assert.equal(await codes(), ['42501'])
+  await until(() => requestOf(alone), found => found?.state === 'withdrawn', 3)
+  assert.is(await updated('alone'), 'f')
+  client.socket.destroy()
+})
+
+/** What it is to cancel with; reads until the server is ready. */
+async function backendKey(client: RawClient): Promise<[pid: number, key: Buffer]> {
+  const { body } = (await client.until('Z')).find(({ tag }) => tag === 'K')!
+  return [body.readInt32BE(0), body.subarray(4)]
+}
 
 test('whoever leaves while others are asked ends the session, and nothing was run', async () => {
   const psql = startPsql(house, login)

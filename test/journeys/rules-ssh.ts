@@ -1,7 +1,8 @@
 // Rules about commands and files as their people meet them (D5): stock ssh, sftp and scp, a real sshd, the
 // product in a process of its own. What is refused did not happen on the target.
 // deadline: 120 s
-import { writeFileSync } from 'node:fs'
+import { spawn } from 'node:child_process'
+import { existsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -23,6 +24,7 @@ const rules = `rules:
   - { on: command, pattern: '\\bshutdown\\b', then: end }
   - { on: file, direction: download, path: /etc/motd, then: allow }
   - { on: file, path: '/etc/**', then: refuse }
+  - { on: file, path: '/home/deploy/secret/**', then: refuse }
   - { on: file, direction: upload, path: '*.sh', then: warn }
 `
 
@@ -81,6 +83,32 @@ test('others are asked for a command, and what it is fed with waits behind it', 
   assert.is((await house.direct(['wc -c < asked'])).stdout, '100000\n')
 })
 
+/** What became of the request for this command. */
+const stateOf = async (command: string): Promise<string | undefined> =>
+  (await apiOf(house).get('/requests')).requests
+    .find(({ reason }) => reason === command)?.state
+
+test('who closes the channel or presses Ctrl-C is waited for no more, and other channels go on', async () => {
+  const socket = join(house.home, 'shared')
+  const words = [...house.options, '-S', socket, '-p', String(house.sshPort), 'alice+deploy@127.0.0.1']
+  const master = spawn(programOf('ssh'), ['-M', '-N', ...words], { stdio: 'ignore' })
+  try {
+    await until(async () => existsSync(socket), is => is, 10)
+    const sharing = spawn(programOf('ssh'), [...words, 'cat > left'], { stdio: 'pipe' })
+    await until(() => stateOf('cat > left'), state => state === 'pending', 10)
+    sharing.kill('SIGINT')
+    await until(() => stateOf('cat > left'), state => state === 'withdrawn', 3)
+    assert.is((await ran(programOf('ssh'), [...words, 'echo', 'on'], {}, '')).stdout, 'on\n')
+  } finally {
+    master.kill()
+  }
+  const alone = house.spawnSsh(['cat', '>', 'alone'])
+  await until(() => stateOf('cat > alone'), state => state === 'pending', 10)
+  alone.kill('SIGINT')
+  await until(() => stateOf('cat > alone'), state => state === 'withdrawn', 3)
+  assert.equal(await files(), ['asked', 'fine'])
+})
+
 test('a line at a terminal ends the session before it is run', async () => {
   const child = house.spawnSsh(['-tt'])
   let text = ''
@@ -112,9 +140,31 @@ test('files are judged by their paths, whatever the client calls them', async ()
     const old = await transfer('scp', ['-O', ...words])
     assert.is.not(old.status, 0, old.stderr)
   }
-  const fine = await transfer('scp', ['R:up.sh', join(house.home, 'back.sh')])
-  assert.is(fine.status, 0, fine.stderr)
+  for (const more of [[], ['-O']]) {
+    const fine = await transfer('scp', [...more, 'R:up.sh', join(house.home, 'back.sh')])
+    assert.is(fine.status, 0, fine.stderr)
+  }
   assert.match(await audited('rule.refused').then(found => found.join()), /file 6/)
+})
+
+test('no spelling of a path leads around what refuses it, nor does a folder that is moved', async () => {
+  await house.direct(['mkdir -p secret && echo hidden > secret/a && ln -s secret link'])
+  const got = join(house.home, 'got-it')
+  for (const path of ['secret/a', './secret//a', '../deploy/secret/a', '../../home/./deploy/secret/a']) {
+    const old = await transfer('scp', ['-O', `R:${path}`, got])
+    assert.is.not(old.status, 0, path)
+    const now = await transfer('sftp', ['R'], `-get ${path} ${got}\n`)
+    assert.match(now.stderr, /[Pp]ermission denied/, path)
+  }
+  const moves = [
+    'rename secret open', 'ln -s secret other', 'ln -s /etc etc', 'ln secret/a hard', 'ln -s .. up'
+  ]
+  const moved = await transfer('sftp', ['R'], moves.map(line => `-${line}\n`).join(''))
+  assert.is([...moved.stderr.matchAll(/[Pp]ermission denied/g)].length, moves.length, moved.stderr)
+  assert.not.ok(existsSync(got))
+  // SECURITY.md says so: a link that is there already is not seen through.
+  assert.is((await transfer('sftp', ['R'], `-get link/a ${got}\n`)).status, 0)
+  assert.ok(existsSync(got))
 })
 
 test.run()

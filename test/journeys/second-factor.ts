@@ -193,7 +193,7 @@ test('guesses with a stolen password end, at the API and over SSH alike', async 
   assert.match(table, /^bob +user +none/m)
 })
 
-test('what happened is on record, and no code or secret is', async () => {
+test('what happened is on record, and no code or secret is (R14)', async () => {
   const audit = await house.json<{ kind: string, actor: string, subject: string }[]>('audit', 'list')
   const kinds = audit.map(({ kind }) => kind)
   for (const kind of ['second-factor.enrolled', 'second-factor.confirmed', 'second-factor.refused']) {

@@ -10,6 +10,7 @@ import type {
   ApplicationTokenJson, FreshApplicationTokenJson, LeaseEventJson, LeaseJson, ProfileJson, ReadingJson,
   SecretJson, SecretVersionJson
 } from '../../src/api/client-types.ts'
+import { tokensPerApplicationMax } from '../../src/store/application-tokens.ts'
 import type { PostgresServer } from '../../tool/postgres.ts'
 import { accountsOn, alicePassword, companyDatabase, login, startHouse, until } from '../peers/house.ts'
 import type { House } from '../peers/house.ts'
@@ -102,6 +103,7 @@ async function apply(yaml: string): Promise<string> {
   return house.sallyport('apply', '-f', file)
 }
 
+// Promised: S3.
 test('an application generates on its paths, sees and ends its own leases, and nothing else', async () => {
   const { token } = await tokenOf('billing')
   const admins = await house.json<ReadingJson>('secrets', 'generate', 'prod/apps/orders')
@@ -168,6 +170,22 @@ test('a token is shown once, rotates with an overlap, ends, and is bound to its 
     how => how === 'out')
 })
 
+test('an application has so many valid tokens and no more', async () => {
+  const none = "DELETE FROM application_token WHERE application = 'elsewhere'"
+  await target.psql(none, 'sallyport')
+  const full = `INSERT INTO application_token (id, hash, application, created_by, expires_at)
+    SELECT 'full-' || n, 'full-' || n, 'elsewhere', 'local', now() + interval '1 hour'
+    FROM generate_series(1, ${tokensPerApplicationMax}) n`
+  await target.psql(full, 'sallyport')
+  assert.match(await refusal('applications', 'token', 'elsewhere'), /limit-reached/)
+  const beside = await refusal('applications', 'rotate', 'elsewhere', 'full-1', '--overlap', '1h')
+  assert.match(beside, /limit-reached/)
+  await house.sallyport('applications', 'revoke', 'elsewhere', 'full-1')
+  assert.is((await tokenOf('elsewhere')).application, 'elsewhere')
+  await target.psql(none, 'sallyport')
+})
+
+// Promised: P3, P4.
 test('a profile gives its TTL and roles; an inactive one issues nothing and still cleans up', async () => {
   const words = ['--type', 'postgres', '--status', 'active']
   const [profile] = await house.json<ProfileJson[]>('profiles', 'list', ...words)
@@ -183,15 +201,18 @@ test('a profile gives its TTL and roles; an inactive one issues nothing and stil
   await apply(written.replace('status: active', 'status: inactive'))
   assert.match(await refusal('secrets', 'generate', 'prod/apps/orders'), /profile writers is inactive/)
   assert.is(await house.sallyport('orphans', 'scan'), '')
-  await house.json('leases', 'revoke', lease!.id)
-  assert.is(await everyAccount(), '')
+  // Its live lease runs to its end, and is still removed.
+  assert.is((await house.json<LeaseJson>('leases', 'show', lease!.id)).status, 'active')
+  await target.psql(`UPDATE hold SET expires_at = now() WHERE id = '${lease!.id}'`, 'sallyport')
+  await until(everyAccount, accounts => accounts === '')
+  assert.is((await house.json<LeaseJson>('leases', 'show', lease!.id)).status, 'expired')
   await apply(written)
   const [again] = await house.json<ProfileJson[]>('profiles', 'list')
   assert.is(again?.id, profile?.id)
   assert.ok(Date.parse(again!.updatedAt) > Date.parse(again!.createdAt))
 })
 
-test('a lease ends by itself within five seconds of its time, with its live connection', async () => {
+test('a lease ends by itself within five seconds of its time, with its live connection (S7)', async () => {
   const reading = await house.json<ReadingJson>('secrets', 'generate', 'prod/apps/orders')
   const id = reading.lease!.id
   await target.psql(
@@ -203,6 +224,7 @@ test('a lease ends by itself within five seconds of its time, with its live conn
   assert.match(await refusal('leases', 'renew', id, '--ttl', '60'), /the lease has expired/)
 })
 
+// Promised: renewal R2.
 test('a renewed credential overlaps with the one before, which goes once it was replaced', async () => {
   const { token } = await tokenOf('billing')
   const read = (...words: string[]): Promise<ReadingJson> =>

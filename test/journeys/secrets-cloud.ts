@@ -72,7 +72,7 @@ async function revoke(product: Product, lease: string): Promise<void> {
   assert.is(shown.status, 'revoked')
 }
 
-providers('a lease on AWS has the key that AWS drew, and leaves no user', async ({ product, aws }) => {
+providers('a lease on AWS has the key that AWS drew, and leaves no user (L5)', async ({ product, aws }) => {
   const { lease, of } = await generate(product, 'prod/deployer')
   const [[, user] = []] = [...aws.users]
   assert.ok(user?.keys.has(of('AWS_ACCESS_KEY_ID')))

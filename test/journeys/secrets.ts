@@ -112,7 +112,7 @@ const login = (reading: ReadingJson, sql: string): Promise<Ran> => loginWith(tar
 
 const refusal = (...words: string[]): Promise<string> => house.refusal(...words)
 
-test('a generated account logs in with what was shown, and is shown once', async () => {
+test('a generated account logs in with what was shown, and is shown once (L2, S2)', async () => {
   const reading = await generate('prod/orders-rw', '--ttl', '300')
   const { lease, values, masked } = reading
   assert.equal(Object.keys(values).sort(), ['database', 'host', 'password', 'port', 'username'])
@@ -139,6 +139,7 @@ test('a generated account logs in with what was shown, and is shown once', async
   assert.match(stored, /^SCRAM-SHA-256\$4096:/)
 })
 
+// Promised: S4, S5, S6.
 test('a revoked lease cuts its live connection, refuses logins, and its history is complete', async () => {
   const reading = await generate('prod:orders-rw', '--ttl', '300', '--name', 'nightly')
   const id = reading.lease!.id
@@ -166,7 +167,7 @@ test('a revoked lease cuts its live connection, refuses logins, and its history 
   }
 })
 
-test('times that no lease can have are refused, each with its reason', async () => {
+test('times that no lease can have are refused, each with its reason (S2)', async () => {
   for (const [ttl, why] of [
     ['0', /at least 60/], ['-5', /at least 60/], ['90.5', /whole number/], ['59', /at least 60/],
     ['3601', /more than the 3600 s/], ['soon', /expected seconds or a duration/]
@@ -190,6 +191,7 @@ test('a command gets a lease in its environment, and nothing of it is left at it
   await until(() => accountsOn(target), found => found === before)
 })
 
+// Promised: L3, L4.
 test('a linked secret makes accounts by its base, which cannot go while it has dependants', async () => {
   const reading = await generate('prod/linked')
   // Base and target are one server: neither calls the accounts of the other strange.
@@ -208,7 +210,7 @@ test('a linked secret makes accounts by its base, which cannot go while it has d
   }
 })
 
-test('a secret with active leases goes only when they were revoked and proved gone', async () => {
+test('a secret with active leases goes only when they were revoked and proved gone (S8)', async () => {
   const reading = await generate('prod/linked')
   const refused = await refusal('secrets', 'delete', 'prod/linked')
   assert.match(refused, new RegExp(`account ${reading.values['username']} .* is active`))
@@ -242,7 +244,7 @@ test('a lease ends as it began, whatever is edited or rotated while it lives', a
   await house.sallyport('templates', 'save', 'postgres/delete-role', edited)
 })
 
-test('a secret may name its own privileges and a prefix of its accounts', async () => {
+test('a secret may name its own privileges and a prefix of its accounts (L5)', async () => {
   await target.psql(`CREATE SCHEMA shop; CREATE TABLE shop.prices AS SELECT 7 AS price;
     GRANT USAGE ON SCHEMA shop TO sallyport WITH GRANT OPTION;
     GRANT SELECT, INSERT ON shop.prices TO sallyport WITH GRANT OPTION`, 'orders')
@@ -268,7 +270,7 @@ test('a secret may name its own privileges and a prefix of its accounts', async 
   }
 })
 
-test('a maximum that changed holds for renewals too, and for no expiry that was given', async () => {
+test('a maximum that changed holds for renewals too, and for no expiry that was given (S9)', async () => {
   const { lease } = await generate('prod/orders-rw', '--ttl', '1200')
   const file = join(house.folder, 'shorter.yaml')
   const shorter = documents(target.port).split('---\n').find(text => text.includes('name: orders-rw'))
@@ -293,7 +295,7 @@ test('a maximum that changed holds for renewals too, and for no expiry that was 
   await house.sallyport('apply', '-f', join(house.folder, 'access.yaml'))
 })
 
-test('while the target is away a lease is not called gone, nor is its secret deleted', async () => {
+test('while the target is away a lease is not called gone, nor is its secret deleted (S8)', async () => {
   const { lease } = await generate('prod/linked')
   await target.halt()
   const refused = await house.refusal('secrets', 'delete', 'prod/linked', '--revoke-active-leases')
@@ -309,7 +311,7 @@ test('while the target is away a lease is not called gone, nor is its secret del
   assert.match(await house.refusal('secrets', 'generate', 'prod/linked'), /not found/)
 })
 
-test('a static secret keeps its versions, which can be read and compared', async () => {
+test('a static secret keeps its versions, which can be read and compared (renewal R4)', async () => {
   const read = await house.json<ReadingJson>('secrets', 'read', 'prod/smtp')
   assert.equal(read.values, { password: 'first', user: 'mailer' })
   const file = join(house.folder, 'smtp.yaml')

@@ -13,6 +13,7 @@ import { generateSshKey } from '../../src/wire/ssh/key.ts'
 import { programOf } from '../../tool/services.ts'
 import { ran, until } from '../peers/house.ts'
 import type { Ran } from '../peers/house.ts'
+import { apiOf } from '../peers/inspector.ts'
 import { jitCredential, startSshHouse } from '../peers/ssh-house.ts'
 import type { SshHouse } from '../peers/ssh-house.ts'
 
@@ -128,13 +129,26 @@ test('a target that does not trust the authority: refused with a code, nothing l
   await closed()
 })
 
-test('doctor does not ask for a place of keys where an authority is trusted', async () => {
+interface Check { name: string, status: string, detail: string }
+
+/** What `doctor` says of the target. */
+async function examined(): Promise<Check> {
+  const { checks } = await apiOf(house).get('/doctor')
+  return checks.find(({ name }) => name.startsWith('target web01'))!
+}
+
+test('doctor does not ask for a place of keys where an authority is trusted, and asks for that', async () => {
+  assert.not.match((await examined()).detail, /authority/)
   await house.box.run("sed -i 's/ .etc.ssh.jit_keys.%u//' /etc/ssh/sshd_config")
-  interface Check { name: string, status: string, detail: string }
-  const { checks } = await house.json<{ checks: Check[] }>('doctor')
-  const { status, detail } = checks.find(({ name }) => name.startsWith('target web01'))!
+  const { status, detail } = await examined()
   assert.match(detail, /only templates with injection: certificate work/)
   assert.is(status, 'warning')
+  await house.box.run(`printf 'ssh-ed25519 AAAA other\\n' > ${trust}`)
+  const other = await examined()
+  assert.match(other.detail, new RegExp(`${trust} +lacks our user authority: the line of ssh-config`))
+  assert.is(other.status, 'failed')
+  await house.box.run('rm /etc/ssh/sallyport.conf')
+  assert.match((await examined()).detail, /sshd trusts no user authority/)
 })
 
 test.run()

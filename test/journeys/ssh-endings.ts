@@ -119,7 +119,7 @@ test('an admin ends a session at once, and its person reads why', async () => {
   await until(processes, count => count === '0')
 })
 
-test('the target’s sshd dies under a session', async () => {
+test('the target’s sshd dies under a session (F25)', async () => {
   const ssh = running(['echo in; sleep 60'])
   await ssh.sees(/in\n/)
   await house.box.run("pkill -9 -f '[s]shd: deploy'")
@@ -146,7 +146,7 @@ test('a target that is down', async () => {
   assert.match((await ended()).reason ?? '', /^target-unreachable/)
 })
 
-test('a target with another host key is told nothing', async () => {
+test('a target with another host key is told nothing (R21)', async () => {
   const before = accepted()
   const logBytes = boxLog().length
   const { status, stderr } = await house.ssh(['true'], { login: 'alice+forged-deploy' })
@@ -182,6 +182,7 @@ test('the host key of a target that pins none is learnt once; a changed one is r
   assert.is((await house.ssh(['echo in'], { login: 'alice+learnt-deploy' })).stdout, 'in\n')
 })
 
+// Promised: F27.
 test('a stop lets sessions end by themselves for a while, then cuts the rest, and exits 0', async () => {
   const [brief, long] = [running(['echo in; sleep 0.3; exit 3']), running(['echo in; sleep 60'])]
   await Promise.all([brief.sees(/in\n/), long.sees(/in\n/)])

@@ -88,6 +88,7 @@ function terminal(words: readonly string[]): {
   }
 }
 
+// Promised: D2.
 test('ssh -J reaches a target by its name, as the account that is named, with its exit status', async () => {
   const { status, stdout, stderr } = await ssh(['root@web01', 'id -un; exit 3'])
   assert.equal([status, stdout, stderr], [3, 'root\n', ''])

@@ -87,7 +87,7 @@ test('ssh works with an account that exists only while it is connected', async (
   await house.sallyport('sessions', 'receipt', session.id)
 })
 
-test('two people’s sessions have an account each; what one left running dies with it', async () => {
+test('two people’s sessions have an account each; what one left running dies with it (J5)', async () => {
   const [one, other] = [house.spawnSsh(['cat'], 'alice+shell'), house.spawnSsh(['cat'], 'alice+shell')]
   await until(accounts, text => text.split('\n').filter(name => name !== '').length === 2)
   one.stdin!.end()
@@ -106,7 +106,7 @@ test('two people’s sessions have an account each; what one left running dies w
   assert.match(JSON.stringify(receipt.body), /\/var\/tmp\/left/)
 })
 
-test('a standing account is on exactly while a session uses it', async () => {
+test('a standing account is on exactly while a session uses it (J4)', async () => {
   const usable = (): Promise<string> =>
     house.box.run("chage -l standby | sed -n 's/^Account expires[^:]*: //p'")
   assert.is.not(await usable(), 'never')
@@ -173,7 +173,7 @@ test('a hook that fails: no connection, a coded line, nothing left', async () =>
   await until(accounts, text => text === '')
 })
 
-test('neither our log, the target’s log nor a process list holds a secret', async () => {
+test('neither our log, the target’s log nor a process list holds a secret (R14)', async () => {
   const key = house.environment['WEB01_ADMIN_KEY'] ?? ''
   const line = key.split('\n')[3] ?? ''
   assert.ok(line.length > 40)

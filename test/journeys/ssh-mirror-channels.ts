@@ -1,5 +1,5 @@
 // deadline: 400 s
-// D1, the second half of the mirror (ssh-mirror.ts): forwards both ways, shared connections, agents, X11, and
+// D1, R26, the rest of the mirror (ssh-mirror.ts): forwards both ways, shared connections, agents, X11, and
 // everything that is settled before the first channel: keys, passwords, certificates, ciphers.
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'

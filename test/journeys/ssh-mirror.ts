@@ -1,5 +1,5 @@
 // deadline: 400 s
-// D1: whoever works through the proxy must not notice it. Each line of the table is done with stock OpenSSH
+// D1: whoever works through the proxy must not notice it (R26, F26). Each line is done with stock OpenSSH
 // straight at a real sshd and through the proxy, and compared: output, complaints, exit status. Here:
 // commands, terminals, transfers; ssh-mirror-channels.ts has forwards, shared connections, keys and ciphers.
 import { test } from 'uvu'

@@ -81,7 +81,7 @@ test('64 KiB are more than a message: refused with a code in the log', async () 
   assert.match(house.log(), /protocol-violation/)
 })
 
-test('what is logged of names has no power over a terminal', () => {
+test('what is logged of names has no power over a terminal (R20)', () => {
   assert.not.match(house.log(), /[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]/)
 })
 

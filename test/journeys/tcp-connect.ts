@@ -277,7 +277,7 @@ test('a person with a second factor is asked for the code', async () => {
   await house.sallyport('users', 'unenrol', 'alice')
 })
 
-test('no ticket, no one-time password is in a recording, a log or the audit', async () => {
+test('no ticket, no one-time password is in a recording, a log or the audit (R14, R15)', async () => {
   assert.ok(secrets.length >= 4)
   const recordings = await ran('grep', ['-rlE', secrets.join('|'), `${house.folder}/recordings`])
   assert.equal([recordings.status, recordings.stdout], [1, ''])

@@ -81,6 +81,7 @@ test('ssh without -N: no shell, in words and in the audit; connections pass unti
   assert.match(audit, /shell/)
 })
 
+// Promised: R17.
 test('commands, other destinations and remote forwards are refused, and each is in the audit', async () => {
   const ran = await house.ssh('alice+shout', [], ['id -un'])
   assert.is(ran.status, 1)
@@ -174,6 +175,7 @@ test('after kill -9 of the proxy the next start removes the account and seals th
   assert.match(await replayed(id), /4711/)
 })
 
+// Promised: R14, R15.
 test('no one-time password is in a recording, our log, the target’s log or the audit', async () => {
   assert.ok(secrets.length >= 4)
   const recordings = await ran('grep', ['-rlE', secrets.join('|'), `${house.folder}/recordings`])

@@ -345,7 +345,7 @@ function record(memory: Memory, kind: string, actor: string, subject: string, de
 
 function evidencePorts(
   memory: Memory
-): Pick<ApiPorts, 'sessions' | 'recordings' | 'leases' | 'orphans' | 'audit'> {
+): Pick<ApiPorts, 'sessions' | 'recordings' | 'nodes' | 'leases' | 'orphans' | 'audit'> {
   const there = (session: string): void => {
     if (!memory.sessions.some(row => row.id === session)) throw new SallyportError('not-found')
   }
@@ -367,8 +367,14 @@ function evidencePorts(
         return Promise.resolve(memory.sessions.some(row => row.id === id && row.status === 'live'))
       }
     },
+    nodes: {
+      holding: session => Promise.reject(new SallyportError('not-found', { detail: session })),
+      others: () => Promise.resolve([]),
+      admit: () => Promise.reject(new SallyportError('auth-required'))
+    },
     recordings: {
       publicKey: () => 'PEM',
+      has: session => memory.sessions.some(row => row.id === session),
       raw: (session, { start, end } = { start: 0, end: 9 }) =>
         (there(session), pieces(Buffer.from('0123456789').subarray(start, end + 1))),
       scenes: session => (there(session), played()),

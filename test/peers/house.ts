@@ -9,11 +9,12 @@ import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import type { ReadingJson } from '../../src/api/client-types.ts'
+import { ordersDocuments } from '../../tool/orders-documents.ts'
 import { adminRole, freePort, startPostgres } from '../../tool/postgres.ts'
 import type { PostgresServer } from '../../tool/postgres.ts'
 import { programOf } from '../../tool/services.ts'
 
-const [lookPauseMsMin, lookPauseMsMax] = [50, 300]
+const [lookPauseMsMin, lookPauseMsMax] = [50, 200]
 const startPollMs = 20
 const startLimitMs = 60_000
 const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url))
@@ -64,6 +65,7 @@ export interface HouseOptions {
   adminPassword: string
   /** `pglite` or a `postgres://` URL. */
   store?: string | undefined
+  httpPort?: number | undefined
   /** More of `sallyport.yaml`. */
   config?: string | undefined
   /** Its `limits`, as `name: value, name: value`; default: a small reserve for recordings. */
@@ -111,32 +113,7 @@ export interface House extends Product {
 export const alicePassword = 'correct horse battery'
 
 export function accessDocuments({ target, maxSession = '8h', access = '' }: HouseOptions): string {
-  return `kind: target
-name: orders
-protocol: postgres
-address: 127.0.0.1:${target.port}
-database: orders
-tls: { mode: disable }
----
-kind: credential
-name: orders-admin
-target: orders
-username: sallyport
-password: { env: ORDERS_ADMIN_PASSWORD }
----
-kind: credential
-name: orders-rw
-target: orders
-jit:
-  enabled: true
-  type: creation-deletion
-  useOwnCredential: false
-  authenticationCredential: orders-admin
-  create: { plugin: postgres, template: postgres/create-role }
-  delete: { plugin: postgres, template: postgres/delete-role }
-  variables: { roles: [app_rw] }
-  maxSession: ${maxSession}
----
+  return `${ordersDocuments({ port: target.port, maxSession })}---
 kind: credential
 name: orders-standing
 target: orders
@@ -165,6 +142,7 @@ ${access}`
 export interface ProductOptions {
   /** The listeners beside http: `ssh: …, postgres: …`. */
   listen: string
+  httpPort?: number | undefined
   /** More of `sallyport.yaml`. */
   config?: string | undefined
   limits?: string | undefined
@@ -182,7 +160,7 @@ export async function startProduct(options: ProductOptions): Promise<Product> {
   const folder = options.folder ?? mkdtempSync(join(tmpdir(), 'sallyport-house-'))
   if (!again) {
     writeFileSync(join(folder, 'sallyport.yaml'), `
-listen: { ${options.listen}, http: "127.0.0.1:${await freePort()}" }
+listen: { ${options.listen}, http: "127.0.0.1:${options.httpPort ?? await freePort()}" }
 limits: { ${options.limits ?? 'recordingsReserve: 1MiB'}, drain: 1s }
 ${options.config ?? ''}`)
     writeFileSync(join(folder, 'access.yaml'), options.access)

@@ -8,6 +8,7 @@ import { openProgram } from '../../src/main.ts'
 import type { Program } from '../../src/main.ts'
 import { connectClient } from '../../src/wire/postgres/query.ts'
 import type { Client } from '../../src/wire/postgres/query.ts'
+import { ordersDocuments } from '../../tool/orders-documents.ts'
 import { adminRole, freePort, startPostgres } from '../../tool/postgres.ts'
 import type { PostgresServer } from '../../tool/postgres.ts'
 import { makeFolder, run } from './api-server.ts'
@@ -25,31 +26,8 @@ export interface House extends AsyncDisposable {
   restart(between?: () => Promise<void>): Promise<void>
 }
 
-const documents = (port: number): string => `
-kind: target
-name: orders
-protocol: postgres
-address: 127.0.0.1:${port}
-database: orders
-tls: { mode: disable }
----
-kind: credential
-name: orders-admin
-target: orders
-username: sallyport
-password: { env: ADMIN_PASSWORD }
----
-kind: credential
-name: orders-rw
-target: orders
-jit:
-  enabled: true
-  type: creation-deletion
-  authenticationCredential: orders-admin
-  create: { plugin: postgres, template: postgres/create-role }
-  delete: { plugin: postgres, template: postgres/delete-role }
-  variables: { roles: [app_rw] }
----
+const password = '{ env: ADMIN_PASSWORD }'
+const documents = (port: number): string => `${ordersDocuments({ port, password })}---
 kind: user
 name: alice
 password: { value: correct horse }

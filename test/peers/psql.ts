@@ -3,7 +3,6 @@
 import { spawn } from 'node:child_process'
 import type { ChildProcessWithoutNullStreams } from 'node:child_process'
 import { programOf } from '../../tool/services.ts'
-import { until } from './house.ts'
 import type { House } from './house.ts'
 
 export interface Psql {
@@ -29,7 +28,24 @@ export function startPsql(house: House, login?: string, connection = house.conne
     child,
     text: () => text,
     type: line => child.stdin.write(`${line}\n`),
-    sees: (what, seconds = 20) => until(async () => text, value => what.test(value), seconds),
+    // At once: a large answer comes faster than a look now and then can bear.
+    sees: (what, seconds = 20) => new Promise((resolve, reject) => {
+      const end = (): void => {
+        clearTimeout(late)
+        for (const stream of [child.stdout, child.stderr]) stream.off('data', look)
+      }
+      const late = setTimeout(() => {
+        end()
+        reject(new Error(`after ${seconds} s still ${JSON.stringify(text)}`))
+      }, seconds * 1000)
+      const look = (): void => {
+        if (!what.test(text)) return
+        end()
+        resolve(text)
+      }
+      for (const stream of [child.stdout, child.stderr]) stream.on('data', look)
+      look()
+    }),
     async leave() {
       child.stdin.end()
       return ended

@@ -106,7 +106,8 @@ export class RawClient {
   async logIn(
     name: string, password: string = clientPassword, settings: readonly (readonly [string, string])[] = []
   ): Promise<this> {
-    this.send(startupMessage([['user', name], ['database', 'postgres'], ...settings]))
+    const given = new Map<string, string>([['user', name], ['database', 'postgres'], ...settings])
+    this.send(startupMessage([...given]))
     return this.finishLogIn(password)
   }
 

@@ -64,8 +64,7 @@ export function securityKey({ counts = true } = {}): SecurityKey {
       const client = clientData('webauthn.create', asked.challenge, behaviour)
       return {
         ...common, clientExtensionResults: {}, response: {
-          clientDataJSON: client.toString('base64url'), attestationObject: attestation.toString('base64url'),
-          transports: ['usb']
+          clientDataJSON: client.toString('base64url'), attestationObject: attestation.toString('base64url')
         }
       }
     },

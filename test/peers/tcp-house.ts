@@ -8,6 +8,7 @@ import type { AddressInfo, Server, Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { generateSshKey } from '../../src/wire/ssh/key.ts'
+import { ordersDocuments, roleCredential } from '../../tool/orders-documents.ts'
 import { freePort } from '../../tool/postgres.ts'
 import type { PostgresServer } from '../../tool/postgres.ts'
 import { programOf } from '../../tool/services.ts'
@@ -75,34 +76,20 @@ function startShouter(): Promise<Server> {
   return new Promise(resolve => server.listen(0, '127.0.0.1', () => resolve(server)))
 }
 
-const jit = (maxSession: string): string => `jit:
-  enabled: true
-  type: creation-deletion
-  useOwnCredential: false
-  authenticationCredential: orders-tcp-admin
-  create: { plugin: postgres, template: postgres/create-role }
-  delete: { plugin: postgres, template: postgres/delete-role }
-  variables: { roles: [app_rw] }
-  maxSession: ${maxSession}
-`
-
 /** Nobody listens there; a port that was free a moment ago may be somebody's by now. */
 const closedPort = 1
 
 function documents(database: PostgresServer, shouter: number, publicKey: string): string {
-  const standing = (name: string, target: string): string => `---
+  const standing = (name: string, of: string): string => `---
 kind: credential
 name: ${name}
-target: ${target}
+target: ${of}
 username: shouter
 password: { env: STORED_PASSWORD }
 `
-  return `kind: target
-name: orders-tcp
-protocol: tcp
-address: 127.0.0.1:${database.port}
-database: orders
----
+  const { port } = database
+  const target = 'orders-tcp'
+  return `${ordersDocuments({ port, name: target, protocol: 'tcp', maxSession: '8h' })}---
 kind: target
 name: shouter
 protocol: tcp
@@ -113,20 +100,9 @@ name: nowhere
 protocol: tcp
 address: 127.0.0.1:${closedPort}
 ---
-kind: credential
-name: orders-tcp-admin
-target: orders-tcp
-username: sallyport
-password: { env: ORDERS_ADMIN_PASSWORD }
----
-kind: credential
-name: orders-tcp-rw
-target: orders-tcp
-${jit('8h')}---
-kind: credential
-name: orders-tcp-brief
-target: orders-tcp
-${jit('6s')}${standing('shout', 'shouter')}${standing('gone', 'nowhere')}---
+${roleCredential('orders-tcp-brief', { target, maxSession: '6s' })}${[
+    standing('shout', 'shouter'), standing('gone', 'nowhere')
+  ].join('')}---
 kind: user
 name: alice
 roles: [user]

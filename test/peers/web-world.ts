@@ -30,6 +30,7 @@ import { sessionRow } from './api-bench.ts'
 import { createMemory } from './api-ports.ts'
 import { fakePassword, startFakeTarget } from './fake-target.ts'
 import type { FakeOptions, FakeTarget } from './fake-target.ts'
+import { noConsole } from './no-console.ts'
 import { handClock } from './raw-postgres.ts'
 import type { HandClock } from './raw-postgres.ts'
 import { tape } from './relay-world.ts'
@@ -106,8 +107,9 @@ export async function webWorld({ script, fake }: WebWorldOptions = {}): Promise<
     declared: () => ports.policy.declared(),
     approvals: {
       validOf: async () => [], ask: async () => 'none', askFor: async () => 'none',
-      decided: async () => 'denied'
+      leave: async () => undefined, decided: async () => 'denied'
     },
+    confirmations: noConsole,
     ...createRules(systemClock, createLog('error')),
     userOf: login => readLoginName(login)?.user,
     namesCredential: login => readLoginName(login)?.credential !== undefined,

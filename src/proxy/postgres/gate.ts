@@ -11,7 +11,9 @@ import { parse, query } from '../../wire/postgres/messages.ts'
 import { BodyReader } from '../../wire/postgres/parse.ts'
 import { parseFunctionCall, utf8 } from '../../wire/postgres/statements.ts'
 
-const [queryTag, parseTag, functionCallTag] = [0x51, 0x50, 0x46]
+const [queryTag, parseTag, functionCallTag, syncTag] = [0x51, 0x50, 0x46, 0x53]
+/** Bind, Execute, Describe, Close, Flush: parts of a batch that a Sync ends. */
+const batchTags: ReadonlySet<number> = new Set([0x42, 0x45, 0x44, 0x43, 0x48])
 /** More of one message is not held; it counts as one that cannot be read. */
 const judgedBytesMax = 256 * 1024 + 1024
 /** … of which so much is shown to those who have to agree. */
@@ -46,6 +48,9 @@ export class Gate {
   /** Messages that were judged: so a reader of the recording finds the one that a verdict is about. */
   #judged = 0
   #waiting: AbortController | undefined
+  /** ReadyForQuery that the target owes for what it was sent, and whether a batch has begun after that. */
+  #owed = 0
+  #inBatch = false
 
   constructor(ports: GatePorts) {
     this.#ports = ports
@@ -56,16 +61,29 @@ export class Gate {
     return this.#mode !== 'pass'
   }
 
-  /** Whoever waits for others does so no more; false when nobody does. */
-  leave(reason: SallyportError): boolean {
-    this.#waiting?.abort(reason)
-    return this.#waiting !== undefined
+  /** The target said so often that it is ready. */
+  answered(count: number): void {
+    this.#owed = Math.max(0, this.#owed - count)
+  }
+
+  /**
+   * A cancel request came; true: it is the target's as well. PostgreSQL cancels the statement that runs now
+   * and none that is queued behind it. So while the target owes answers for what was ended by a Sync, one of
+   * those runs: a statement that waits for others behind them goes on waiting. When it owes none, the
+   * client waits for that very statement, and waits for it no more. Within a batch that no Sync has ended
+   * nobody knows whether its earlier statements still run; but an error in any of them skips the rest of the
+   * batch: so both are cancelled, and either way nothing of it is done.
+   */
+  cancel(reason: SallyportError): boolean {
+    if (this.#waiting === undefined || this.#owed > 0) return true
+    this.#waiting.abort(reason)
+    return this.#inBatch
   }
 
   /** Nothing goes on any more. */
   stop(reason: SallyportError): void {
     this.#over = true
-    this.leave(reason)
+    this.#waiting?.abort(reason)
   }
 
   /**
@@ -96,6 +114,7 @@ export class Gate {
       this.#wanted = this.#left > judgedBytesMax ? beginningBytes : this.#left
     } else {
       this.#mode = 'pass'
+      this.#sends(tag ?? 0)
       this.#out.push(Buffer.from(this.#head))
     }
     return at
@@ -127,6 +146,7 @@ export class Gate {
     if (verdict.note !== undefined) note({ ...verdict.note, message })
     if (verdict.passes) {
       this.#mode = 'pass'
+      this.#sends(tag)
       this.#out.push(Buffer.from(this.#head), body)
       return
     }
@@ -137,7 +157,15 @@ export class Gate {
       return
     }
     const word = refused(verdict.error)
+    this.#sends(tag)
     this.#out.push(tag === parseTag ? parse(nameOf(body), word) : query(word))
+  }
+
+  /** Of this message the target hears: what it will owe for it. */
+  #sends(tag: number): void {
+    if (tag === syncTag || ((tag === queryTag || tag === functionCallTag) && !this.#inBatch)) this.#owed++
+    if (tag === syncTag) this.#inBatch = false
+    else if (tag === parseTag || batchTags.has(tag)) this.#inBatch = true
   }
 
   #flush(): void {

@@ -6,6 +6,7 @@ import { X509Certificate, constants } from 'node:crypto'
 import { createSecureContext } from 'node:tls'
 import type { SecureContext } from 'node:tls'
 import { SallyportError } from '../../errors.ts'
+import { listenerTls } from '../../listener-tls.ts'
 import { tlsServerEndPoint } from '../../wire/postgres/channel-binding.ts'
 import { negotiateProtocolVersion, protocolMinorMax } from '../../wire/postgres/messages.ts'
 import { classifyFirstPacket, sortStartup, startupBytesMax } from '../../wire/postgres/startup.ts'
@@ -38,7 +39,7 @@ const [yes, no] = [Buffer.from('S'), Buffer.from('N')]
 /** @throws Error of node:crypto or node:tls when key and certificate are no pair */
 export function makeTlsSetting({ key, cert, required = false }: TlsFiles): TlsSetting {
   const context = createSecureContext({
-    key, cert, minVersion: 'TLSv1.2',
+    key, cert, ...listenerTls,
     // A client could make us do handshakes for ever over one connection.
     secureOptions: constants.SSL_OP_NO_RENEGOTIATION
   })

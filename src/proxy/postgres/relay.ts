@@ -273,6 +273,8 @@ export class Relay {
     }
     // The recorder may have failed just now.
     if (this.#over) return true
+    this.#gate?.answered(back.readies)
+    back.readies = 0
     const to = this.#toClient
     // Words of ours are a copy: the chunk is free.
     const room = said === chunk
@@ -306,8 +308,8 @@ export class Relay {
   /** A cancel request with the right key came over another connection. */
   #cancelAsked(): Promise<unknown> {
     this.#front.event({ type: 'cancel' })
-    const left = this.#gate?.leave(new SallyportError('client-closed', { detail: 'cancelled' }))
-    return left === true ? Promise.resolve() : this.#setting.target.cancel()
+    const isTargets = this.#gate?.cancel(new SallyportError('client-closed', { detail: 'cancelled' })) ?? true
+    return isTargets ? this.#setting.target.cancel() : Promise.resolve()
   }
 
   // ---- the ways in which it ends

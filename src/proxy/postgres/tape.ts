@@ -68,6 +68,8 @@ export class BackTape implements FrameSink {
   readonly scanner: FrameScanner
   /** The target waits for the next statement. */
   ready = false
+  /** How often it said so since the owner last set it to 0. */
+  readies = 0
   /** The last error was one after which the target closes the connection. */
   ending = false
   readonly #recording: Recording
@@ -88,8 +90,10 @@ export class BackTape implements FrameSink {
     const front = this.#front.scanner
     results.add(tag, back.rows, back.rowBytes + back.copyBytes, front.copyBytes, chunk, bodyBytes, start, end)
     back.rows = back.rowBytes = back.copies = back.copyBytes = front.copies = front.copyBytes = 0
-    if (tag === readyForQuery) this.ready = true
-    else if (tag === errorResponse) {
+    if (tag === readyForQuery) {
+      this.ready = true
+      this.readies++
+    } else if (tag === errorResponse) {
       const body = chunk.subarray(start, end)
       this.ending = body.includes('VFATAL') || body.includes('VPANIC')
     }

@@ -93,7 +93,7 @@ export class DoorFront implements Front<SshUpstream> {
   async relay(target: SshUpstream, recording: Recording, signal: AbortSignal): Promise<Ending> {
     if (target === undefined || 'tcp' in target) return { how: 'ended', reason: 'client-closed' }
     const { transport, setting, adopted, gone } = this.#options
-    const judged = target.judge && new Judged(target.judge, recording)
+    const judged = target.judge && new Judged(target.judge, recording, target.home)
     this.#relay = new Relay({
       client: transport, target, recording, signal, channels: target.channels, adopted, gone, judged,
       ahead: this.#ahead, tape: setting.tapeOf(recording, target, judged),

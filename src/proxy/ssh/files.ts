@@ -63,11 +63,11 @@ export interface FileSetting {
 export type Transfer = { kind: 'sftp' } | ScpCommand
 
 /**
- * The path of an scp, as rules may judge it: a folder's files, those of several sources, and what a shell
- * makes of stars are not known before they come, like a path that leaves the folder in which it begins.
+ * Which files an scp touches is not known before they come where it is a folder's, where there are several
+ * sources, and where a shell makes something of stars.
  */
-export function judgedPath({ direction, recursive, several, path }: ScpCommand): string {
-  return direction === 'upload' || recursive || several || /[*?[~]/.test(path) ? `../${path}` : path
+export function isVague({ direction, recursive, several, path }: ScpCommand): boolean {
+  return direction === 'upload' || recursive || several || /[*?[~]/.test(path)
 }
 
 export class FileContent implements Content {

@@ -164,7 +164,7 @@ export class SshFront implements Front<SshUpstream> {
 
   #pass(target: Target, recording: Recording, signal: AbortSignal): Promise<Ending> {
     const { tapeOf, refused } = this.#setting
-    const judged = target.judge && new Judged(target.judge, recording)
+    const judged = target.judge && new Judged(target.judge, recording, target.home)
     const relay = this.#relay = new Relay({
       client: this.#transport, target, recording, signal, channels: target.channels, judged,
       tape: tapeOf(recording, target, judged), gone: () => this.#events.gone(),

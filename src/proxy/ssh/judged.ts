@@ -1,12 +1,15 @@
 // What a session over SSH has to ask where its grant has rules: a command before it is passed on, a line at a
 // terminal before its end is, a file before it is touched. While others are asked about a command, what the
-// client says on that channel waits behind it; the other channels go on. Without rules there is none of this.
+// client says on that channel waits behind it; the other channels go on. A client that closes the channel or
+// interrupts the command does not wait any more: others are asked no longer. The end of its input is none
+// of these: most commands are given no input at all. Without rules there is none of this.
 import { frameKind } from '../../recording/recording.ts'
 import type { Recording } from '../../recording/recording.ts'
 import { SallyportError } from '../../errors.ts'
 import type { FileDirection, Judge, Verdict } from '../../session/judge.ts'
 import { WireError } from '../../wire/error.ts'
 import { dataHeadBytes, recipientOf, sshMessage } from '../../wire/ssh/connection.ts'
+import { parseChannelRequest } from '../../wire/ssh/request.ts'
 import type { RequestPurpose } from '../../wire/ssh/request.ts'
 import type { AllowFile, FileOperation } from '../../wire/ssh/sftp.ts'
 import type { Channel, ChannelTable } from './channels.ts'
@@ -16,9 +19,23 @@ import { TypedLines } from '../../wire/ssh/typed-lines.ts'
 const waitingMax = 4096
 /** All that waits in one session: one window of OpenSSH is 2 MiB. */
 const waitingBytesMax = 4 * 1024 * 1024
+/** What keeping a message costs beside its bytes: half a million empty ones would be 100 MiB. */
+const messageBytes = 256
 
 /** Of a command that does not pass so much is kept. */
 const commandMax = 32 * 1024
+
+/** Ctrl-C at a terminal that is not the target's yet. */
+const interruptByte = 3
+/** What ends a command by its signal. */
+const ending = new Set(['INT', 'TERM', 'HUP', 'QUIT', 'KILL'])
+
+/** What waits behind a command. */
+interface Behind {
+  payloads: Buffer[]
+  bytes: number
+  leaving: AbortController
+}
 
 /** The relay, as far as verdicts need it. */
 export interface JudgedRelay {
@@ -33,17 +50,23 @@ export interface JudgedRelay {
 export class Judged {
   readonly #judge: Judge
   readonly #recording: Recording
+  readonly #home: string | undefined
   #relay: JudgedRelay | undefined
   /** What waits behind a command, by the number that the client knows the channel by. */
-  readonly #waiting = new Map<number, Buffer[]>()
+  readonly #waiting = new Map<number, Behind>()
   #waitingBytes = 0
   readonly #decided = new WeakMap<Buffer, Verdict>()
   readonly #typed = new WeakMap<Channel, TypedLines>()
   readonly #leaving = new AbortController()
 
-  constructor(judge: Judge, recording: Recording) {
+  /** `home`: where the target's relative paths begin. */
+  constructor(judge: Judge, recording: Recording, home?: string) {
     this.#judge = judge
     this.#recording = recording
+    this.#home = home
+    if (home !== undefined) {
+      recording.append(frameKind.event, 0, Buffer.from(JSON.stringify({ type: 'home', path: home })))
+    }
   }
 
   attach(relay: JudgedRelay): void {
@@ -58,14 +81,39 @@ export class Judged {
   /** True: the message waits behind a command that is not decided yet. */
   holds(payload: Buffer): boolean {
     if (this.#waiting.size === 0 || !isOfChannel(payload)) return false
-    const waiting = this.#waiting.get(recipientOf(payload))
-    if (waiting === undefined) return false
-    this.#waitingBytes += payload.length
-    if (waiting.length >= waitingMax || this.#waitingBytes > waitingBytesMax) {
+    const number = recipientOf(payload)
+    const behind = this.#waiting.get(number)
+    if (behind === undefined) return false
+    const reason = new SallyportError('client-closed', { detail: 'left while others were asked' })
+    if (payload[0] === sshMessage.close) {
+      // The command never was: the target hears only that its channel is closed.
+      this.#release(number, behind)
+      behind.leaving.abort(reason)
+      return false
+    }
+    const bytes = payload.length + messageBytes
+    this.#waitingBytes += bytes
+    behind.bytes += bytes
+    if (behind.payloads.length >= waitingMax || this.#waitingBytes > waitingBytesMax) {
       throw new WireError('too much waits for a verdict')
     }
-    waiting.push(Buffer.from(payload))
+    behind.payloads.push(Buffer.from(payload))
+    if (this.#interrupts(payload)) behind.leaving.abort(reason)
     return true
+  }
+
+  #interrupts(payload: Buffer): boolean {
+    if (payload[0] === sshMessage.data) {
+      const hasTerminal = this.#relay?.channels.find('client', recipientOf(payload))?.pty === true
+      return hasTerminal && payload.subarray(dataHeadBytes).includes(interruptByte)
+    }
+    const signal = signalOf(payload)
+    return signal !== undefined && ending.has(signal)
+  }
+
+  #release(number: number, behind: Behind): void {
+    this.#waiting.delete(number)
+    this.#waitingBytes -= behind.bytes
   }
 
   /** Undefined where no rule is concerned; `waits`: it comes again with its verdict. */
@@ -76,7 +124,9 @@ export class Judged {
     const text = commandOf(purpose)
     if (command === undefined || text === undefined) return undefined
     const tell = (line: string): void => this.#relay?.tell(line, channel)
-    const verdict = command(text, { tell, left: this.#leaving.signal }, bytesOf(purpose))
+    const leaving = new AbortController()
+    const left = AbortSignal.any([this.#leaving.signal, leaving.signal])
+    const verdict = command(text, { tell, left }, bytesOf(purpose))
     const note = (found: Verdict): void =>
       this.#note(channel.lane, found, found.passes ? {} : { command: text.slice(0, commandMax) })
     if (!(verdict instanceof Promise)) {
@@ -85,15 +135,17 @@ export class Judged {
     }
     const kept = Buffer.from(payload)
     const number = recipientOf(payload)
-    this.#waiting.set(number, [])
+    const behind: Behind = { payloads: [], bytes: 0, leaving }
+    this.#waiting.set(number, behind)
     void verdict.then(found => {
       if (this.#leaving.signal.aborted) return
       note(found)
-      const behind = this.#waiting.get(number) ?? []
-      this.#waiting.delete(number)
-      for (const { length } of behind) this.#waitingBytes -= length
+      if (this.#waiting.get(number) !== behind) return
+      this.#release(number, behind)
       this.#decided.set(kept, found)
-      for (const each of [kept, ...behind]) this.#relay?.again(each)
+      // A command that never was is not fed or interrupted: its stand-in says how it ended.
+      const rest = found.passes ? behind.payloads : behind.payloads.filter(each => !isForCommand(each))
+      for (const each of [kept, ...rest]) this.#relay?.again(each)
     })
     return 'waits'
   }
@@ -120,10 +172,11 @@ export class Judged {
   /** Undefined where no rule is about files. */
   get file(): AllowFile | undefined {
     const { file } = this.#judge
-    return file && ((op, path, isSource) => {
+    return file && ((op, path, { isSource = false, isTree, isVague } = {}) => {
       const tell = (line: string): void => this.#relay?.tell(line)
-      const change = file(directionOf(op), path, tell)
-      const verdict = change.passes && isSource === true ? file('download', path, tell) : change
+      const place = { home: this.#home, isTree, isVague }
+      const change = file(directionOf(op), path, tell, place)
+      const verdict = change.passes && isSource ? file('download', path, tell, place) : change
       if (verdict !== change) this.#note(0, change, { op, path })
       this.#note(0, verdict, { op, path })
       const { error, ends } = verdict
@@ -142,6 +195,16 @@ export class Judged {
 function isOfChannel(payload: Buffer): boolean {
   const type = payload[0] ?? 0
   return type >= sshMessage.windowAdjust && type <= sshMessage.channelFailure
+}
+
+function signalOf(payload: Buffer): string | undefined {
+  if (payload[0] !== sshMessage.channelRequest) return undefined
+  const { purpose } = parseChannelRequest(payload)
+  return purpose.kind === 'signal' ? purpose.signal : undefined
+}
+
+function isForCommand(payload: Buffer): boolean {
+  return payload[0] === sshMessage.data || signalOf(payload) !== undefined
 }
 
 /** A subsystem is a command by another name; `sftp` is judged by its files. */

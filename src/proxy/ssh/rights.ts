@@ -73,6 +73,5 @@ export function fileRights(
   const [up, down] = [channels.includes('upload'), channels.includes('download')]
   if (up && down) return judged
   const allowed: AllowFile = op => op === 'download' ? down : looking.has(op) || up
-  return judged === undefined ? allowed : (op, path, isSource) =>
-    allowed(op, path) && judged(op, path, isSource)
+  return judged === undefined ? allowed : (op, path, how) => allowed(op, path) && judged(op, path, how)
 }

@@ -23,7 +23,7 @@ import { BulkContent, CommandContent, TerminalContent, UnknownContent } from './
 import type { Content, ContentSetting, InputPolicy } from './content.ts'
 import { FileCopies } from './file-copies.ts'
 import type { CopyLimits } from './file-copies.ts'
-import { FileContent, judgedPath } from './files.ts'
+import { FileContent, isVague } from './files.ts'
 import type { FileSetting, Transfer } from './files.ts'
 import { KeptOutput, outputBytesPerSecond, outputKeptBytesMax } from './kept-output.ts'
 
@@ -269,7 +269,8 @@ export class SshTape {
     const transfer = transferOf(purpose)
     if (transfer === undefined) return false
     if (pty) return true
-    return transfer.kind === 'scp' && !this.#allowFile(transfer.direction, judgedPath(transfer))
+    if (transfer.kind !== 'scp') return false
+    return !this.#allowFile(transfer.direction, transfer.path, { isVague: isVague(transfer) })
   }
 
   #request(side: Side, request: ChannelRequest, refused: string | undefined): undefined {

@@ -10,11 +10,13 @@ import type { ErrorCode } from '../../errors.ts'
 import type { Certify, Injectable } from '../../jit/plugin.ts'
 import type { ChannelKind, Upstreaming } from '../../session/front.ts'
 import type { Judge } from '../../session/judge.ts'
+import { WireError } from '../../wire/error.ts'
 import { SshReader, sshFields, sshUint32 } from '../../wire/ssh/data.ts'
 import { blobOf, fingerprintOf, typeOf } from '../../wire/ssh/key.ts'
 import { ecdsaSignature } from '../../wire/ssh/signature.ts'
 import { plainAddress } from '../source.ts'
 import { offerOf, targetHostKeys } from './algorithms.ts'
+import { askHome } from './home.ts'
 import { loginMessage } from './login.ts'
 import { Mailbox } from './mailbox.ts'
 import { readPrivateKey } from './ssh2.ts'
@@ -41,6 +43,8 @@ export interface Target {
   copyFiles: boolean
   /** What the grant's rules say; undefined: it has none. */
   judge?: Judge | undefined
+  /** Where relative paths begin, where rules are about files; undefined: not known. */
+  home?: string | undefined
 }
 
 /**
@@ -72,7 +76,11 @@ export async function connectTarget(
     await attempt.within(timeouts.handshakeMs, attempt.ready, 'the key exchange')
     await attempt.within(timeouts.loginMs, attempt.login(username, secret), 'the login')
     const { channels, copyFiles, judge } = upstreaming
-    return { transport, early: attempt.finish(), channels, copyFiles, judge }
+    const needsHome = judge?.file !== undefined && channels.some(each => each === 'sftp' || each === 'exec')
+    const home = needsHome
+      ? await attempt.within(timeouts.loginMs, attempt.home(), 'the look for the home folder')
+      : undefined
+    return { transport, early: attempt.finish(), channels, copyFiles, judge, home }
   } catch (thrown) {
     throw attempt.abandon(thrown)
   }
@@ -87,6 +95,7 @@ class Attempt {
   /** Our address of this connection, as the target sees it unless somebody translates it. */
   #source = ''
   #transport: Transport | undefined
+  readonly #early: Buffer[] = []
   #ready: () => void = () => undefined
   /** Why the host key was not believed. */
   #untrusted: string | undefined
@@ -221,6 +230,18 @@ class Attempt {
     throw failure('target-violation', 'no end of messages during the login')
   }
 
+  async home(): Promise<string | undefined> {
+    try {
+      const { path, others } = await askHome({
+        send: message => this.#transport!.send(message), next: () => this.#mailbox.next()
+      })
+      this.#early.push(...others)
+      return path
+    } catch (thrown) {
+      throw thrown instanceof WireError ? failure('target-violation', thrown.message) : thrown
+    }
+  }
+
   #send(type: number, body: Buffer): void {
     this.#transport!.send(Buffer.concat([Buffer.of(type), body]))
   }
@@ -255,7 +276,7 @@ class Attempt {
   /** What came behind the end of the login, for whoever takes over. */
   finish(): Buffer[] {
     this.#signal.removeEventListener('abort', this.#giveUp)
-    return this.#mailbox.take()
+    return [...this.#early, ...this.#mailbox.take()]
   }
 
   /** Nothing of a login that failed is left open. */

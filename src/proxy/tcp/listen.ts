@@ -7,6 +7,7 @@ import { TLSSocket, createSecureContext } from 'node:tls'
 import type { SecureContext } from 'node:tls'
 import type { Clock } from '../../clock.ts'
 import { SallyportError, asSallyportError } from '../../errors.ts'
+import { listenerTls } from '../../listener-tls.ts'
 import { listenTcp } from '../listen.ts'
 import type { Arrival } from '../listen.ts'
 import { createPenalties } from '../penalties.ts'
@@ -65,7 +66,7 @@ export async function listenTcpTargets(options: TcpTargetListenOptions): Promise
   const limits = { ...defaultTcpLimits, ...options.limits }
   const { clock, log, tls, tickets } = options
   const context = createSecureContext({
-    ...tls, minVersion: 'TLSv1.2',
+    ...tls, ...listenerTls,
     // A client could make us do handshakes for ever over one connection.
     secureOptions: constants.SSL_OP_NO_RENEGOTIATION
   })

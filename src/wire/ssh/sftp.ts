@@ -55,11 +55,17 @@ export interface SftpListener {
   undecodable(detail: string): void
 }
 
-/**
- * False: this request is refused. Asked before the request goes on. `isSource`: what is there can be read by
- * another name afterwards.
- */
-export type AllowFile = (op: FileOperation, path: string, isSource?: boolean) => boolean
+/** False: this request is refused. Asked before the request goes on. */
+export type AllowFile = (op: FileOperation, path: string, how?: FileHow) => boolean
+
+export interface FileHow {
+  /** What is there can be read by another name afterwards. */
+  isSource?: boolean
+  /** It may be a folder, and then it is about all that is in it. */
+  isTree?: boolean
+  /** The path is not all that is known to be touched. */
+  isVague?: boolean
+}
 
 /** Of those that are not judged: they change no file and give none away. */
 const [lstat, fstat, realpath, stat, readlink] = [7, 8, 16, 17, 19]
@@ -300,9 +306,7 @@ export class SftpDecoder {
       const writes = (opens.flags & ~flag.read) !== 0 || !reads
       return (reads && !allow('download', opens.path)) || (writes && !allow('upload', opens.path))
     }
-    if (event === undefined) return false
-    const isSource = event.op === 'rename' || event.op === 'link'
-    return !allow(event.op, event.path, isSource) || (event.to !== undefined && !allow(event.op, event.to))
+    return event !== undefined && touches(event).some(({ path, how }) => !allow(event.op, path, how))
   }
 
   /** The same id and length, and a name that no server knows. */
@@ -376,6 +380,25 @@ export class SftpDecoder {
 
 function asks(op: FileOperation, path: string, more: Partial<FileEvent> = {}): Request {
   return { event: { op, path, ...more, ok: false } }
+}
+
+/** Each path that an operation is about, and how. */
+export function touches(
+  { op, path, to }: { op: string, path: string, to?: string | undefined }
+): { path: string, how?: FileHow }[] {
+  if (to === undefined) return [{ path }]
+  switch (op) {
+    case 'rename': return [
+      { path, how: { isSource: true, isTree: true } }, { path: to, how: { isTree: true } }
+    ]
+    case 'link': return [{ path, how: { isSource: true } }, { path: to }]
+    case 'symlink': {
+      // What it points to begins where the link is.
+      const begin = to.startsWith('/') ? '' : path.slice(0, path.lastIndexOf('/') + 1)
+      return [{ path }, { path: begin + to, how: { isSource: true, isTree: true } }]
+    }
+    default: return [{ path }, { path: to }]
+  }
 }
 
 function textOf(reader: SshReader): string {
