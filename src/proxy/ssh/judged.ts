@@ -25,7 +25,10 @@ const messageBytes = 256
 /** Of a command that does not pass so much is kept. */
 const commandMax = 32 * 1024
 
-/** Ctrl-C at a terminal that is not the target's yet. */
+/**
+ * Ctrl-C at a terminal that is not the target's yet. OpenSSH's sshd gives a channel no window before its
+ * command runs, so that no client may send it then, and a person leaves with `~.`; other servers do.
+ */
 const interruptByte = 3
 /** What ends a command by its signal. */
 const ending = new Set(['INT', 'TERM', 'HUP', 'QUIT', 'KILL'])
