@@ -213,7 +213,8 @@ test('commands and files are judged by their own rules only', () => {
     ['download', '/etc', 'allow'], ['download', '/home/../etc//./passwd', 'refuse'],
     ['download', '/etcetera', 'allow'], ['upload', 'run.sh', 'warn'], ['upload', '/tmp/run.sh', 'warn'],
     ['download', '/tmp/run.sh', 'allow'], ['download', '../../etc/passwd', 'refuse'],
-    ['upload', 'a/../b.sh', 'warn']
+    // Behind `..` of a folder that may be a link: it may be in /etc.
+    ['upload', 'a/../b.sh', 'refuse'], ['look', 'a/..', 'allow']
   ]
   for (const [direction, path, then] of cases) {
     assert.is(book.file!(direction, path, { home: '/home/al' }).then, then, path)
@@ -253,6 +254,32 @@ test('a path is judged under every name that may mean it', () => {
   }
 })
 
+test('a path that links may lead away fits what refuses by its last name, and nothing that allows', () => {
+  const refusing = createRulebook([
+    { on: 'file', then: 'warn', path: '*.sh' },
+    { on: 'file', then: 'refuse', path: '/etc/shadow' }
+  ]).file!
+  const allowing = createRulebook([
+    { on: 'file', then: 'allow', path: '/var/**' }, { on: 'file', then: 'refuse' }
+  ]).file!
+  const home = '/home/al'
+  const cases: [path: string, place: FilePlace, refusing: RuleAction, allowing: RuleAction][] = [
+    ['/var/run/../etc/shadow', { home }, 'refuse', 'refuse'], ['/var/log/a', { home }, 'allow', 'allow'],
+    ['/proc/self/root/etc/shadow', { home }, 'refuse', 'refuse'],
+    ['/proc/1/task/1/cwd/shadow', { home }, 'refuse', 'refuse'],
+    ['/var/run/../x', { home }, 'allow', 'refuse'], ['/var/run/../x.sh', { home }, 'warn', 'refuse'],
+    ['x/../../../shadow', { home }, 'refuse', 'refuse'], ['../bo/shadow', { home }, 'allow', 'refuse'],
+    ['/../home/al/../bo/shadow', { home }, 'allow', 'refuse'], ['/var/run/..', { home }, 'allow', 'refuse'],
+    ['/var/run/user/../../etc', { home, isTree: true }, 'refuse', 'refuse'],
+    ['/proc/self', { home, isTree: true }, 'refuse', 'refuse'],
+    ['/etc/shadow\0', { home }, 'refuse', 'refuse'], ['/var/a\0', { home }, 'refuse', 'refuse']
+  ]
+  for (const [path, place, ...then] of cases) {
+    assert.equal([refusing, allowing].map(file => file('download', path, place).then), then,
+      `${path} ${JSON.stringify(place)}`)
+  }
+})
+
 test('rules are read from a grant, written back alike, and refused where they mean nothing', () => {
   const grant = (rules: unknown): unknown =>
     ({ kind: 'grant', name: 'g', users: ['bob'], credentials: ['c'], rules })
@@ -268,6 +295,7 @@ test('rules are read from a grant, written back alike, and refused where they me
     [{ on: 'sql', pattern: '(a)\\1', then: 'refuse' }], [{ on: 'sql', path: '/x', then: 'refuse' }],
     [{ on: 'sql', then: 'approve' }], [{ on: 'file', then: 'approve' }],
     [{ on: 'file', pattern: 'x', then: 'end' }],
+    ...['/etc/', '~/x', './x', '/a/../b', '/a//b', '..'].map(path => [{ on: 'file', path, then: 'end' }]),
     [{ on: 'command', then: 'refuse', approval: { by: ['carol'] } }], [{ on: 'tea', then: 'refuse' }]
   ]
   for (const rules of wrong) {

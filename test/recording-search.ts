@@ -120,6 +120,15 @@ test('filters narrow a search and a list; the newest day comes first', async () 
   assert.is(all[0]?.head.startedAt.slice(0, 10), '2026-11-24')
   assert.equal(all[0]?.close?.reason, 'client-closed')
   assert.is((await found('customers', { hitsMax: 7 })).length, 7)
+  const filters = { session: 's001' }
+  assert.ok((await found('e', { filters })).length > 1)
+  const leaving = new AbortController()
+  const early: Hit[] = []
+  for await (const hit of search({ dir, query: 'e', filters, signal: leaving.signal })) {
+    early.push(hit)
+    leaving.abort()
+  }
+  assert.is(early.length, 1, 'whoever leaves ends it within a recording')
 })
 
 test('a password in SQL and what was typed are not found, not shown, and not in an index', async () => {

@@ -213,6 +213,18 @@ test('with a judge only requests that are known go on, and a rename gives its so
     'rename /a isSource isTree', 'rename /b isTree', 'symlink sub/link', 'symlink sub/../etc isSource isTree',
     'link c isSource', 'link d'
   ])
+  // What does not say that it writes, OpenSSH opens for reading; a zero byte at the end it takes away.
+  asked.length = 0
+  const [open, create] = [3, 8]
+  assert.ok(goesOn(request(open, 9, '/e', 0, 0)))
+  assert.ok(goesOn(request(open, 10, '/f', create, 0)))
+  assert.ok(goesOn(request(open, 11, '/g\0', 1, 0)))
+  assert.ok(goesOn(request(open, 12, '/h', 2, 0)))
+  assert.ok(goesOn(request(extended, 13, 'posix-rename@openssh.com\0', '/i', '/j\0')))
+  assert.equal(asked, [
+    'download /e', 'upload /e', 'download /f', 'upload /f', 'download /g', 'upload /h',
+    'rename /i isSource isTree', 'rename /j isTree'
+  ])
   assert.throws(() => world.say(Buffer.concat([sshUint32(5), Buffer.of(block), sshUint32(7)])))
 })
 

@@ -187,6 +187,28 @@ test('of those who wait for the same the last one takes the request back', async
   assert.equal(port.left, ['make', 'late'])
 })
 
+test('a request is taken back though the last who waits could not ask for it', async () => {
+  const port = office()
+  const { askFor } = port
+  const asks = new Asks(port)
+  const leaving = [new AbortController(), new AbortController()]
+  const wait = (at: number): Promise<string> =>
+    asks.decided(wish('make'), terms, { tell: () => undefined, left: leaving[at]!.signal })
+      .then(({ state }) => state, (thrown: Error) => thrown.message)
+  const first = wait(0)
+  await turns(2)
+  const away = Promise.withResolvers<string>()
+  port.askFor = () => away.promise
+  const second = wait(1)
+  await turns(2)
+  leaving[0]!.abort(new Error('left'))
+  assert.is(await first, 'left')
+  assert.equal(port.left, [])
+  away.reject(new Error('the store is away'))
+  assert.equal([await second, port.left], ['the store is away', ['make']])
+  port.askFor = askFor
+})
+
 // ---- where relative paths begin
 
 /** A target that answers what it is asked with these, in turn; `asked` is what it was sent. */
@@ -241,6 +263,17 @@ test('a target without SFTP, or one that answers nonsense, leaves the home unkno
     ['a short packet', [opened, says(version, sftp(104)), closed]]
   ]
   for (const [what, answers] of cases) assert.is((await homeSaidBy(answers)).home.path, undefined, what)
+  const enough = new AbortController()
+  const sent: Buffer[] = []
+  const mute = [opened, success]
+  const { path } = await askHome({
+    enough: enough.signal, send: message => void sent.push(message),
+    next: async () => {
+      if (mute.length === 0) enough.abort()
+      return mute.shift() ?? closed
+    }
+  })
+  assert.equal([path, sent.at(-1)![0]], [undefined, sshMessage.close], 'mute')
   const broken: [what: string, answers: Buffer[]][] = [
     ['more than the window', [opened, says(version.subarray(0, 3)), says(Buffer.alloc(33_000))]],
     ['opened twice', [opened, opened]], ['of nobody', [channelSignal(sshMessage.eof, 3)]],

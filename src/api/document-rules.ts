@@ -22,7 +22,9 @@ const matched = (compile: (text: string) => unknown) =>
     }
   })
 const pattern = matched(patternMatcher)
-const path = matched(pathMatcher)
+/** Paths are judged without these, so a rule that has them would fit nothing. */
+const path = matched(pathMatcher).refine(text => !/(^|\/)\.\.?(\/|$)|\/\/|.\/$|^~/.test(text),
+  'expected a path without ~, ., .., doubled slashes and a slash at its end (a folder: /etc/**)')
 const kinds = z.array(z.enum(sqlKinds)).min(1).max(sqlKinds.length).transform(list => [...new Set(list)])
 
 const rule = z.discriminatedUnion('on', [

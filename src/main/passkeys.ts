@@ -25,6 +25,8 @@ export interface PasskeyNeeds {
 const logInPurpose = 'passkey login'
 /** COSE: EdDSA, ES256, RS256; what authenticators and browsers have. */
 const algorithms = [-8, -7, -257]
+/** How long credential ids of common authenticators are. */
+const usualIdBytes = [16, 20, 32, 48, 64]
 
 export function createPasskeyPort({ clock, rows, audit, key, origin }: PasskeyNeeds): PasskeyPort {
   const place = (): { origin: string, rpId: string } => {
@@ -68,10 +70,7 @@ export function createPasskeyPort({ clock, rows, audit, key, origin }: PasskeyNe
     },
     async beginLogin(user) {
       const { rpId } = place()
-      const known = user === undefined ? [] : await rows.list(user)
-      // A name that has none looks like one that has: always the same, and nobody's.
-      const madeUp = { id: derived(key, 'passkey of nobody', user ?? '') }
-      const allowed = user === undefined ? [] : known.length > 0 ? known : [madeUp]
+      const allowed = user === undefined ? [] : offered(key, user, await rows.list(user))
       return {
         ...common(logInPurpose), rpId, userVerification: 'required', allowCredentials: allowed.map(described)
       }
@@ -111,6 +110,21 @@ function challengeOf(key: Buffer, purpose: string, clock: Clock): {
 
 /** Without how it is reached: a made-up one could not say that as a real one does, so it is not kept. */
 const described = ({ id }: Pick<PasskeyRow, 'id'>) => ({ type: 'public-key' as const, id })
+
+/**
+ * What a login by name offers: as many for everybody, whoever has none, one or several among them. What is
+ * made up is nobody's, always the same for a name, of the lengths that real ones have, and in the order of
+ * all, so that nothing but the person's own key tells which is which.
+ */
+function offered(key: Buffer, user: string, known: readonly Pick<PasskeyRow, 'id'>[]): { id: string }[] {
+  const madeUp = Array.from({ length: Math.max(0, passkeysPerUserMax - known.length) }, (_, number) => {
+    const bytes = Buffer.from(derived(key, `passkey ${number} of nobody`, user), 'base64url')
+    const more = Buffer.from(derived(key, `more of passkey ${number} of nobody`, user), 'base64url')
+    const length = usualIdBytes[bytes[0]! % usualIdBytes.length]
+    return { id: Buffer.concat([more, bytes]).subarray(0, length).toString('base64url') }
+  })
+  return [...known, ...madeUp].sort((one, other) => one.id < other.id ? -1 : 1)
+}
 
 /** Undefined: it is not what was asked for. */
 async function registered(

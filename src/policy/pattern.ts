@@ -74,6 +74,14 @@ export function elsewhereMatcher(glob: string): Matcher {
   }
 }
 
+/** True for whatever has the last name of what the glob fits; where that is any, for everything. */
+export function nameMatcher(glob: string): Matcher {
+  const last = glob.slice(glob.lastIndexOf('/') + 1)
+  if (last.includes('**')) return () => true
+  const fits = pathMatcher(last)
+  return path => path === '/' || path === '' || fits(path)
+}
+
 function globPattern(glob: string): string {
   return glob.split(/(\*\*\/?|\*|\?)/).map(piece => {
     switch (piece) {

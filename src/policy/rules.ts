@@ -4,7 +4,7 @@
 // too long, a path that climbs out of an unknown folder) counts against whoever sent it. Pure: what is asked
 // in, a finding out; SECURITY.md says what such rules cannot stop.
 import {
-  elsewhereMatcher, folderMatcher, pathMatcher, patternMatcher, searchedLengthMax
+  elsewhereMatcher, folderMatcher, nameMatcher, pathMatcher, patternMatcher, searchedLengthMax
 } from './pattern.ts'
 import type { Matcher } from './pattern.ts'
 import { isUnreadable } from './sql-kinds.ts'
@@ -57,6 +57,7 @@ interface Compiled {
   /** Of a path: what else it may mean. */
   folder?: Matcher
   elsewhere?: Matcher
+  name?: Matcher
 }
 
 const allowed: Finding = { then: 'allow', rule: undefined, source: undefined, kinds: [] }
@@ -85,7 +86,10 @@ function compiled(rule: Rule, number: number): Compiled {
     : rule.path === undefined ? undefined : pathMatcher(rule.path)
   const more = rule.path === undefined
     ? {}
-    : { folder: folderMatcher(rule.path), elsewhere: elsewhereMatcher(rule.path) }
+    : {
+        folder: folderMatcher(rule.path), elsewhere: elsewhereMatcher(rule.path),
+        name: nameMatcher(rule.path)
+      }
   return { ...more, rule, number, matches, kinds: rule.kinds === undefined ? undefined : new Set(rule.kinds) }
 }
 
@@ -158,15 +162,22 @@ function judgeUnparsed(
 function judgeFile(
   rules: readonly Compiled[], direction: FileDirection, path: string, place: FilePlace = {}
 ): Finding {
-  const forms = place.isVague === true ? undefined : formsOf(path, place.home)
-  return first(rules, [], each => {
+  // A zero byte: some servers take it, and what is behind it, away.
+  const forms = place.isVague === true || path.includes('\0') ? undefined : formsOf(path, place.home)
+  const judge = (isLed: boolean): Finding => first(rules, [], each => {
     const { rule, matches } = each
     if (rule.direction !== undefined && rule.direction !== direction) return false
     if (matches === undefined) return true
     if (forms === undefined) return !passes(rule)
+    if (isLed && passes(rule)) return false
+    if (isLed && (place.isTree === true || each.name?.(forms[0]!) === true)) return true
     return forms.some(form => found(each, form)
       || (!passes(rule) && mayFit(each, form, place.isTree === true, place.home !== undefined)))
   })
+  const isLed = direction !== 'look' && forms !== undefined && leadsAway(path, forms[0]!, place)
+  const finding = judge(isLed)
+  // Nothing forbids it wherever it leads: then what its text says counts.
+  return isLed && finding === allowed ? judge(false) : finding
 }
 
 /** What a rule forbids is forbidden under every name that may mean it, and with the folder that it is in. */
@@ -187,6 +198,27 @@ function formsOf(path: string, home: string | undefined): string[] | undefined {
   const inside = folder === '/' ? '/' : `${folder}/`
   if (plain === folder) return [plain, '']
   return plain.startsWith(inside) ? [plain, plain.slice(inside.length)] : [plain]
+}
+
+/** Links of Linux itself to the root and to the folder that a process is in. */
+const processLinks = /^\/proc\/[^/]+\/(?:task\/[^/]+\/)?(?:root|cwd)(?:\/|$)/
+
+/**
+ * Where it leads only the target knows, but for the last name: behind `..` of a folder that may be a link
+ * (`/var/run/../etc` is `/etc`), and behind the links of Linux itself. The home is what a target calls it
+ * when it has followed all links, so that its own folders are none.
+ */
+function leadsAway(path: string, plain: string, { home, isTree }: FilePlace): boolean {
+  if (processLinks.test(plain) || (isTree === true && /^\/proc(?:\/|$)/.test(plain))) return true
+  const sure = home?.split('/').filter(part => part !== '') ?? []
+  const parts = home === undefined || path.startsWith('/') ? [] : [...sure]
+  for (const part of path.split('/')) {
+    if (part === '' || part === '.') continue
+    if (part !== '..') parts.push(part)
+    else if (parts.some((each, index) => each !== sure[index])) return true
+    else parts.pop()
+  }
+  return false
 }
 
 /** Without `.`, `..` and doubled slashes; undefined where it leaves a folder that only the target knows. */

@@ -153,7 +153,7 @@ export async function* search(options: SearchOptions): AsyncGenerator<Hit> {
     if (signal?.aborted === true || left <= 0) return
     // Only what is finished has an index that stays true.
     if (useIndex && listed.close !== undefined && !mayContain(await indexOf(file), query)) continue
-    for await (const hit of searchFile(file, listed, query, Math.min(left, hitsPerRecordingMax))) {
+    for await (const hit of searchFile(file, listed, query, Math.min(left, hitsPerRecordingMax), signal)) {
       yield hit
       left--
     }
@@ -161,11 +161,13 @@ export async function* search(options: SearchOptions): AsyncGenerator<Hit> {
 }
 
 async function* searchFile(
-  file: RecordingFile, listed: ListedRecording, query: string, count: number
+  file: RecordingFile, listed: ListedRecording, query: string, count: number, signal: AbortSignal | undefined
 ): AsyncGenerator<Hit> {
   const { session, path, head } = listed
   let found = 0
   for await (const { atMs, lane, offset, kind, text } of textLines(file)) {
+    // Of gigabytes in which nothing is found as well.
+    if (signal?.aborted === true) return
     const line = folded(text)
     const place = line.indexOf(query)
     if (place < 0) continue

@@ -16,6 +16,8 @@ export class Asks {
   readonly #approvals: ApprovalPort
   /** How many wait for the same, by its key. */
   readonly #waiting = new Map<string, number>()
+  /** What is open, for those who wait for it. */
+  readonly #open = new Map<string, string>()
   /** What was not answered in time: it still counts for whoever asks for the same again. */
   readonly #unanswered = new Map<string, { request: string, user: string }>()
   /** What is being taken back: whoever asks for the same again waits for that. */
@@ -39,18 +41,25 @@ export class Asks {
       await this.#leaving.get(key)
       left.throwIfAborted()
       request = await this.#approvals.askFor(wish)
+      this.#open.set(key, request)
       if (!left.aborted) tell(waitWords(request, approval))
       state = await this.#approvals.decided(request, approval.waitForSeconds * 1000, left)
       if (state === 'pending') this.#keep(key, request, wish.user)
-      else this.#unanswered.delete(key)
+      else {
+        this.#unanswered.delete(key)
+        this.#open.delete(key)
+      }
       return { request, state }
     } finally {
       const rest = (this.#waiting.get(key) ?? 1) - 1
       if (rest > 0) this.#waiting.set(key, rest)
       else this.#waiting.delete(key)
-      if (rest === 0 && state === undefined && request !== undefined) {
+      // Whoever leaves last may be one who could not ask: then it is what the others asked for.
+      const open = request ?? this.#open.get(key)
+      if (rest === 0) this.#open.delete(key)
+      if (rest === 0 && state === undefined && open !== undefined) {
         this.#unanswered.delete(key)
-        this.#leave(key, request, wish.user)
+        this.#leave(key, open, wish.user)
       }
     }
   }

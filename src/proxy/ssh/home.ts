@@ -1,7 +1,7 @@
 // Where relative paths begin at a target, asked once before the client may say anything, where the grant has
 // rules about files: over a channel of our own, which is closed again, the target's SFTP is asked what `.`
-// is. A target that has no SFTP, or answers nonsense, leaves it unknown, and rules then take a relative path
-// for whatever they forbid (policy/rules.ts).
+// is. A target that has no SFTP, is mute, or answers nonsense, leaves it unknown, and rules then take a
+// relative path for whatever they forbid (policy/rules.ts).
 import { WireError } from '../../wire/error.ts'
 import {
   channelData, channelOpen, channelRequest, channelSignal, parseOpenConfirmation, recipientOf, sshMessage,
@@ -23,6 +23,8 @@ const realpath = 16
 export interface HomeLine {
   send(message: Buffer): void
   next(): Promise<Buffer>
+  /** Aborts when it was waited for long enough: the channel is closed without an answer. */
+  enough?: AbortSignal | undefined
 }
 
 export interface Home {
@@ -35,11 +37,17 @@ export interface Home {
 /** @throws WireError the target breaks the protocol, or does not close the channel */
 export async function askHome(line: HomeLine): Promise<Home> {
   const asking = new Asking(line)
-  line.send(channelOpen('session', ours, windowBytes, windowBytes))
-  for (let count = 0; count < messagesMax; count++) {
-    if (asking.take(await line.next())) return { path: asking.path, others: asking.others }
+  const giveUp = (): void => asking.giveUp()
+  line.enough?.addEventListener('abort', giveUp)
+  try {
+    line.send(channelOpen('session', ours, windowBytes, windowBytes))
+    for (let count = 0; count < messagesMax; count++) {
+      if (asking.take(await line.next())) return { path: asking.path, others: asking.others }
+    }
+    throw new WireError('a channel that does not close')
+  } finally {
+    line.enough?.removeEventListener('abort', giveUp)
   }
-  throw new WireError('a channel that does not close')
 }
 
 class Asking {
@@ -52,6 +60,10 @@ class Asking {
 
   constructor(line: HomeLine) {
     this.#line = line
+  }
+
+  giveUp(): void {
+    this.#close()
   }
 
   /** True: the channel is gone. */

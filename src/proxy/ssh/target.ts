@@ -77,8 +77,9 @@ export async function connectTarget(
     await attempt.within(timeouts.loginMs, attempt.login(username, secret), 'the login')
     const { channels, copyFiles, judge } = upstreaming
     const needsHome = judge?.file !== undefined && channels.some(each => each === 'sftp' || each === 'exec')
+    const { loginMs } = timeouts
     const home = needsHome
-      ? await attempt.within(timeouts.loginMs, attempt.home(), 'the look for the home folder')
+      ? await attempt.within(loginMs, attempt.home(loginMs / 2), 'the look for the home folder')
       : undefined
     return { transport, early: attempt.finish(), channels, copyFiles, judge, home }
   } catch (thrown) {
@@ -230,15 +231,21 @@ class Attempt {
     throw failure('target-violation', 'no end of messages during the login')
   }
 
-  async home(): Promise<string | undefined> {
+  /** `enoughMs`: of a target that says nothing it is not known. */
+  async home(enoughMs: number): Promise<string | undefined> {
+    const enough = new AbortController()
+    const cancel = this.#clock.after(enoughMs, () => enough.abort())
     try {
       const { path, others } = await askHome({
-        send: message => this.#transport!.send(message), next: () => this.#mailbox.next()
+        send: message => this.#transport!.send(message), next: () => this.#mailbox.next(),
+        enough: enough.signal
       })
       this.#early.push(...others)
       return path
     } catch (thrown) {
       throw thrown instanceof WireError ? failure('target-violation', thrown.message) : thrown
+    } finally {
+      cancel()
     }
   }
 

@@ -302,8 +302,9 @@ export class SftpDecoder {
     if (allow === undefined) return false
     if (opens?.directory === true) return !allow('list', opens.path)
     if (opens !== undefined) {
-      const reads = (opens.flags & flag.read) !== 0
-      const writes = (opens.flags & ~flag.read) !== 0 || !reads
+      const writes = opens.flags !== flag.read
+      // OpenSSH's server reads where a client does not say that it writes: no flag at all, `create` alone.
+      const reads = (opens.flags & flag.read) !== 0 || (opens.flags & flag.write) === 0
       return (reads && !allow('download', opens.path)) || (writes && !allow('upload', opens.path))
     }
     return event !== undefined && touches(event).some(({ path, how }) => !allow(event.op, path, how))
@@ -401,8 +402,9 @@ export function touches(
   }
 }
 
+/** OpenSSH's server takes a zero byte at the end away, of names of requests as well. */
 function textOf(reader: SshReader): string {
-  const text = reader.text()
+  const text = reader.text().replace(/\0$/, '')
   return text.length > pathMax ? `${text.slice(0, pathMax)}…` : text
 }
 
