@@ -85,6 +85,10 @@ export function createApprovals({ clock, log, requests, changed }: ApprovalsPort
           const state = (await requests.get(request))?.state ?? 'expired'
           if (state !== 'pending' || clock.monotonicMs() >= due) return state
           await next.woken
+        } catch (thrown) {
+          // When we stop, the store may be gone in the middle of the look: not what the person has to hear.
+          signal.throwIfAborted()
+          throw thrown
         } finally {
           stop()
           signal.removeEventListener('abort', next.wake)
