@@ -14,7 +14,7 @@ import {
 } from '../src/store/audit-read.ts'
 import { openAudit } from '../src/store/audit.ts'
 import type { AuditLog, AuditOptions } from '../src/store/audit.ts'
-import type { Database, Outcome } from '../src/store/database.ts'
+import type { Database, Handle, Outcome } from '../src/store/database.ts'
 import { sql } from '../src/store/drizzle.ts'
 import { openSigner, readPublicKeys } from '../src/store/keys.ts'
 import { auditChain, auditCheckpoint, auditEvent, setting } from '../src/store/schema.ts'
@@ -133,6 +133,76 @@ for (const kind of storeKinds) {
     assert.equal(await problems(), [])
     await audit.close()
   })
+
+  test('rows that the store refuses with COMMIT take their transaction along, and leave no gap', async () => {
+    const { audit, problems } = await openLog(store)
+    const put = (key: string): Promise<void> => store.database.transaction(async tx => {
+      await tx.insert(setting).values({ key, value: 1 })
+      audit.appendIn(tx, 'x', 'a', key, {})
+    })
+    for (const round of ['first', 'again']) {
+      // Somebody has taken the next place in the chain.
+      const { chain, seq } = audit.head()
+      await store.database.run(handle => handle.execute(sql`
+        insert into audit_event select chain, seq + 1, at, kind, actor, 'planted', detail, prev, hash
+        from audit_event where chain = ${chain} and seq = ${seq}`))
+      const refused = await Promise.all([`${round} 1`, `${round} 2`].map(key => put(key).then(
+        () => 'committed', (thrown: unknown) => (thrown as SallyportError).code)))
+      assert.equal(refused, ['conflict', 'conflict'])
+      await store.database.run(handle => handle.delete(auditEvent).where(sql`subject = 'planted'`))
+      await put(`after ${round}`)
+    }
+    assert.equal((await store.database.run(handle => handle.select().from(setting))).map(({ key }) => key),
+      ['after first', 'after again'])
+    assert.equal((await subjects()).slice(1), ['after first', 'after again'])
+    assert.equal(await problems(), [])
+    await audit.close()
+  })
+
+  test('rows whose statement the store has forgotten are not written behind the end of theirs', async () => {
+    const { audit, problems } = await openLog(store)
+    const put = (key: string, more: (tx: Handle) => Promise<unknown>): Promise<void> =>
+      store.database.transaction(async tx => {
+        await tx.insert(setting).values({ key, value: 1 })
+        await more(tx)
+        audit.appendIn(tx, 'x', 'a', key, {})
+      })
+    await put('before', () => Promise.resolve())
+    const refused: unknown = await put('refused', async tx => {
+      const known = await tx.execute<{ name: string }>(
+        sql`select name from pg_prepared_statements where statement like '%with written as%'`)
+      assert.is(known.length, 1)
+      await tx.execute(sql.raw(`deallocate "${known[0]!.name}"`))
+    }).catch((thrown: unknown) => thrown)
+    await put('after', () => Promise.resolve())
+    assert.equal((await subjects()).slice(1), ['before', 'after'])
+    assert.equal((await store.database.run(handle => handle.select().from(setting))).map(({ key }) => key),
+      ['before', 'after'])
+    assert.match((refused as SallyportError).detail ?? '', /26000/)
+    assert.equal(await problems(), [])
+    await audit.close()
+  })
+
+  if (kind === 'postgres') {
+    test('a connection that is lost under the last rows leaves nothing, and the chain goes on', async () => {
+      const { audit, problems } = await openLog(store)
+      const lost: unknown = await store.database.transaction(async tx => {
+        await tx.insert(setting).values({ key: 'lost', value: 1 })
+        const [row] = await tx.execute<{ pid: number }>(sql`select pg_backend_pid() as pid`)
+        store.database.beforeCommit(tx, async () => {
+          await stores.server().psql(`select pg_terminate_backend(${row!.pid})`)
+          return () => undefined
+        })
+        audit.appendIn(tx, 'x', 'a', 'lost', {})
+      }).catch((thrown: unknown) => thrown)
+      assert.is((lost as SallyportError).code, 'store-unavailable')
+      await audit.append('x', 'a', 'after', {})
+      assert.equal((await subjects()).slice(1), ['after'])
+      assert.equal(await store.database.run(handle => handle.select().from(setting)), [])
+      assert.equal(await problems(), [])
+      await audit.close()
+    })
+  }
 
   test('append inside of a transaction is refused: it would wait for itself', async () => {
     const { audit } = await openLog(store)

@@ -14,6 +14,8 @@ const statementMs = 300
 const endMsMax = 10_000
 // The heap's limit, and what it grows by between two looks.
 const mebibytesMax = 512
+// Its interval is far through by then.
+const unaskedMs = 1500
 
 const open = (target: string): Promise<Client> =>
   connectApart(driver, target, {}, connectMs, new AbortController().signal)
@@ -44,5 +46,13 @@ for (const [wrong, limitMs, said] of [
     for (const each of [client, other, again]) each.close()
   })
 }
+
+test('what a driver keeps while nobody asks it anything is looked at as well', async () => {
+  const client = await open('wrong')
+  assert.is(await outcome(client, 'answer and leak', endMsMax), 'an answer')
+  await new Promise(resolve => setTimeout(resolve, unaskedMs))
+  assert.match(await outcome(client, 'answer', endMsMax), /keeps too much memory/)
+  client.close()
+})
 
 test.run()

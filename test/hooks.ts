@@ -364,6 +364,22 @@ test('who comes alone goes at once, a moment later with others; full groups go s
   await Promise.all([last, more, full])
 })
 
+test('who waits for others when the queue closes, or comes later, is refused', async () => {
+  const { hooks, clock } = stage({
+    runTogether: async (_access, _template, errands) => errands.map(() => done),
+    verifyTogether: async (_access, _template, errands) => errands.map(() => absent)
+  })
+  const shared = job('delete')
+  const remove = (name: string): Promise<unknown> =>
+    hooks.run({ ...shared, account: { ...shared.account, name } }).then(({ state, code }) => [state, code])
+  assert.equal(await remove('a'), ['done', undefined])
+  const waiting = remove('b')
+  await settled()
+  hooks.close()
+  const late = Promise.race([remove('c'), clock.pass(1000).then(() => 'still waits')])
+  assert.equal([await waiting, await late], [['refused', 'shutting-down'], ['refused', 'shutting-down']])
+})
+
 test('openings and closings take turns', async () => {
   const order: string[] = []
   const { hooks } = stage({

@@ -7,7 +7,7 @@ import * as assert from 'uvu/assert'
 import { accountStates, leasesListedMax, leaseStatus, moves } from '../src/lease/states.ts'
 import type { AccountState } from '../src/lease/states.ts'
 import { asked, shown } from '../src/lease/view.ts'
-import { openStore, openWorld, request } from './peers/lease-world.ts'
+import { openStore, openWorld, request, until } from './peers/lease-world.ts'
 import type { StoreKind, World } from './peers/lease-world.ts'
 import type { Claim, Claimant, Ended, Intent, LedgerStore, RemovalResult } from '../src/lease/store-port.ts'
 
@@ -262,6 +262,48 @@ for (const kind of ['pglite', 'postgres'] as const satisfies readonly StoreKind[
       { ...resultOf('proved-gone'), receipts: [] })))
     assert.equal(finished, ['done', 'fenced'])
   })
+
+  if (kind === 'postgres') {
+    test('a move that waits for its rows decides by what it then finds', async () => {
+      await using world = await openWorld(opened.database)
+      await world.store.boot(claimant)
+      /** Asks while somebody, who has not locked the account, holds the row of the hold and changes it. */
+      const meanwhile = async <T>(change: string, ask: () => Promise<T>): Promise<T> => {
+        const [locked, free] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+        const other = world.database.transaction(async tx => {
+          await tx.execute(`update hold set ${change} where id = 'h'`)
+          locked.resolve()
+          await free.promise
+        })
+        await locked.promise
+        const answer = ask()
+        await until('it waits', async () => (await world.rows(`select from pg_stat_activity
+          where datname = current_database() and wait_event_type = 'Lock'`)).length > 0)
+        free.resolve()
+        await other
+        return await answer
+      }
+      const end = (): Promise<Ended> => world.store.end({
+        holdId: 'h', as: 'expired', actor: 'x', detail: {}, claimant, claimMs: 9000,
+        ifExpiresBy: new Date(Date.now() + 90 * 60_000)
+      })
+      const active = { state: 'active', kind: 'create', claimed: false, hold: 'active' } as const
+      await arrange(world, active)
+      const renewed = await meanwhile(`expires_at = now() + interval '2 hours'`, end)
+      assert.equal([renewed.ended, await state(world)], [false, 'active'])
+      assert.ok(renewed.renewed !== undefined && renewed.renewed.leftMs > 100 * 60_000)
+      await arrange(world, active)
+      const gone = await meanwhile(`state = 'revoked', ended_at = now()`, end)
+      assert.equal([gone.ended, gone.hold?.state, gone.claim], [false, 'revoked', undefined])
+      await arrange(world, active)
+      const ended = await meanwhile(`renewals = 1`, end)
+      assert.equal([ended.ended, ended.claim?.accountId, await state(world)], [true, 'a', 'removing'])
+      await arrange(world, { state: 'creating', kind: 'create', claimed: true, hold: 'pending' })
+      const settled = await meanwhile(`state = 'revoked', ended_at = now()`,
+        () => world.store.settle(claimant, 'a', epoch, 'h', terms))
+      assert.equal([settled.state, await state(world)], ['withdrawn', 'removing'])
+    })
+  }
 
   test(`${kind}: a node is not declared dead while it beats, nor by one that may not`, async () => {
     await using world = await openWorld(opened.database)

@@ -3,8 +3,8 @@
 // failure with its reason. A runner that believes a bad file makes every other test worthless.
 import { spawnSync } from 'node:child_process'
 import {
-  chmodSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync,
-  writeFileSync
+  chmodSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync,
+  symlinkSync, writeFileSync
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
@@ -217,6 +217,27 @@ runner('what a run put into its own folder for temporary files is gone with it',
   } finally {
     delete process.env['TMPDIR']
     if (usual !== undefined) process.env['TMPDIR'] = usual
+  }
+})
+
+runner('what cannot be removed of a folder in memory fails no run', () => {
+  const place = mkdtempSync(join(tmpdir(), 'sallyport-place-'))
+  try {
+    // No process has such a number.
+    const [shut, open] = ['sallyport-test-99999998-shut', 'sallyport-test-99999999-open']
+    for (const name of [shut, open, `sallyport-test-${process.pid}-ours`]) mkdirSync(join(place, name))
+    writeFileSync(join(place, shut, 'file'), '')
+    chmodSync(join(place, shut), 0o500)
+    for (const path of [place, join(place, open)]) chmodSync(path, 0o777)
+    const text = `import { removeLeftOvers } from ${JSON.stringify(join(root, 'tool/test-folder.ts'))}
+      if (process.getuid() === 0) { process.setgroups([]); process.setgid(65534); process.setuid(65534) }
+      removeLeftOvers(${JSON.stringify(place)})`
+    const run = spawnSync(process.execPath, ['--input-type=module', '-e', text], { encoding: 'utf8' })
+    assert.is(run.status, 0, run.stderr)
+    assert.equal(readdirSync(place).sort(), [shut, `sallyport-test-${process.pid}-ours`].sort())
+  } finally {
+    chmodSync(join(place, 'sallyport-test-99999998-shut'), 0o700)
+    rmSync(place, { recursive: true })
   }
 })
 

@@ -13,11 +13,13 @@ const prefix = 'sallyport-test-'
 // Four files at once have some 1 GiB in their folders, and servers and browsers beside them 2 GiB.
 const freeBytesMin = 4 * 1024 ** 3
 const availableBytesMin = 8 * 1024 ** 3
+// A tenth of a second more between each.
+const retriesMax = 4
 
 /** A folder in memory that everybody may use, as /tmp; undefined where there is none, or too little. */
 export function folderInMemory(): string | undefined {
   if (process.env['TMPDIR'] !== undefined || !isRoomy()) return undefined
-  removeLeftOvers()
+  removeLeftOvers(memory)
   const folder = mkdtempSync(join(memory, `${prefix}${process.pid}-`))
   chmodSync(folder, 0o1777)
   return folder
@@ -37,10 +39,19 @@ function isRoomy(): boolean {
 }
 
 /** Of runs that were killed. */
-function removeLeftOvers(): void {
-  for (const name of readdirSync(memory)) {
+export function removeLeftOvers(place: string): void {
+  for (const name of readdirSync(place)) {
     const pid = new RegExp(`^${prefix}(\\d+)-`).exec(name)?.[1]
-    if (pid === undefined || existsSync(`/proc/${pid}`)) continue
-    rmSync(join(memory, name), { recursive: true, force: true })
+    if (pid !== undefined && !existsSync(`/proc/${pid}`)) removeFolder(join(place, name))
   }
+}
+
+/**
+ * What others own, or what a process that was just ended still writes to, may stay: that says nothing of the
+ * tests.
+ */
+export function removeFolder(folder: string): void {
+  try {
+    rmSync(folder, { recursive: true, force: true, maxRetries: retriesMax })
+  } catch { /* the next run tries again */ }
 }

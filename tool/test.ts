@@ -6,12 +6,12 @@
 // line is always `N passed, N failed`.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { delimiter, join, resolve } from 'node:path'
 import { setTimeout as wait } from 'node:timers/promises'
 import { stripVTControlCharacters } from 'node:util'
 import { ensurePackages, testNeeds } from './services.ts'
-import { folderInMemory } from './test-folder.ts'
+import { folderInMemory, removeFolder } from './test-folder.ts'
 import type { Cost, Costs } from './test-schedule.ts'
 import { busySeconds, costsIn, costsText, inOrder, takeNext } from './test-schedule.ts'
 
@@ -265,7 +265,7 @@ if (import.meta.main) {
   if (folder !== undefined) process.env['TMPDIR'] = folder
   process.on('exit', () => {
     killAll()
-    if (folder !== undefined) rmSync(folder, { recursive: true, force: true })
+    if (folder !== undefined) removeFolder(folder)
   })
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => process.exit(130))
   process.exitCode = await main(process.argv.slice(2))

@@ -54,7 +54,7 @@ class Thread {
   #open = 0
   /** Calls the end for idleness off. */
   #stay = (): void => undefined
-  #unwatch = (): void => undefined
+  readonly #unwatch: () => void
   #end: string | undefined
 
   constructor(program: URL, gone: () => void) {
@@ -70,6 +70,10 @@ class Thread {
     this.#worker.on('error', error => this.#fail(error instanceof Error ? error.message : String(error)))
     this.#worker.on('exit', () => this.#fail('it ended'))
     this.#worker.unref()
+    // A server also sends what nobody has asked for.
+    this.#unwatch = every(heapLookMs, () => {
+      if (this.#open > 0 || this.#waiting.size > 0) this.#look()
+    })
   }
 
   async connect(options: object, limitMs: number, signal: AbortSignal): Promise<Client> {
@@ -117,7 +121,7 @@ class Thread {
     return new Promise((resolve, reject) => {
       const onTime = after(limitMs + graceMs, () => this.#fail('it does not answer', 'timeout'))
       this.#waiting.set(id, { resolve, reject, onTime })
-      if (this.#waiting.size === 1) this.#watch()
+      if (this.#waiting.size === 1) this.#worker.ref()
       this.#worker.postMessage({ ...asked, id })
     })
   }
@@ -126,22 +130,15 @@ class Thread {
     const waiting = this.#waiting.get(id)
     waiting?.onTime()
     this.#waiting.delete(id)
-    if (this.#waiting.size === 0) {
-      this.#worker.unref()
-      this.#unwatch()
-    }
+    if (this.#waiting.size === 0) this.#worker.unref()
     return waiting
   }
 
-  /** While it is asked, the process stays, and what it keeps is looked at. */
-  #watch(): void {
-    this.#worker.ref()
-    this.#unwatch()
-    this.#unwatch = every(heapLookMs, () => {
-      this.#worker.getHeapStatistics().then(({ used_heap_size: heap, external_memory: outside }) => {
-        if (heap + outside > heapMibMax * 2 ** 20) this.#fail('it keeps too much memory')
-      }, () => undefined)
-    })
+  /** At what it keeps. */
+  #look(): void {
+    this.#worker.getHeapStatistics().then(({ used_heap_size: heap, external_memory: outside }) => {
+      if (heap + outside > heapMibMax * 2 ** 20) this.#fail('it keeps too much memory')
+    }, () => undefined)
   }
 
   #fail(message: string, reason: 'violation' | 'timeout' = 'violation'): void {
@@ -149,6 +146,7 @@ class Thread {
     this.#end = message
     this.#gone()
     this.#stay()
+    this.#unwatch()
     for (const id of [...this.#waiting.keys()]) this.#take(id)?.reject(lost(message, reason))
     void this.#worker.terminate()
   }

@@ -139,7 +139,8 @@ export class TargetQueue {
   together<J, R>(
     ticket: Omit<Ticket, 'signal'>, group: string, job: J, act: (jobs: readonly J[]) => Promise<readonly R[]>
   ): Promise<R> {
-    if (this.#isFull()) return Promise.reject(this.#full())
+    const noEntry = this.#noEntry()
+    if (noEntry !== undefined) return Promise.reject(noEntry)
     return new Promise((resolve, reject) => {
       const member: Member<J, R> = {
         ...ticket, group, sinceMs: this.#clock.monotonicMs(), job, done: resolve, failed: reject,
@@ -185,7 +186,7 @@ export class TargetQueue {
     if (known !== undefined) known.running--
   }
 
-  /** Stops knocking and refuses who still waits. */
+  /** Stops knocking, and refuses who still waits and who comes later. */
   close(): void {
     this.#closed = true
     this.#cancelKnock?.()
@@ -198,7 +199,8 @@ export class TargetQueue {
   }
 
   #turn(ticket: Ticket): Promise<void> {
-    if (this.#isFull()) return Promise.reject(this.#full())
+    const noEntry = this.#noEntry()
+    if (noEntry !== undefined) return Promise.reject(noEntry)
     return new Promise((resolve, reject) => {
       const giveUp = (): void => {
         this.#openings = this.#openings.filter(other => other !== waiting)
@@ -219,11 +221,10 @@ export class TargetQueue {
     })
   }
 
-  #isFull(): boolean {
-    return this.#openings.length + this.#closings.length >= this.#limits.waitingMax
-  }
-
-  #full(): SallyportError {
+  /** Why nobody may wait here. */
+  #noEntry(): SallyportError | undefined {
+    if (this.#closed) return new SallyportError('shutting-down')
+    if (this.#openings.length + this.#closings.length < this.#limits.waitingMax) return undefined
     return new SallyportError('target-unreachable', { detail: `${this.#target}: too many actions wait` })
   }
 

@@ -46,7 +46,7 @@ export function lastOf(operation: Operation): SendLast {
     operation.statements++
     const answer = (async () => {
       try {
-        await connection.client.unsafe(text, parameters as never[], { prepare: true })
+        await sentOnce(connection.client.unsafe(text, parameters as never[], { prepare: true }))
       } catch (thrown) {
         throw new StatementError(thrown)
       }
@@ -54,6 +54,21 @@ export function lastOf(operation: Operation): SendLast {
     answer.catch(() => {})
     operation.unanswered.push(answer)
   }
+}
+
+/**
+ * Of a prepared statement that the server has forgotten the driver (postgres.js 3.4.9) keeps the error in
+ * `retried` and sends it once more: behind COMMIT that would be outside of its transaction.
+ */
+function sentOnce<Q extends PromiseLike<unknown>>(statement: Q): Q {
+  const known = statement as Q & { cancelled: unknown, reject(error: unknown): void }
+  return Object.defineProperty(known, 'retried', {
+    get: () => undefined,
+    set(error: unknown) {
+      known.cancelled = true
+      known.reject(error)
+    }
+  })
 }
 
 export function tooLate(): SallyportError {

@@ -11,6 +11,16 @@ const wrongs: Readonly<Record<string, () => Promise<Rows>>> = {
     const kept: string[][] = []
     for (;;) kept.push(Array.from({ length: 10_000 }, (_, index) => `row ${index}`))
   },
+  'answer and leak': async () => {
+    const kept: string[][] = []
+    const leak = setInterval(() => {
+      for (let round = 0; round < 20; round++) {
+        kept.push(Array.from({ length: 10_000 }, (_, index) => `row ${index}`))
+      }
+      if (kept.length > 700) clearInterval(leak)
+    })
+    return [['an answer']]
+  },
   'throw out of turn': async () => {
     setTimeout(() => { throw new Error('out of turn') })
     return new Promise(() => undefined)
