@@ -129,6 +129,9 @@ function FirstSteps(): View {
   })
 }
 
+/** Of the person's own machine, where their client finds a TCP target. */
+const tunnelPort = 10_000
+
 /** The line to paste, for what stock clients can open. */
 function Ready(
   { choice, doors, own = false }: { choice: Choice, doors: DoorsJson, own?: boolean }
@@ -142,6 +145,8 @@ function Ready(
     <p><strong>${user}</strong> with ${credential} on ${target}</p>
     ${line === undefined ? html`<p class="quiet">This node takes no ${protocol} sessions.</p>`
       : html`<pre><code>${line}</code></pre>`}
+    ${line === undefined || protocol !== 'tcp' ? null : html`<p class="quiet">
+      Then use any client on port ${tunnelPort} of your machine: ssh says the login of the new account.</p>`}
     ${!own || (protocol !== 'ssh' && protocol !== 'postgres') ? null : html`<p>
       <a href=${`/console/connect/${protocol}/${credential}/${target}`}>Open it in this browser</a></p>`}
     ${refusal === undefined || refusal === null ? null
@@ -155,8 +160,9 @@ function lineOf({ user, credential, target, protocol }: Choice, doors: DoorsJson
   if (protocol === 'postgres' && doors.postgres !== null) {
     return `psql 'host=${doors.postgres.host} port=${doors.postgres.port} user=${login} sslmode=require'`
   }
-  if (protocol === 'ssh' && doors.ssh !== null) {
-    return `ssh -p ${doors.ssh.port} ${login}@${doors.ssh.host}`
-  }
-  return undefined
+  if (doors.ssh === null) return undefined
+  const at = `-p ${doors.ssh.port} ${login}@${doors.ssh.host}`
+  if (protocol === 'ssh') return `ssh ${at}`
+  // Any free port does here, and any behind the name; ssh then says the login of the new account.
+  return protocol === 'tcp' ? `ssh -N -L ${tunnelPort}:${target}:${tunnelPort} ${at}` : undefined
 }
