@@ -45,12 +45,15 @@ function liveSession(id: string, minutes = 60): LiveSession {
     targets: new Map([['orders', target]]), credentials: new Map([['orders-rw', credential]]),
     users: new Map([['alice', user]]), grants: [rule],
     environments: new Map(), secrets: new Map(), profiles: new Map(), applications: new Map()
-  }, user, { login: 'alice+orders-rw', replication: false, protocol: 'postgres' }, new Date()) as Grant
+  }, user, {
+    login: 'alice+orders-rw', database: 'alice+orders-rw', replication: false, protocol: 'postgres'
+  }, new Date()) as Grant
   const startedAt = new Date()
   return {
     id, grant, startedAt, expiresAt: new Date(startedAt.getTime() + minutes * 60_000),
     claim: {
-      protocol: 'postgres', login: 'alice+orders-rw', replication: false, address: '192.0.2.1', tls: false
+      protocol: 'postgres', login: 'alice+orders-rw', database: 'alice+orders-rw', replication: false,
+      address: '192.0.2.1', tls: false
     }
   }
 }
@@ -233,6 +236,7 @@ for (const kind of storeKinds) {
     const opening = await sessions.get('s1')
     assert.is(opening?.status, 'opening')
     assert.is(opening?.user, 'alice')
+    assert.is(opening?.database, 'postgres', 'of the target, since the person named none')
     assert.is(opening!.expiresAt!.getTime() - opening!.startedAt.getTime(), 90 * 60_000)
     await sessions.live('s1', { accountId: 'acc', accountName: 'sp_1' })
     await sessions.recorded('s1', { headHash: 'ff', bytes: 2 ** 40, path: 'a/b' })

@@ -126,7 +126,9 @@ function openingRow({ id, grant, claim, startedAt, expiresAt }: LiveSession) {
     user: grant.user.name, credential: grant.credential.name, target: grant.target.name,
     protocol: grant.target.protocol, grant: grant.rule.name,
     // Where from, and behind it how, where it was not with a client of the person's own.
-    address: client === undefined ? address : `${address} ${client}`, database: claim.database ?? null,
+    address: client === undefined ? address : `${address} ${client}`,
+    // The one that is opened: libpq claims the login name where the person named none.
+    database: grant.database ?? null,
     // A span, so that the node's clock does not matter.
     expiresAt: sql`now() + ${lifeMs}::double precision * interval '1 millisecond'`
   } as const
