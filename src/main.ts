@@ -64,9 +64,9 @@ export async function openProgram(config: Config): Promise<Program> {
     return {
       rooms,
       async close() {
-        rooms.approvals.close()
+        const told = rooms.approvals.close()
         web.close()
-        await Promise.all([postgres?.close(), ssh?.close(), tcp?.close()])
+        await Promise.all([told, postgres?.close(), ssh?.close(), tcp?.close()])
         await rooms.registry.drain(config.limits.drain * 1000)
         await closeApi()
         await rooms.close()

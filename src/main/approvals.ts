@@ -15,8 +15,8 @@ const waitersMax = 16
 export interface Approvals extends ApprovalPort, Requests {
   /** A request was changed, here or on another node: whoever waits for it looks. */
   heard(request: string): void
-  /** Nobody waits any more. */
-  close(): void
+  /** Nobody waits any more. Resolves when each of them has heard it, and may have put it on record. */
+  close(): Promise<void>
 }
 
 export interface ApprovalsPorts {
@@ -29,6 +29,7 @@ export interface ApprovalsPorts {
 
 export function createApprovals({ clock, log, requests, changed }: ApprovalsPorts): Approvals {
   const waiting = new Map<string, Set<() => void>>()
+  const deciding = new Set<Promise<void>>()
   const closing = new AbortController()
   const told = async (row: RequestRow): Promise<RequestRow> => {
     await changed(row.id)
@@ -43,6 +44,30 @@ export function createApprovals({ clock, log, requests, changed }: ApprovalsPort
       await changed(id)
     }
     return made
+  }
+  const decide: ApprovalPort['decided'] = async (request, waitMs, left) => {
+    const signal = AbortSignal.any([left, closing.signal])
+    const due = clock.monotonicMs() + waitMs
+    if ((waiting.get(request)?.size ?? 0) >= waitersMax) {
+      const detail = `${waitersMax} wait for request ${request}`
+      throw new SallyportError('too-many-connections', { detail })
+    }
+    for (;;) {
+      signal.throwIfAborted()
+      // Listening begins before the look, so that nothing falls between the two.
+      const next = awaken(waiting, request)
+      const stop = clock.after(Math.max(0, Math.min(lookMs, due - clock.monotonicMs())), next.wake)
+      signal.addEventListener('abort', next.wake, { once: true })
+      try {
+        const state = (await requests.get(request))?.state ?? 'expired'
+        if (state !== 'pending' || clock.monotonicMs() >= due) return state
+        await next.woken
+      } finally {
+        stop()
+        signal.removeEventListener('abort', next.wake)
+        next.forget()
+      }
+    }
   }
   return {
     ...requests,
@@ -68,37 +93,20 @@ export function createApprovals({ clock, log, requests, changed }: ApprovalsPort
       await told(await requests.withdraw(request, { by, reason: 'nobody waits for it any more' }))
     },
 
-    async decided(request, waitMs, left) {
-      const signal = AbortSignal.any([left, closing.signal])
-      const due = clock.monotonicMs() + waitMs
-      if ((waiting.get(request)?.size ?? 0) >= waitersMax) {
-        const detail = `${waitersMax} wait for request ${request}`
-        throw new SallyportError('too-many-connections', { detail })
-      }
-      for (;;) {
-        signal.throwIfAborted()
-        // Listening begins before the look, so that nothing falls between the two.
-        const next = awaken(waiting, request)
-        const stop = clock.after(Math.max(0, Math.min(lookMs, due - clock.monotonicMs())), next.wake)
-        signal.addEventListener('abort', next.wake, { once: true })
-        try {
-          const state = (await requests.get(request))?.state ?? 'expired'
-          if (state !== 'pending' || clock.monotonicMs() >= due) return state
-          await next.woken
-        } catch (thrown) {
-          // When we stop, the store may be gone in the middle of the look: not what the person has to hear.
-          signal.throwIfAborted()
-          throw thrown
-        } finally {
-          stop()
-          signal.removeEventListener('abort', next.wake)
-          next.forget()
-        }
-      }
+    decided(request, waitMs, left) {
+      const decision = decide(request, waitMs, left)
+      const over = decision.then(() => undefined, () => undefined).finally(() => deciding.delete(over))
+      deciding.add(over)
+      return decision
     },
 
     heard: request => waiting.get(request)?.forEach(wake => wake()),
-    close: () => closing.abort(new SallyportError('shutting-down'))
+    async close() {
+      closing.abort(new SallyportError('shutting-down'))
+      await Promise.all(deciding)
+      // What follows for each, its audit event, begins in this turn of the event loop.
+      await new Promise(resolve => setImmediate(resolve))
+    }
   }
 }
 
