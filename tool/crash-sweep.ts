@@ -70,6 +70,8 @@ const pointsMax = 1000
 const goneSecondsMax = 30
 // A life that was not killed is over when the target is clean; then the last rows are written.
 const settleMs = 700
+// On a busy machine these rows take longer; only a life that was not killed waits so long.
+const lastRowsMs = 5000
 const psqlSecondsMax = 40
 // A start after a crash syncs some 2,000 files before it does anything.
 const startPointsMax = 20_000
@@ -192,7 +194,7 @@ export class World {
     const dead = (): boolean => product.exitCode !== null || product.signalCode !== null
     const over = async (): Promise<boolean> => dead() || await residueOn(this.target, this.before) === ''
     await until(over, yes => yes, goneSecondsMax)
-    await until(async () => dead(), over => over, settleMs / 1000).catch(() => undefined)
+    await until(async () => dead(), over => over, lastRowsMs / 1000).catch(() => undefined)
     return dead()
   }
 
