@@ -54,7 +54,7 @@ const house: House = {
   // The ledger's words and its arithmetic are pure; the store's part of a move says them in SQL.
   store: {
     rooms: ['errors', 'clock', 'secret', 'lease/renew.ts', 'lease/states.ts'],
-    types: ['policy', 'lease', 'session', 'recording'],
+    types: ['policy', 'lease', 'session', 'recording', 'nodes'],
     packages: ['drizzle-orm', 'postgres', '@electric-sql/pglite', 'ioredis']
   },
   api: {

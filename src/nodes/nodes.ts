@@ -27,6 +27,7 @@ export interface KnownNode {
   node: string
   alive: boolean
   silentSeconds: number
+  /** Null: it says no address. */
   url: string | null
   certificate: string | null
   mark: string | null
@@ -39,6 +40,7 @@ export interface NodePorts {
   node: string
   clock: Clock
   rows: {
+    /** This node's own row; undefined: it is not to be asked. */
     advertise(node: string, advert: (Advert & { mark: string }) | undefined): Promise<void>
     list(): Promise<readonly KnownNode[]>
   }

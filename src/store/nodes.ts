@@ -1,6 +1,7 @@
 // What nodes know of each other: who is alive, and where each says that it is asked for its recordings. Who
 // is alive is the ledger's beat (ledger-node.ts); what a node says of itself is marked with a key that the
 // store has not (nodes/trust.ts), so that it is only kept here.
+import type { NodePorts } from '../nodes/nodes.ts'
 import type { Database } from './database.ts'
 import { asc, eq, sql } from './drizzle.ts'
 import { deadBoot } from './ledger-node.ts'
@@ -11,24 +12,8 @@ const nodesMax = 64
 /** Who has not been heard of for so long was taken away, or has another name now. */
 const forgottenDays = 30
 
-export interface NodeRow {
-  node: string
-  alive: boolean
-  silentSeconds: number
-  /** Null: it says no address. */
-  url: string | null
-  certificate: string | null
-  mark: string | null
-}
-
-export interface NodeRows {
-  /** This node's own row; undefined: it is not to be asked. */
-  advertise(name: string, advert: Record<'url' | 'certificate' | 'mark', string> | undefined): Promise<void>
-  list(): Promise<readonly NodeRow[]>
-}
-
 /** `ttlMs`: who has not beaten for so long is not alive. */
-export function createNodeRows(database: Database, ttlMs: number): NodeRows {
+export function createNodeRows(database: Database, ttlMs: number): NodePorts['rows'] {
   const silent = sql<number>`extract(epoch from now() - ${node.beatAt})::float8`
   return {
     async advertise(name, advert) {
