@@ -7,7 +7,6 @@
 import { SallyportError, asSallyportError } from '../errors.ts'
 import type { Access, Injectable, TargetAddress } from '../jit/plugin.ts'
 import type { HookJob, HookResult, Hooks as HookRunner } from '../jit/hook.ts'
-import type {  } from '../jit/hook.ts'
 import { mintFor } from '../jit/shelf.ts'
 import type { Shelf } from '../jit/shelf.ts'
 import { parseTemplate } from '../jit/template.ts'
